@@ -1,0 +1,67 @@
+"""What a head is given, and what it gives back."""
+
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor, nn
+
+from registry import UserError
+
+
+@dataclass
+class Window:
+    """A batch of windows: T frames of one track around the key frame, which is frame ``T // 2``.
+
+    Attributes:
+        features: ``(B, T, D)``, one vector a frame.
+        present: ``(B, T)`` bool, False where the track has no frame or the frame has no image. What ``features`` holds
+            there is nobody's business: read it through `zeroed`.
+        centre_map: ``(B, C, H, W)`` feature map of the key frame, for heads that look inside the image.
+        priors: what estimators say about the key frame, by name.
+    """
+
+    features: Tensor
+    present: Tensor
+    centre_map: Tensor | None = None
+    priors: dict[str, Tensor] | None = None
+
+    def zeroed(self) -> Tensor:
+        """Return ``features`` with zero vectors in place of the absent frames, ``(B, T, D)``."""
+        return self.features.masked_fill(~self.present[..., None], 0.0)
+
+    def to(self, device: str | torch.device) -> "Window":
+        """Return the same windows on ``device``."""
+        moved: dict = {}
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, dict):
+                moved[field.name] = {name: tensor.to(device) for name, tensor in value.items()}
+            elif value is not None:
+                moved[field.name] = value.to(device)
+        return replace(self, **moved)
+
+
+class Head(nn.Module):
+    """Windows of features -> logits; the key frame is what is judged, its neighbours are context.
+
+    A subclass takes ``(feature_dim, window, **its own arguments)``, each annotated and with a default, and implements
+    `forward`. One that is solved rather than descended to has ``fit(window, labels, class_weight)`` as well, with
+    labels ``(B,)`` int64 and class_weight ``(2,)``; it is called once, with all windows there are.
+
+    Args:
+        feature_dim: D, numbers a frame.
+        window: T, frames a window, odd.
+    """
+
+    def __init__(self, feature_dim: int, window: int = 7) -> None:
+        super().__init__()
+        if feature_dim < 1:
+            raise UserError(f"a head's feature_dim must be at least 1, got {feature_dim}")
+        if window < 1 or window % 2 == 0:
+            raise UserError(f"a head's window must be an odd number of frames, got {window}")
+        self.feature_dim = feature_dim
+        self.window = window
+
+    def forward(self, window: Window) -> Tensor:
+        """Return logits ``(B, 2)``; class 1 is looking at the camera's wearer. Absent frames have no say."""
+        raise NotImplementedError

@@ -1,0 +1,61 @@
+"""Linear probes of the key frame alone: what every temporal head has to beat."""
+
+import torch
+from torch import Tensor, nn
+
+from heads.base import Head, Window
+from registry import HEADS
+
+
+@HEADS.register_module(name="probe")
+class Probe(Head):
+    """One linear layer on the key frame's features, trained by descent as the temporal heads are."""
+
+    def __init__(self, feature_dim: int, window: int = 7) -> None:
+        super().__init__(feature_dim, window)
+        self.linear = nn.Linear(feature_dim, 2)
+
+    def forward(self, window: Window) -> Tensor:
+        features = window.zeroed()
+        return self.linear(features[:, features.shape[1] // 2])
+
+
+@HEADS.register_module(name="probe_sklearn")
+class SklearnProbe(Probe):
+    """`Probe` solved by scikit-learn's logistic regression on standardised features.
+
+    The scaling is folded into the linear layer, so that the weights are those of `Probe`; the logits are ``(-z, z)/2``
+    for scikit-learn's decision value z, whose softmax is its ``predict_proba``.
+
+    Args:
+        feature_dim: D, numbers a frame.
+        window: T, frames a window.
+        c: inverse strength of the L2 penalty.
+    """
+
+    def __init__(self, feature_dim: int, window: int = 7, c: float = 1.0) -> None:
+        super().__init__(feature_dim, window)
+        self.c = c
+
+    @torch.no_grad()
+    def fit(self, window: Window, labels: Tensor, class_weight: Tensor) -> None:
+        """Solve for the weights from all windows at once.
+
+        Args:
+            window: all training windows.
+            labels: ``(B,)`` int64, 0 or 1.
+            class_weight: ``(2,)``, weight of each class in the loss.
+        """
+        from sklearn.linear_model import LogisticRegression
+        from sklearn.preprocessing import StandardScaler
+
+        features = window.zeroed()
+        scaler = StandardScaler()
+        x = scaler.fit_transform(features[:, features.shape[1] // 2].double().cpu().numpy())
+        weights = {label: float(weight) for label, weight in enumerate(class_weight)}
+        model = LogisticRegression(C=self.c, class_weight=weights, max_iter=2000).fit(x, labels.cpu().numpy())
+        # z = w (x - mean) / scale + b
+        slope = torch.from_numpy(model.coef_[0] / scaler.scale_)
+        offset = torch.tensor(model.intercept_[0]) - (slope * torch.from_numpy(scaler.mean_)).sum()
+        self.linear.weight.copy_(torch.stack([-slope, slope]) / 2)
+        self.linear.bias.copy_(torch.stack([-offset, offset]) / 2)

@@ -1,0 +1,383 @@
+"""The three registries (backbones, heads, datasets), plug-in discovery, and the error that users see.
+
+A registry knows the names that were registered in it and nothing else. mmengine's own ``Registry`` resolves an
+unknown name to any importable module of that name, is empty before the first look-up, and lets torch in through its
+log function; the subclass below does none of that.
+"""
+
+import difflib
+import hashlib
+import importlib
+import importlib.metadata
+import importlib.util
+import inspect
+import sys
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from mmengine.registry import Registry as _MMEngineRegistry
+
+ENTRY_POINT_GROUP = "lamzoo.plugins"
+
+
+class UserError(Exception):
+    """Bad input, told in one line: what is wrong, where, and what to do. The command line prints it and exits 2."""
+
+
+def did_you_mean(name: str, known: list[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` with the nearest of ``known``, or nothing when none is near."""
+    by_lower = {entry.lower(): entry for entry in known}
+    near = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
+
+
+class Registry(_MMEngineRegistry):
+    """Names of one kind of part -> the classes that make it.
+
+    The built-in parts in ``locations`` are imported before anything is answered. A name may carry a model after a
+    colon: ``timm:resnet18`` is the registered ``timm`` with the argument ``model="resnet18"``.
+
+    Args:
+        name: What is registered, in the singular; error messages use it.
+        locations: Packages whose import registers the built-in parts.
+    """
+
+    def __init__(self, name: str, locations: list[str]) -> None:
+        super().__init__(name, scope="lamzoo", locations=locations)
+        self._places: dict[str, tuple[str, dict]] = {}  # name -> ("file:line" of its registration, module namespace)
+        self._imported = False
+        self._importing = False
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    def import_from_location(self) -> None:
+        """Import the built-in parts, once. An ImportError goes through: a part that cannot be loaded is no part."""
+        if self._imported or self._importing:
+            return
+        self._importing = True
+        try:
+            for location in self._locations:
+                importlib.import_module(location)
+        finally:
+            self._importing = False
+        self._imported = True
+
+    def names(self) -> list[str]:
+        """Return all registered names, sorted."""
+        self.import_from_location()
+        return sorted(self._module_dict)
+
+    @property
+    def module_dict(self) -> dict[str, Callable]:
+        """Name -> class, built-in parts included."""
+        self.import_from_location()
+        return self._module_dict
+
+    def __len__(self) -> int:
+        return len(self.names())
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __contains__(self, key: object) -> bool:
+        try:
+            self._resolve(key)
+        except UserError:
+            return False
+        return True
+
+    def __repr__(self) -> str:
+        return f"Registry({self.name}: {', '.join(self.names())})"
+
+    def origin(self, key: str) -> str:
+        """Return ``"file:line"`` of the registration of ``key``."""
+        return self._places[self._resolve(key)[0]][0]
+
+    # -- looking up and building ----------------------------------------------------------------------------------
+
+    def _resolve(self, key: object) -> tuple[str, dict[str, str]]:
+        """Split ``key`` into a registered name and the arguments that it implies."""
+        if not isinstance(key, str) or not key:
+            raise UserError(f"the type of a {self.name} must be its name, got {key!r}")
+        name, colon, model = key.partition(":")
+        known = self.names()
+        if name not in known:
+            raise UserError(f"unknown {self.name} '{key}'{did_you_mean(name, known)} (there are: {', '.join(known)})")
+        if not colon:
+            return name, {}
+        if "model" not in inspect.signature(self._module_dict[name]).parameters:
+            raise UserError(f"{self.name} '{name}' takes no model after a colon, got '{key}'")
+        if not model:
+            raise UserError(f"{self.name} '{key}' lacks the model's name after the colon")
+        return name, {"model": model}
+
+    def get(self, key: str) -> Callable:
+        """Return what is registered as ``key``.
+
+        Raises:
+            UserError: nothing is; says what was meant and what there is.
+        """
+        return self._module_dict[self._resolve(key)[0]]
+
+    def check(self, cfg: Mapping[str, Any]) -> tuple[Callable, dict[str, Any]]:
+        """Validate ``dict(type=name, **arguments)`` without building: names and simple types of the arguments.
+
+        Returns:
+            The class and its keyword arguments (a model after a colon included, lists made tuples where asked for).
+
+        Raises:
+            UserError: unknown name or argument, or a value of the wrong type.
+        """
+        if not isinstance(cfg, Mapping) or "type" not in cfg:
+            raise UserError(f"a {self.name} is configured as dict(type=NAME, ...), got {cfg!r}")
+        name, implied = self._resolve(cfg["type"])
+        kwargs = {key: value for key, value in cfg.items() if key != "type"}
+        for key in implied.keys() & kwargs.keys():
+            raise UserError(f"{self.name} '{cfg['type']}' names its {key} already, got {key}={kwargs[key]!r} as well")
+        cls = self._module_dict[name]
+        return cls, check_arguments(cls, {**implied, **kwargs}, f"{self.name} {name}")
+
+    def build(self, cfg: Mapping[str, Any], **defaults: Any) -> Any:
+        """Build ``dict(type=name, **arguments)``; ``defaults`` are arguments that ``cfg`` may override.
+
+        Raises:
+            UserError: as `check`, and when a required argument is missing.
+        """
+        cls, kwargs = self.check({**defaults, **cfg} if isinstance(cfg, Mapping) else cfg)
+        for key, parameter in _parameters(cls).items():
+            if parameter.default is parameter.empty and key not in kwargs:
+                raise UserError(f"{self.name} {cfg['type']} needs the argument '{key}'")
+        return cls(**kwargs)
+
+    # -- registering ----------------------------------------------------------------------------------------------
+
+    def register_module(self, name: str | None = None, *, module: Callable | None = None) -> Any:
+        """Register a class under ``name`` (default: the class's own), as a decorator or by ``module=``.
+
+        Raises:
+            UserError: the name is taken, also where only upper and lower case differ; says where.
+        """
+        if name is not None and not isinstance(name, str):
+            raise TypeError(f"use the decorator with brackets: @{self.name.upper()}S.register_module(), got {name!r}")
+        frame = sys._getframe(1)
+        place = f"{frame.f_code.co_filename}:{frame.f_lineno}"
+
+        def register(part: Callable) -> Callable:
+            self._register(part, name or part.__name__, place, frame.f_globals)
+            return part
+
+        return register if module is None else register(module)
+
+    def _register(self, part: Callable, name: str, place: str, namespace: dict) -> None:
+        if not callable(part):
+            raise TypeError(f"{self.name} '{name}' must be callable, got {part!r}")
+        if ":" in name or name.strip() != name:
+            raise UserError(f"a {self.name}'s name has no colon and no blank around it, got '{name}' at {place}")
+        module_name = str(namespace.get("__name__"))
+        if not any(module_name == location or module_name.startswith(f"{location}.") for location in self._locations):
+            self.import_from_location()  # else the clash would be laid at the built-in part's door
+        for taken, (taken_place, taken_namespace) in self._places.items():
+            if taken.lower() != name.lower():
+                continue
+            # A module whose first import failed runs again in a new namespace: the same line may register again.
+            module = sys.modules.get(module_name)
+            if (
+                place == taken_place
+                and namespace is not taken_namespace
+                and getattr(module, "__dict__", None) is namespace
+            ):
+                break
+            raise UserError(
+                f"{self.name} '{name}' at {place} is taken: '{taken}' is registered at {taken_place}; "
+                "give one of them another name"
+            )
+        self._module_dict[name] = part
+        self._places[name] = (place, namespace)
+
+    def _forget_failed(self, before: set[str]) -> None:
+        """Drop the names registered since ``before`` by modules whose import failed."""
+        for name in set(self._places) - before:
+            if self._places[name][1].get("__name__") not in sys.modules:
+                del self._places[name], self._module_dict[name]
+
+
+# -- arguments ----------------------------------------------------------------------------------------------------
+
+
+def _parameters(cls: Callable) -> dict[str, inspect.Parameter]:
+    """Return the keyword arguments that ``cls`` names."""
+    kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {key: value for key, value in inspect.signature(cls).parameters.items() if value.kind in kinds}
+
+
+def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None = None) -> dict[str, Any]:
+    """Check keyword arguments against the signature of ``cls``; missing ones are not looked for.
+
+    Types are checked where the annotation is simple: int, float (an int will do), bool, str, tuple, list, dict,
+    Literal, and unions of those. No bool passes for a number.
+
+    Args:
+        cls: Class or function.
+        kwargs: Arguments by name.
+        what: What ``cls`` is called in messages, such as ``"head lstm"``; its own name when left out.
+
+    Returns:
+        The arguments, lists made tuples where a tuple is asked for.
+
+    Raises:
+        UserError: an unknown argument (names the nearest, and all), or a value of the wrong type.
+    """
+    what = what or getattr(cls, "__name__", str(cls))
+    parameters = _parameters(cls)
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
+    try:
+        hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
+    except (NameError, TypeError):  # annotations that only a type checker can resolve
+        hints = {}
+    checked = {}
+    for key, value in kwargs.items():
+        if key not in parameters and not takes_any:
+            known = list(parameters)
+            accepted = f"it takes: {', '.join(known)}" if known else "it takes none"
+            raise UserError(f"{what} has no argument '{key}'{did_you_mean(key, known)} ({accepted})")
+        hint = hints.get(key, Any)
+        if not _fits(value, hint):
+            wanted = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+            raise UserError(
+                f"{what}: argument '{key}' must be {wanted.replace('typing.', '')}, "
+                f"got {value!r} ({type(value).__name__})"
+            )
+        kinds = {typing.get_origin(alternative) or alternative for alternative in _alternatives(hint)}
+        checked[key] = tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
+    return checked
+
+
+def _alternatives(hint: Any) -> tuple:
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Tell whether ``value`` is of the type ``hint``; True where the annotation is not a simple one."""
+    alternatives = _alternatives(hint)
+    if len(alternatives) > 1:
+        return any(_fits(value, alternative) for alternative in alternatives)
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if hint is None or hint is type(None):
+        return value is None
+    if origin is Literal:
+        return value in arguments
+    if origin is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if origin is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if origin in (tuple, list):
+        if not isinstance(value, (tuple, list)):
+            return False
+        if origin is tuple and arguments and Ellipsis not in arguments:
+            return len(value) == len(arguments) and all(map(_fits, value, arguments))
+        return not arguments or all(_fits(item, arguments[0]) for item in value)
+    if origin is dict:
+        return isinstance(value, Mapping)
+    return isinstance(value, origin) if origin in (bool, str) else True
+
+
+# -- the three registries -----------------------------------------------------------------------------------------
+
+BACKBONES = Registry("backbone", locations=["backbones"])
+HEADS = Registry("head", locations=["heads"])
+DATASETS = Registry("dataset", locations=["benchmarks.data.datasets"])
+
+_REGISTRIES = (BACKBONES, HEADS, DATASETS)
+
+
+# -- plug-ins -----------------------------------------------------------------------------------------------------
+
+
+def load_plugin(plugin: str | Path) -> None:
+    """Import a plug-in, so that what it registers can be named; a second call for the same one does nothing.
+
+    Args:
+        plugin: Path of one Python file, or the dotted name of an importable module.
+
+    Raises:
+        UserError: there is no such file or module, or importing it failed (says at which line), or it registers a
+            name that is taken (says where both are).
+    """
+    path = Path(plugin)
+    is_file = path.suffix == ".py" or path.exists() or len(path.parts) > 1
+    if is_file:
+        if not path.is_file():
+            problem = "is a folder" if path.is_dir() else "does not exist"
+            raise UserError(f"plug-in {plugin} {problem}; give a Python file or the dotted name of a module")
+        path = path.resolve()
+        # Two files of one name do not collide, and one file has the same name in every process.
+        module_name = f"lamzoo_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    else:
+        module_name = str(plugin)
+    if module_name in sys.modules:
+        return
+
+    before = [set(registry._places) for registry in _REGISTRIES]
+    try:
+        _import_file(path, module_name) if is_file else importlib.import_module(module_name)
+    except UserError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError) and not is_file:
+            missing = error.name or ""
+            if module_name == missing or module_name.startswith(f"{missing}."):
+                raise UserError(
+                    f"plug-in {plugin}: there is no module '{missing}'; give a Python file, or a module on PYTHONPATH"
+                ) from error
+        place = _failing_line(error, module_name, path if is_file else None)
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"plug-in {plugin} failed{' at ' + place if place else ''}: {type(error).__name__}: {reason}"
+        ) from error
+    finally:
+        if module_name not in sys.modules:
+            for registry, names in zip(_REGISTRIES, before, strict=True):
+                registry._forget_failed(names)
+
+
+def _import_file(path: Path, module_name: str) -> None:
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plug-in {path} is no Python file; its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # before it runs, as import does: dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[module_name]
+        raise
+
+
+def _failing_line(error: BaseException, module_name: str, path: Path | None) -> str:
+    """Return ``"file:line"`` of the deepest place inside the plug-in, or nothing if it was never reached."""
+    package = module_name.split(".")[0]
+    place = ""
+    traceback = error.__traceback__
+    while traceback is not None:
+        if str(traceback.tb_frame.f_globals.get("__name__")).split(".")[0] == package:
+            place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
+        traceback = traceback.tb_next
+    if isinstance(error, SyntaxError) and error.filename and (path is None or Path(error.filename) == path):
+        place = f"{error.filename}:{error.lineno}"
+    return place
+
+
+def load_entry_points() -> None:
+    """Load the plug-ins of installed packages: the modules named in the entry-point group ``lamzoo.plugins``.
+
+    Raises:
+        UserError: one of them failed; names the entry point too.
+    """
+    for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
+        try:
+            load_plugin(entry_point.module)
+        except UserError as error:
+            raise UserError(f"installed plug-in '{entry_point.name}': {error}") from error

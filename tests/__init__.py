@@ -1,0 +1,1 @@
+"""Tests; the reusable part is `tests.contracts`."""

@@ -1,0 +1,156 @@
+"""The checks behind `tests.contracts`; each raises AssertionError with what does not hold."""
+
+import copy
+import inspect
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from backbones.base import Backbone
+from heads.base import Head, Window
+from registry import BACKBONES, HEADS
+
+
+def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
+    """Numbers in [-1, 1) that follow from a name: the formula by which the golden cases' weights are made."""
+    seed = 0
+    for character in name:
+        seed = (seed * 31 + ord(character)) % 1000003
+    seed += salt
+    i = np.arange(np.prod(shape), dtype=np.uint64)
+    x = (i + np.uint64(1)) * np.uint64(6364136223846793005) + np.uint64(seed * 1442695040888963407 % 2**64)
+    x ^= x >> np.uint64(33)
+    x *= np.uint64(0xFF51AFD7ED558CCD)
+    x ^= x >> np.uint64(33)
+    return ((x >> np.uint64(11)).astype(np.float64) / 2**53 * 2 - 1).reshape(shape)
+
+
+def _tensor(name: str, *shape: int) -> Tensor:
+    return torch.from_numpy(uniform(name, shape)).float()
+
+
+def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7, **inputs: Any) -> None:
+    """Build the head ``config`` and hold it to the contract of `heads.base.Head`.
+
+    Args:
+        config: ``dict(type=NAME, **arguments)``, small enough to be quick.
+        feature_dim: D of the features that are made up.
+        window: T.
+        **inputs: further fields of `Window` for batches of five, such as ``centre_map``.
+    """
+    parameters = inspect.signature(HEADS.get(config["type"])).parameters
+    for name, parameter in parameters.items():
+        assert parameter.annotation is not parameter.empty, f"argument {name} has no type"
+        assert name == "feature_dim" or parameter.default is not parameter.empty, f"argument {name} has no default"
+
+    def build() -> Head:
+        torch.manual_seed(0)
+        return HEADS.build({"feature_dim": feature_dim, "window": window, **config})
+
+    head = build()
+    assert isinstance(head, Head)
+    assert (head.feature_dim, head.window) == (feature_dim, window)
+    assert all(
+        torch.equal(a, b) for a, b in zip(head.state_dict().values(), build().state_dict().values(), strict=True)
+    ), "the same seed makes other weights"
+
+    features, present = _tensor("features", 5, window, feature_dim), torch.ones(5, window, dtype=torch.bool)
+    present[0, 0] = present[1, -1] = present[1, 1] = False
+    present[2] = False
+    present[2, window // 2] = True  # no neighbour at all
+    present[3] = False  # not even the key frame: its image is missing
+    if hasattr(head, "fit"):
+        many = Window(_tensor("fit", 64, window, feature_dim), torch.ones(64, window, dtype=torch.bool))
+        head.fit(many, (many.features[:, window // 2, 0] > 0).long(), torch.tensor([0.5, 0.5]))
+    head.eval()
+    with torch.no_grad():
+        logits = head(Window(features, present, **inputs))
+        assert logits.shape == (5, 2), f"logits have shape {tuple(logits.shape)}"
+        assert logits.dtype == torch.float32
+        assert torch.isfinite(logits).all(), "not finite where frames are absent"
+        assert torch.equal(logits, head(Window(features, present, **inputs))), "evaluation is not deterministic"
+
+        garbage = torch.where(present[..., None], features, torch.full_like(features, float("nan")))
+        torch.testing.assert_close(head(Window(garbage, present, **inputs)), logits, msg="absent frames have a say")
+        changed = features.clone()
+        changed[4, window // 2] += 1
+        assert not torch.allclose(head(Window(changed, present, **inputs))[4], logits[4]), "the key frame has no say"
+        torch.testing.assert_close(
+            head(Window(changed, present, **inputs))[:4], logits[:4], msg="windows of a batch influence each other"
+        )
+        one = {name: _first(value) for name, value in inputs.items()}
+        torch.testing.assert_close(
+            head(Window(features[:1], present[:1], **one)),
+            logits[:1],
+            atol=1e-5,
+            rtol=1e-4,
+            msg="a batch of one differs",
+        )
+    assert present[2].sum() == 1, "the head changed its input"
+    assert not present[3].any(), "the head changed its input"
+
+    other = build()
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(1)
+    other.load_state_dict(head.state_dict())
+    with torch.no_grad():
+        assert torch.equal(other.eval()(Window(features, present, **inputs)), logits), "state dict does not round-trip"
+
+    head.train()
+    head(Window(features, torch.ones_like(present), **inputs)).square().sum().backward()
+    for name, parameter in head.named_parameters():
+        assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), f"no gradient reaches {name}"
+
+
+def _first(value: Any) -> Any:
+    return {key: tensor[:1] for key, tensor in value.items()} if isinstance(value, dict) else value[:1]
+
+
+def check_backbone(config: Mapping[str, Any]) -> None:
+    """Build the backbone ``config``, frozen, and hold it to the contract of `backbones.base.Backbone`.
+
+    Args:
+        config: ``dict(type=NAME, **arguments)``.
+    """
+    state = torch.random.get_rng_state()
+    backbone = BACKBONES.build(config)
+    assert torch.equal(state, torch.random.get_rng_state()), "building it draws from the global random state"
+    assert isinstance(backbone, Backbone)
+
+    preprocessing = backbone.preprocessing
+    picture = Image.fromarray(((uniform("picture", (70, 50, 3)) + 1) * 127).astype(np.uint8))
+    pixels = preprocessing.resize_crop(picture)
+    assert (pixels.shape, pixels.dtype) == ((preprocessing.size, preprocessing.size, 3), np.uint8)
+    images = preprocessing.normalise(torch.stack([torch.from_numpy(pixels), torch.from_numpy(255 - pixels)]))
+
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.train()
+    assert backbone.frozen
+    assert not any(module.training for module in backbone.modules()), "train() thaws a frozen backbone"
+    assert not any(parameter.requires_grad for parameter in backbone.parameters())
+    # A train step of a head on top of it leaves every parameter and every buffer alone.
+    head = nn.Linear(backbone.feature_dim, 2)
+    features = backbone(images)
+    assert features.shape == (2, backbone.feature_dim)
+    assert torch.isfinite(features).all()
+    assert not torch.equal(features[0], features[1]), "different images, equal features"
+    head(features.float()).sum().backward()
+    torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1.0).step()
+    assert before.keys() == backbone.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), "weights moved"
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images[:1]), features[:1], atol=1e-4, rtol=1e-3)
+
+    fingerprint = backbone.fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"
+    again = BACKBONES.build(config)
+    assert again.fingerprint() == fingerprint, "the fingerprint differs from build to build"
+    assert backbone.fingerprint("bfloat16") != fingerprint, "the fingerprint forgets the dtype"
+    with torch.no_grad():
+        assert torch.equal(again(images), backbone(images)), "the same configuration makes other features"
