@@ -1,0 +1,1 @@
+"""What is run, on what, and how it is scored."""

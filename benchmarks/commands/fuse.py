@@ -1,0 +1,33 @@
+"""Average the scores of prediction files, joined by key: views of one model, seeds, or different models.
+
+mean averages the probabilities, as the published test-time augmentation does. logit averages log odds. rank averages
+each file's ranks, for models whose scores are not comparable; accuracy at 0.5 means nothing afterwards.
+
+example:
+  python bench.py fuse pred_original.csv pred_flipped.csv -o pred_averaged.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("files", nargs="+", type=Path, metavar="PRED.csv", help="two or more, all of the same rows")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.csv")
+    parser.add_argument("--how", default="mean", choices=("mean", "logit", "rank"), help="default mean")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Fuse the files and say what came of it."""
+    from benchmarks.scores import fuse, is_test, read_predictions, write_predictions
+    from registry import UserError
+
+    if len(args.files) < 2:
+        raise UserError(f"only {args.files[0]}: fusing takes two or more prediction files")
+    fused = fuse([read_predictions(path) for path in args.files], [str(path) for path in args.files], args.how)
+    write_predictions(args.output, fused, "test" if is_test(fused) else "val")
+    print(f"{args.output}: {len(fused)} rows, {args.how} of {len(args.files)} files")
+    return 0

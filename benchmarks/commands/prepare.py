@@ -1,0 +1,56 @@
+"""Ego4D downloads -> json_original/, result_LAM/ and, from the videos, face_imgs/. Running it again changes no byte.
+
+The folder holds json/av_train.json and json/av_val.json as downloaded, and videos/<clip>.mp4. The face crops of the
+clips that split/train.list and split/val.list name are cut out at exact frame numbers, several videos at a time; what
+is there already is not cut again. Exits 1 when videos are missing or broken: the report lists them.
+
+example:
+  python bench.py prepare --root /data/ego4d --split-lists official
+  python bench.py prepare --root /data/ego4d --annotations-only --split-lists official
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--root", type=Path, required=True, metavar="DIR", help="folder with json/, and videos/ for the crops"
+    )
+    parser.add_argument("--workers", type=int, metavar="N", help="videos at a time (default: one a core)")
+    parser.add_argument("--annotations-only", action="store_true", help="no crops, so no videos are needed")
+    parser.add_argument(
+        "--split-lists",
+        choices=("official",),
+        help="write split/train.list and val.list where absent: the clips that have looking segments",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Prepare the folder and print the report."""
+    from benchmarks.data.prepare import prepare_annotations
+    from benchmarks.progress import Progress
+    from registry import UserError
+
+    if args.workers is not None and args.workers < 1:
+        raise UserError(f"--workers is {args.workers}; it has to be at least 1")
+    with Progress("annotations", 0, "clip") as progress:
+        print("\n".join(prepare_annotations(args.root, args.split_lists == "official", progress.advance).lines()))
+    if args.annotations_only:
+        return 0
+
+    from benchmarks.data.crops import cut_crops
+    from benchmarks.data.ego4d import read_split
+    from benchmarks.data.frames import concat
+
+    splits = [split for split in ("train", "val") if (args.root / "split" / f"{split}.list").exists()]
+    if not splits:
+        raise UserError(f"{args.root / 'split'}: no train.list and no val.list; --split-lists official writes them")
+    frames = concat([read_split(args.root, split, images=False) for split in splits])
+    with Progress("crops", len(frames), "crop") as progress:
+        report = cut_crops(args.root, frames, args.workers, progress.advance)
+    print("\n".join(report.lines()))
+    return 0 if report.complete else 1

@@ -1,0 +1,47 @@
+"""Smooth the scores of a prediction file along each track, by frame number.
+
+Each score becomes the median (or Gaussian mean) of the scores of its track within the window; frames that are absent
+take no part, so gaps are not bridged beyond the window. Predictions at a stride of the window or more stay as they
+are. Test predictions have no frame numbers: --test-root names the crops, whose file names have them.
+
+example:
+  python bench.py smooth val_pred.csv -o val_smooth.csv --filter median --window 5
+  python bench.py smooth test_pred.csv -o test_smooth.csv --test-root /data/ego4d
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("predictions", type=Path, metavar="PRED.csv")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.csv")
+    parser.add_argument("--filter", default="median", choices=("median", "gaussian"), help="default median")
+    parser.add_argument("--window", type=int, default=5, metavar="N", help="frames, odd (default 5)")
+    parser.add_argument(
+        "--test-root", type=Path, metavar="DIR", help="folder with videos_challenge/, for test predictions"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Smooth the file and say what came of it."""
+    import numpy as np
+
+    from benchmarks.scores import is_test, read_predictions, smooth_scores, write_predictions
+    from benchmarks.submission import with_frames
+    from registry import UserError
+
+    table = read_predictions(args.predictions)
+    frames = table
+    if is_test(table):
+        if args.test_root is None:
+            raise UserError(f"{args.predictions}: test predictions have no frame numbers; add --test-root DIR")
+        frames = with_frames(table, args.test_root, str(args.predictions))
+    scores = smooth_scores(frames, table["score"].to_numpy(), args.filter, args.window)
+    write_predictions(args.output, table.assign(score=scores), "test" if is_test(table) else "val")
+    changed = np.count_nonzero(scores != table["score"].to_numpy())
+    print(f"{args.output}: {len(table)} rows, {args.filter} over {args.window} frames, {changed} scores changed")
+    return 0

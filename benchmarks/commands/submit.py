@@ -1,0 +1,41 @@
+"""The challenge's submission file from test predictions, checked: duplicates, range, constant scores, and coverage.
+
+With --test-root the predictions must have exactly the rows of the test crops. Constant scores are valid and are
+explained, not refused.
+
+example:
+  python bench.py submit pred_averaged.csv -o submission.json --test-root /data/ego4d
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("predictions", type=Path, metavar="PRED.csv")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SUBMISSION.json")
+    parser.add_argument(
+        "--test-root", type=Path, metavar="DIR", help="folder with videos_challenge/, to check coverage"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check the predictions and write the file."""
+    from benchmarks.progress import say
+    from benchmarks.scores import read_predictions
+    from benchmarks.submission import check_coverage, constant_scores, write_submission
+
+    table = read_predictions(args.predictions)
+    if args.test_root is not None:
+        check_coverage(table, args.test_root, str(args.predictions))
+    if explanation := constant_scores(table):
+        say(f"{args.predictions}: {explanation}")
+    write_submission(args.output, table)
+    coverage = (
+        "every row of the test crops" if args.test_root is not None else "coverage not checked (--test-root DIR does)"
+    )
+    print(f"{args.output}: {len(table)} results of {table['clip'].nunique()} videos, {coverage}")
+    return 0

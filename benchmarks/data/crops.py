@@ -1,0 +1,217 @@
+"""Face crops from videos: each is decoded once, its boxes cut out, resized and written as the reader expects them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from registry import UserError
+from zoo.files import cannot_write
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+FPS = 30  # of every Ego4D clip, and of the frame numbers in its annotations
+SIDE = 224  # pixels of a crop, which is square whatever the box is
+QUALITY = 95  # of the JPEGs
+
+
+@dataclass
+class Report:
+    """What cutting found; `lines` puts it in words."""
+
+    written: int = 0
+    there: int = 0
+    outside: int = 0
+    past_end: dict[str, int] = field(default_factory=dict)  # frames, by clip
+    missing: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+    other_rate: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every clip had a video that could be read."""
+        return not self.missing and not self.failed
+
+    def add(self, other: Report) -> None:
+        """Take in what another report found."""
+        self.written += other.written
+        self.there += other.there
+        self.outside += other.outside
+        self.missing += other.missing
+        self.past_end |= other.past_end
+        self.failed |= other.failed
+        self.other_rate |= other.other_rate
+
+    def lines(self) -> list[str]:
+        """Return the report, one finding a line."""
+        said = [f"crops: {self.written} written, {self.there} there already"]
+        if self.outside:
+            said.append(f"boxes wholly outside the picture, no crop: {self.outside}")
+        for what, clips in (
+            ("clips with frames past the end of their video, no crops for those", self.past_end),
+            (f"videos of another rate than {FPS} a second; frames are taken by time", self.other_rate),
+            ("videos missing", dict.fromkeys(sorted(self.missing), "")),
+            ("videos that could not be read to the end", self.failed),
+        ):
+            if clips:
+                said.append(f"{what}: {len(clips)}")
+                said += [f"  {clip} {value}".rstrip() for clip, value in sorted(clips.items())]
+        return said
+
+
+def cut_crops(
+    root: str | Path,
+    frames: pd.DataFrame,
+    workers: int | None = None,
+    progress: Callable[[int], None] = lambda count: None,
+) -> Report:
+    """Cut the face crops of a frame table out of `videos/<clip>.mp4`.
+
+    Each row becomes `face_imgs/<clip>/<track>/face_%05d.jpg`: the box with its edges rounded down, as far as it lies in
+    the picture, resized to 224 x 224 (bilinear), JPEG of quality 95. Crops that exist are left alone, and a video whose
+    crops all exist is not opened, so an interrupted run goes on where it stopped; a crop is whole or absent.
+
+    Frame numbers count from 1 at 30 a second: frame k is what is shown at (k - 1) / 30 s, in a video of exactly that
+    rate its k-th frame.
+
+    Args:
+        root: folder that holds `videos/`.
+        frames: a FrameTable of train or val, read without images.
+        workers: processes; by default one a core.
+        progress: called with the number of crops after each video.
+
+    Returns:
+        Report; a missing or broken video is in it and does not stop the others.
+
+    Raises:
+        UserError: PyAV is not installed, there is no `videos/`, or a crop cannot be written.
+    """
+    root = Path(root)
+    try:
+        import av  # noqa: F401
+    except ImportError:
+        raise UserError("cutting crops needs PyAV: pip install av (or add --annotations-only)") from None
+    if not (root / "videos").is_dir():
+        raise UserError(
+            f"{root / 'videos'}: no such folder; put the clips there as <clip>.mp4, or add --annotations-only"
+        )
+    workers = workers or os.cpu_count() or 1
+    jobs = [(root, str(clip), rows) for clip, rows in frames.groupby("clip", sort=True)]
+    report = Report()
+    if workers == 1 or len(jobs) == 1:
+        for job in jobs:
+            report.add(_cut_clip(*job))
+            progress(len(job[2]))
+        return report
+    with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
+        waiting = {pool.submit(_cut_clip, *job): len(job[2]) for job in jobs}
+        try:
+            for done in as_completed(waiting):
+                report.add(done.result())
+                progress(waiting[done])
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return report
+
+
+def _cut_clip(root: Path, clip: str, rows: pd.DataFrame) -> Report:
+    """Cut all crops of one clip that are not there yet."""
+    import av
+
+    report = Report()
+    folder = root / "face_imgs" / clip
+    wanted: dict[int, list[tuple[Path, np.ndarray]]] = {}
+    for track, of_track in rows.groupby("track", sort=True):
+        here = folder / str(track)
+        try:
+            here.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(here, error) from None
+        there = {entry.name for entry in os.scandir(here)}
+        boxes = of_track[["x1", "y1", "x2", "y2"]].to_numpy()
+        for frame, box in zip(of_track["frame"].tolist(), boxes, strict=True):
+            name = f"face_{frame:05d}.jpg"
+            if name in there:
+                report.there += 1
+            else:
+                wanted.setdefault(frame, []).append((here / name, box))
+    video = root / "videos" / f"{clip}.mp4"
+    if not wanted:
+        return report
+    if not video.exists():
+        report.missing.append(clip)
+        return report
+    left = set(wanted)
+    try:
+        with av.open(str(video)) as container:
+            rate = container.streams.video[0].average_rate
+            if rate is not None and abs(float(rate) - FPS) > 0.01:
+                report.other_rate[clip] = round(float(rate), 3)
+            for frame, picture in _pictures(container, left):
+                left.discard(frame)
+                for path, box in wanted[frame]:
+                    _write_crop(path, picture, box, report)
+    except (av.error.FFmpegError, IndexError) as error:
+        report.failed[clip] = (
+            f"({' '.join(str(error).split())}); {sum(len(wanted[frame]) for frame in left)} crops not cut"
+        )
+        return report
+    if left:
+        report.past_end[clip] = len(left)
+    return report
+
+
+def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
+    """Decode a video once and yield (frame number, picture) for each wanted number, in order."""
+    numbers = sorted(wanted)
+    place = 0
+    previous = None
+    last = 0
+    start = None
+    for shown in container.decode(video=0):
+        if shown.pts is None:
+            number = last + 1
+        else:
+            time = float(shown.pts * shown.time_base)
+            start = time if start is None else start
+            number = round((time - start) * FPS) + 1
+        # Numbers that no frame has of its own, in a video of a lower rate, show what was shown before.
+        while place < len(numbers) and numbers[place] < number and previous is not None:
+            yield numbers[place], previous.to_image()
+            place += 1
+        while place < len(numbers) and numbers[place] < number:
+            place += 1
+        if place == len(numbers):
+            return
+        previous, last = shown, number
+        if number == numbers[place]:
+            yield number, shown.to_image()
+            place += 1
+
+
+def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: Report) -> None:
+    from PIL import Image
+
+    left, top = (max(int(edge), 0) for edge in box[:2])
+    right, bottom = min(int(box[2]), picture.width), min(int(box[3]), picture.height)
+    if right <= left or bottom <= top:
+        report.outside += 1
+        return
+    crop = picture.crop((left, top, right, bottom)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        crop.save(part, "JPEG", quality=QUALITY)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+    report.written += 1

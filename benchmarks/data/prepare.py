@@ -1,0 +1,205 @@
+"""Ego4D downloads -> the prepared root that the reader takes: face boxes by track, looking segments, split lists.
+
+Everything is derived from the files as downloaded and written whole, so running it again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.data.ego4d import annotated_clips, read_list, read_segment
+from registry import UserError
+from zoo.files import replacing
+
+SPLITS = ("train", "val")
+
+
+@dataclass
+class Report:
+    """What preparing found; `lines` puts it in words."""
+
+    clips: dict[str, int] = field(default_factory=dict)  # by split
+    tracks: int = 0
+    boxes: int = 0
+    segments: int = 0
+    written: int = 0  # files that were not there yet with this content
+    no_size: int = 0  # boxes that the index will not use, by reason
+    frame_0: int = 0
+    segments_of_nobody: int = 0
+    segments_of_strangers: int = 0
+    without_segments: dict[str, list[str]] = field(default_factory=dict)
+    wearer_differs: list[str] = field(default_factory=list)
+    no_wearer: list[str] = field(default_factory=list)
+    not_annotated: dict[str, list[str]] = field(default_factory=dict)  # in split/<split>.list only
+    missing_files: list[str] = field(default_factory=list)
+    lists_written: list[str] = field(default_factory=list)
+    stale: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """Return the report, one finding a line."""
+        counts = ", ".join(f"{count} clips of {split}" for split, count in self.clips.items())
+        said = [
+            f"annotations: {counts}; {self.tracks} tracks, {self.boxes} boxes, {self.segments} looking segments",
+            f"files written: {self.written} (those already there with the same content are left alone)",
+            f"boxes the index drops: {self.no_size} without width or height, {self.frame_0} at frame 0 "
+            f"(frames count from 1); gaps inside a track are interpolated",
+        ]
+        if self.segments_of_nobody:
+            said.append(f"segments without a person, dropped: {self.segments_of_nobody}")
+        if self.segments_of_strangers:
+            said.append(
+                f"segments of persons that the clip does not list, kept without effect: {self.segments_of_strangers}"
+            )
+        for split, clips in self.without_segments.items():
+            said += _listed(f"{split} clips without looking segments, all not looking if a list names them", clips)
+        said += _listed("clips whose camera_wearer is not persons[0]; camera_wearer is used", self.wearer_differs)
+        said += _listed("clips where nobody is marked camera_wearer; all persons are kept", self.no_wearer)
+        for split, clips in self.not_annotated.items():
+            said += _listed(f"clips of split/{split}.list that no annotation file has", clips)
+        said += _listed(
+            "files of an earlier preparation that the annotations do not have, to be removed by hand", self.stale
+        )
+        said += [f"written: {path}" for path in self.lists_written]
+        said += [f"missing: {path}" for path in self.missing_files]
+        return said
+
+
+def prepare_annotations(
+    root: str | Path, official_lists: bool = False, progress: Callable[[int], None] = lambda count: None
+) -> Report:
+    """Turn `json/av_train.json` and `json/av_val.json` into `json_original/` and `result_LAM/`.
+
+    `json_original/<clip>/<track>.json` lists the boxes of a track in the annotation's order, as annotated: clean-up and
+    interpolation belong to the reader. The camera wearer, whoever has `camera_wearer` true or `persons[0]` where the
+    clip does not say, has no boxes of his own. `result_LAM/<clip>.json` lists the looking segments that name a person;
+    a clip whose `social_segments_looking` is null gets no file.
+
+    Args:
+        root: folder that holds `json/`; one of the two files may be missing.
+        official_lists: write `split/train.list` and `split/val.list` where they are absent: the clips of each
+            annotation file that have a list of looking segments, in file order, as the published lists do.
+        progress: called with 1 after each clip.
+
+    Raises:
+        UserError: neither file exists, or one cannot be read or understood.
+    """
+    root = Path(root)
+    report = Report()
+    split_of: dict[str, str] = {}
+    for split in SPLITS:
+        path = root / "json" / f"av_{split}.json"
+        if not path.exists():
+            report.missing_files.append(str(path))
+            continue
+        clips = list(annotated_clips(path))
+        report.clips[split] = len(clips)
+        for clip in clips:
+            uid = clip["clip_uid"]
+            if uid in split_of:
+                raise UserError(f"{path}: clip {uid} comes twice, in {split_of[uid]} and {split}")
+            split_of[uid] = split
+            _prepare_clip(root, path, clip, report)
+            progress(1)
+        annotated = [clip["clip_uid"] for clip in clips if clip.get("social_segments_looking") is not None]
+        without = [clip["clip_uid"] for clip in clips if clip.get("social_segments_looking") is None]
+        if without:
+            report.without_segments[split] = without
+        listing = root / "split" / f"{split}.list"
+        if official_lists and not listing.exists():
+            _write(listing, "".join(f"{uid}\n" for uid in annotated), report)
+            report.lists_written.append(str(listing))
+    if not report.clips:
+        raise UserError(
+            f"neither {root / 'json' / 'av_train.json'} nor av_val.json exists; download Ego4D's AV annotations"
+        )
+    for split in report.clips:
+        listing = root / "split" / f"{split}.list"
+        if not listing.exists():
+            report.missing_files.append(f"{listing} (--split-lists official writes it from the annotations)")
+        elif unknown := [uid for uid in read_list(root, split) if uid not in split_of]:
+            report.not_annotated[split] = unknown
+    return report
+
+
+def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report) -> None:
+    uid = clip["clip_uid"]
+    folder = root / "json_original" / uid
+    tracks: dict[str, list[dict[str, Any]]] = {}
+    people = set()
+    try:
+        for person in _partners(clip, report):
+            people.add(str(person["person_id"]))
+            for path in person["tracking_paths"]:
+                records = tracks.setdefault(str(path["track_id"]), [])
+                for box in path["track"]:
+                    records.append(
+                        {
+                            "clip_uid": uid,
+                            "frameNumber": box["frame"],
+                            "Person ID": str(person["person_id"]),
+                            "x": box["x"],
+                            "y": box["y"],
+                            "height": box["height"],
+                            "width": box["width"],
+                        }
+                    )
+                    report.no_size += not (box["width"] > 0 and box["height"] > 0)
+                    report.frame_0 += box["frame"] == 0
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{source}: clip {uid}: expected persons -> tracking_paths -> track -> frame, x, y, width, height ({error})"
+        ) from None
+    for track, records in tracks.items():
+        _write(folder / f"{track}.json", json.dumps(records), report)
+        report.boxes += len(records)
+    report.tracks += len(tracks)
+    folder.mkdir(parents=True, exist_ok=True)  # a clip of no tracks is prepared too
+    report.stale += sorted(str(path) for path in folder.glob("*.json") if path.stem not in tracks)
+
+    result = root / "result_LAM" / f"{uid}.json"
+    if clip.get("social_segments_looking") is None:
+        result.parent.mkdir(parents=True, exist_ok=True)
+        report.stale += [str(result)] if result.exists() else []
+        return
+    segments = []
+    for number, segment in enumerate(clip["social_segments_looking"]):
+        if segment.get("person") is None:
+            report.segments_of_nobody += 1
+            continue
+        where = f"{source}: clip {uid}, social_segments_looking[{number}]"
+        label, start, end = read_segment(where, segment, "person")
+        segments.append({"label": label, "start_frame": start, "end_frame": end})
+        report.segments_of_strangers += label not in people
+    report.segments += len(segments)
+    _write(result, json.dumps(segments), report)
+
+
+def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+    """List the persons of a clip but for the camera wearer."""
+    persons = clip["persons"]
+    if not any("camera_wearer" in person for person in persons):
+        return persons[1:]
+    wearers = [person for person in persons if person.get("camera_wearer")]
+    if not wearers:
+        report.no_wearer.append(clip["clip_uid"])
+    elif wearers != persons[:1]:
+        report.wearer_differs.append(clip["clip_uid"])
+    return [person for person in persons if not person.get("camera_wearer")]
+
+
+def _write(path: Path, text: str, report: Report) -> None:
+    """Write a file unless it has this content already, so that a second run changes no byte and no date."""
+    data = text.encode()
+    if path.exists() and path.read_bytes() == data:
+        return
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+    report.written += 1
+
+
+def _listed(what: str, names: list[str]) -> list[str]:
+    return [f"{what}: {len(names)}", *(f"  {name}" for name in names)] if names else []

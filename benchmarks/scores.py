@@ -1,0 +1,309 @@
+"""Prediction and ground truth files of the published programs: read, write, join by key, fuse and smooth.
+
+The files have no header. Validation predictions are `clip,frame,x1,y1,x2,y2,track,1,score`, their ground truth
+`clip,frame,x1,y1,x2,y2,track,label`; test predictions are `video,unique_id,track,1,score`, their ground truth
+`video,unique_id,track,label`. The constant 1 is the class that the score is for. Ids stay the strings they are
+("007", "10e5"), scores keep every digit, and rows are found by key (clip, track and frame, or unique id), never by
+their order.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.data.frames import BOX, windows
+from registry import UserError
+from zoo.files import replacing
+
+VALIDATION = ("clip", "frame", *BOX, "track")
+TEST = ("clip", "unique_id", "track")
+TEXT = {"clip", "unique_id", "track"}
+FUSIONS = ("mean", "logit", "rank")
+FILTERS = ("median", "gaussian")
+
+# Boxes of two files are the same when no edge differs by more: files round to six decimals, detections to three.
+BOX_TOLERANCE = 1e-3
+# Where the logit of a score of 0 or 1 is cut off: about 14, more than a float32 softmax can tell from certain.
+LOGIT_CUT = 1e-6
+
+# pandas reads floats to the last digit from 3.1 on, where asking for it is deprecated.
+_EXACT: dict[str, Any] = (
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+
+
+def read_predictions(path: str | Path) -> pd.DataFrame:
+    """Read a prediction file of either format, told apart by the number of columns.
+
+    Returns:
+        One row a prediction, in file order: clip, frame, x1, y1, x2, y2, track (validation) or clip, unique_id, track
+        (test), and score, float64. clip, track and unique_id are text.
+
+    Raises:
+        UserError: no such file, another number of columns, a field that is no number, a class other than 1, a score
+            that is NaN or outside [0, 1], or a key that comes twice.
+    """
+    path = Path(path)
+    table = _read(path, {9: (*VALIDATION, "class", "score"), 5: (*TEST, "class", "score")}, "prediction")
+    wrong = table["class"] != 1
+    if wrong.any():
+        raise UserError(f"{path}: {_rows(wrong)}: the column before the score must be 1, the class that is scored")
+    outside = ~table["score"].between(0, 1)
+    if outside.any():
+        value = table["score"][outside].iloc[0]
+        raise UserError(f"{path}: {_rows(outside)}: score {value}, but scores lie in [0, 1]")
+    return table.drop(columns="class")
+
+
+def read_groundtruth(path: str | Path) -> pd.DataFrame:
+    """Read a ground truth file of either format: the columns of `read_predictions`, with label 0 or 1 for score.
+
+    Raises:
+        UserError: as `read_predictions`, and for a label that is neither 0 nor 1.
+    """
+    path = Path(path)
+    table = _read(path, {8: (*VALIDATION, "label"), 4: (*TEST, "label")}, "ground truth")
+    wrong = ~table["label"].isin((0, 1))
+    if wrong.any():
+        value = table["label"][wrong].iloc[0]
+        raise UserError(f"{path}: {_rows(wrong)}: label {value:g}, but labels are 1 (looking) or 0 (not looking)")
+    return table.astype({"label": np.int64})
+
+
+def write_predictions(path: str | Path, table: pd.DataFrame, split: str) -> None:
+    """Write a prediction file, atomically and with every digit of the scores.
+
+    Args:
+        path: where to.
+        table: the columns of the format (those of a FrameTable will do) and score.
+        split: "test" for the test format, any other for the validation format.
+    """
+    columns = TEST if split == "test" else VALIDATION
+    _write(Path(path), table[list(columns)].assign(one=1, score=table["score"].astype(np.float64)))
+
+
+def write_groundtruth(path: str | Path, table: pd.DataFrame, split: str) -> None:
+    """Write a ground truth file; arguments as for `write_predictions`, with label for score."""
+    columns = TEST if split == "test" else VALIDATION
+    _write(Path(path), table[[*columns, "label"]])
+
+
+def is_test(table: pd.DataFrame) -> bool:
+    """Tell whether a table that was read here has the test format."""
+    return "frame" not in table
+
+
+def match(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> np.ndarray:
+    """Find each row of one table in another that must have the same rows, in whatever order.
+
+    Args:
+        reference: N rows, from `read_predictions` or `read_groundtruth`.
+        other: the table to look in.
+        names: what the two are called in messages.
+
+    Returns:
+        int64 (N,): row numbers of `other` in the order of `reference`.
+
+    Raises:
+        UserError: formats differ, rows are missing or too many (how many, and the first), or boxes differ.
+    """
+    if is_test(reference) != is_test(other):
+        kind = {False: "validation", True: "test"}
+        raise UserError(
+            f"{names[0]} is in {kind[is_test(reference)]} format and {names[1]} in {kind[is_test(other)]} format"
+        )
+    mine, theirs = _numbers([reference, other])
+    my_order, their_order = np.argsort(mine), np.argsort(theirs)
+    if not np.array_equal(mine[my_order], theirs[their_order]):
+        missing, extra = ~np.isin(mine, theirs), ~np.isin(theirs, mine)
+        faults = []
+        if missing.any():
+            faults.append(
+                f"{names[1]} lacks {missing.sum()} of the {len(mine)} rows of {names[0]}{_named(reference, missing)}"
+            )
+        if extra.any():
+            faults.append(f"{names[1]} has {extra.sum()} rows that {names[0]} has not{_named(other, extra)}")
+        raise UserError("; ".join(faults) or f"{names[0]} or {names[1]} has a row twice")
+    found = np.empty(len(mine), dtype=np.int64)
+    found[my_order] = their_order
+    if not is_test(reference):
+        apart = np.abs(reference[list(BOX)].to_numpy() - other[list(BOX)].to_numpy()[found]).max(axis=1, initial=0)
+        differ = apart > BOX_TOLERANCE
+        if differ.any():
+            raise UserError(
+                f"{names[0]} and {names[1]} have other boxes in {differ.sum()} of {len(mine)} rows, by up to "
+                f"{apart.max():.3g} pixels{_named(reference, differ)}; they are of different detections or clean-up"
+            )
+    return found
+
+
+def fuse_scores(scores: np.ndarray, how: str = "mean") -> np.ndarray:
+    """Average K scores of each row.
+
+    Args:
+        scores: (K, N) in [0, 1].
+        how: "mean" of the probabilities (the published test-time augmentation); "logit", the sigmoid of the mean logit,
+            which a confident score moves further; "rank", the mean of each file's ranks as fractions (ties share their
+            mean rank), for models whose scores are not comparable. Ranks keep mAP's meaning but not that of 0.5, so
+            accuracy means nothing after "rank".
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    if how == "mean":
+        return scores.mean(axis=0)
+    if how == "logit":
+        cut = np.clip(scores, LOGIT_CUT, 1 - LOGIT_CUT)
+        return 1 / (1 + np.exp(-np.mean(np.log(cut / (1 - cut)), axis=0)))
+    if how == "rank":
+        ranks = pd.DataFrame(scores.T).rank(method="average").to_numpy()
+        return ((ranks - 0.5) / max(scores.shape[1], 1)).mean(axis=1)
+    raise UserError(f"fusion {how!r}: must be one of {', '.join(FUSIONS)}")
+
+
+def fuse(tables: Sequence[pd.DataFrame], names: Sequence[str], how: str = "mean") -> pd.DataFrame:
+    """Average prediction tables that have the same rows, joined by key.
+
+    Returns:
+        The first table with the fused score, sorted by clip, then unique id (test) or track and frame (validation), so
+        that the result does not depend on the order of any file's rows.
+    """
+    first = tables[0]
+    rows = [np.arange(len(first))]
+    rows += [match(first, table, (names[0], name)) for table, name in zip(tables[1:], names[1:], strict=True)]
+    scores = np.stack([t["score"].to_numpy()[found] for t, found in zip(tables, rows, strict=True)])
+    order = ["clip", "unique_id", "track"] if is_test(first) else ["clip", "track", "frame"]
+    return first.assign(score=fuse_scores(scores, how)).sort_values(order, ignore_index=True)
+
+
+def smooth_scores(frames: pd.DataFrame, scores: np.ndarray, how: str = "median", window: int = 5) -> np.ndarray:
+    """Smooth scores along each track, by frame number.
+
+    Each score becomes the median, or the Gaussian mean, of those scores of its track whose frame is at most
+    `window // 2` away, itself included. Frames that are absent take no part, so a gap is never bridged beyond the
+    window, and scores at a stride of `window` frames or more stay as they are.
+
+    Args:
+        frames: N rows with clip, track and frame, in any order.
+        scores: (N,).
+        how: "median", or "gaussian" with a standard deviation of a quarter of the window, so that the window ends at
+            two of them.
+        window: frames, odd; 1 changes nothing.
+
+    Returns:
+        (N,).
+    """
+    if how not in FILTERS:
+        raise UserError(f"filter {how!r}: must be one of {', '.join(FILTERS)}")
+    if window < 1 or window % 2 == 0:
+        raise UserError(f"window {window}: must be an odd number of frames, such as 5")
+    scores = np.asarray(scores, dtype=np.float64)
+    if window == 1 or not len(scores):
+        return scores.copy()
+    radius = window // 2
+    rows = windows(frames, radius, present=np.ones(len(frames), dtype=bool))
+    near = np.where(rows >= 0, scores[rows], np.nan)
+    count = (rows >= 0).sum(axis=1)
+    if how == "median":
+        near.sort(axis=1)  # NaN last
+        at = np.arange(len(near))
+        return (near[at, (count - 1) // 2] + near[at, count // 2]) / 2
+    weight = np.where(rows >= 0, np.exp(-0.5 * (np.arange(-radius, radius + 1) / (window / 4)) ** 2), 0)
+    return np.nansum(near * weight, axis=1) / weight.sum(axis=1)
+
+
+def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.DataFrame:
+    """Read a file without header whose format follows from its number of columns; text and float64, keys unique."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error} ({what} file)") from None
+    expected = " or ".join(f"{count} ({_header(columns)})" for count, columns in formats.items())
+    start = data.lstrip()
+    if not start:
+        raise UserError(f"{path}: empty; a {what} file has {expected} columns")
+    width = start.split(b"\n", 1)[0].count(b",") + 1
+    if width not in formats:
+        raise UserError(f"{path}: {width} columns; a {what} file has {expected} columns and no header")
+    columns = formats[width]
+    types = {name: str if name in TEXT else np.float64 for name in columns}
+    try:
+        table = _parse(data, columns, types)
+    except (ValueError, pd.errors.ParserError) as error:
+        raise UserError(f"{path}: {_fault(data, columns, error)}") from None
+    if "frame" in table:
+        fraction = table["frame"] % 1 != 0
+        if fraction.any():
+            raise UserError(f"{path}: {_rows(fraction)}: frame {table['frame'][fraction].iloc[0]} is no whole number")
+        table["frame"] = table["frame"].astype(np.int64)
+    (number,) = _numbers([table])
+    order = np.argsort(number, kind="stable")
+    again = np.zeros(len(number), dtype=bool)
+    again[order[1:]] = np.diff(number[order]) == 0
+    if again.any():
+        raise UserError(f"{path}: {again.sum()} rows come twice{_named(table, again)}")
+    return table
+
+
+def _parse(data: bytes, columns: Sequence[str], types: Mapping[str, type]) -> pd.DataFrame:
+    options: dict[str, Any] = {"header": None, "names": list(columns), "dtype": types, **_EXACT}
+    return pd.read_csv(io.BytesIO(data), index_col=False, na_filter=False, skipinitialspace=True, **options)
+
+
+def _fault(data: bytes, columns: Sequence[str], error: Exception) -> str:
+    """Say which field of a file could not be read; the parser itself only says that one could not."""
+    try:
+        text = _parse(data, columns, dict.fromkeys(columns, str))
+    except (ValueError, pd.errors.ParserError) as again:
+        return " ".join(str(again).replace("Error tokenizing data. C error: ", "").split())
+    for name in columns:
+        if name not in TEXT:
+            bad = pd.to_numeric(text[name], errors="coerce").isna()
+            if bad.any():
+                value = text[name][bad].iloc[0]
+                said = f"{value!r} is no number" if value else "nothing there"
+                hint = "; these files have no header" if bad.iloc[0] and not bad.iloc[1:].any() else ""
+                return f"{_rows(bad)}, column {name}: {said}{hint}"
+    return str(error)
+
+
+def _write(path: Path, table: pd.DataFrame) -> None:
+    with replacing(path) as temporary:
+        table.to_csv(temporary, header=False, index=False, lineterminator="\n")
+
+
+def _header(columns: Sequence[str]) -> str:
+    names = {"class": "1"} | ({"clip": "video"} if "unique_id" in columns else {})
+    return ",".join(names.get(name, name) for name in columns)
+
+
+def _numbers(tables: Sequence[pd.DataFrame]) -> list[np.ndarray]:
+    """Number the keys of some tables of one format: int64 arrays, equal where the keys are."""
+    number = np.zeros(sum(map(len, tables)), dtype=np.int64)
+    for name in ("clip", "track", "unique_id" if is_test(tables[0]) else "frame"):
+        codes, _ = pd.factorize(np.concatenate([table[name].to_numpy() for table in tables]))
+        # Numbered anew after each column, so that the products stay small.
+        number, _ = pd.factorize(number * (int(codes.max(initial=0)) + 1) + codes)
+    return np.split(number.astype(np.int64), np.cumsum([len(table) for table in tables])[:-1])
+
+
+def _rows(mask: pd.Series) -> str:
+    count = int(mask.sum())
+    first = f"row {int(np.argmax(mask.to_numpy())) + 1}"
+    return first if count == 1 else f"{first} (and {count - 1} more)"
+
+
+def _named(table: pd.DataFrame, mask: np.ndarray) -> str:
+    row = table.iloc[int(np.argmax(mask))]
+    where = f"unique id {row['unique_id']}" if is_test(table) else f"frame {row['frame']}"
+    kind = "video" if is_test(table) else "clip"
+    return f", the first: {kind} {row['clip']}, track {row['track']}, {where}" if mask.sum() > 1 else (
+        f": {kind} {row['clip']}, track {row['track']}, {where}"
+    )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Crops against videos whose every frame and place can be told by its grey level."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.data.crops import cut_crops
+from benchmarks.data.frames import frame_table
+from registry import UserError
+
+av = pytest.importorskip("av")
+
+WIDTH, HEIGHT = 320, 192
+
+
+def grey(frame):
+    return 20 + 5 * frame
+
+
+def picture(frame):
+    """Grey of the frame's own level; a white square at x 200 .. 264, y 64 .. 128 that is black in odd frames."""
+    image = np.full((HEIGHT, WIDTH, 3), grey(frame), np.uint8)
+    image[64:128, 200:264] = 255 if frame % 2 == 0 else 0
+    return image
+
+
+def write_video(path, count, codec="libx264", rate=30):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.bit_rate = 4_000_000
+        stream.gop_size = 12
+        for frame in range(1, count + 1):
+            for packet in stream.encode(av.VideoFrame.from_ndarray(picture(frame), format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+
+
+def table(rows):
+    """Frame table of (clip, track, frame, x1, y1, x2, y2)."""
+    clip, track, frame, x1, y1, x2, y2 = zip(*rows, strict=True)
+    names = {"clip": clip, "track": track, "frame": frame, "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    return frame_table({**names, "person": "1", "label": 0, "image": "", "unique_id": ""})
+
+
+def crop(root, clip, track, frame):
+    return np.asarray(Image.open(root / "face_imgs" / clip / track / f"face_{frame:05d}.jpg")).astype(int)
+
+
+@pytest.mark.parametrize("codec", ["libx264", "mpeg4"])
+def test_frames_and_places_are_exact(tmp_path, codec):
+    write_video(tmp_path / "videos/c.mp4", 40, codec)
+    frames = [1, 2, 3, 11, 12, 13, 14, 25, 39, 40]
+    corner = [("c", "corner", frame, 0.0, 0.0, 50.9, 40.9) for frame in frames]
+    square = [("c", "square", frame, 200.7, 64.2, 264.9, 128.6) for frame in (7, 8)]
+    half = [("c", "half", 8, 168.0, 64.0, 232.0, 128.0)]
+    report = cut_crops(tmp_path, table(corner + square + half), workers=1)
+    assert (report.written, report.there, report.complete) == (13, 0, True)
+    for frame in frames:
+        image = crop(tmp_path, "c", "corner", frame)
+        assert image.shape == (224, 224, 3)
+        assert abs(image.mean() - grey(frame)) < 2.5  # neighbours are 5 away
+    assert crop(tmp_path, "c", "square", 7).mean() < 8 and crop(tmp_path, "c", "square", 8).mean() > 247
+    mixed = crop(tmp_path, "c", "half", 8)
+    assert abs(mixed[:, :100].mean() - grey(8)) < 4 and mixed[:, 124:].mean() > 245
+
+
+def test_again_changes_nothing_and_goes_on(tmp_path):
+    write_video(tmp_path / "videos/a.mp4", 12)
+    shutil.copy(tmp_path / "videos/a.mp4", tmp_path / "videos/b.mp4")
+    rows = [(clip, track, frame, 0, 0, 64, 64) for clip in "ab" for track in "tu" for frame in range(1, 13)]
+    counted = []
+    report = cut_crops(tmp_path, table(rows), workers=2, progress=counted.append)
+    assert report.written == 48 and counted == [24, 24]
+    files = sorted((tmp_path / "face_imgs").rglob("*"))
+    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files if path.is_file()}
+    assert not [path for path in files if path.suffix == ".part"]
+    gone = tmp_path / "face_imgs/b/u/face_00007.jpg"
+    gone.unlink()
+    (tmp_path / "videos/a.mp4").unlink()  # all its crops are there: not needed any more
+    again = cut_crops(tmp_path, table(rows), workers=1)
+    assert (again.written, again.there, again.complete) == (1, 47, True)
+    assert gone.read_bytes() == before[gone][0]
+    assert all(path.stat().st_mtime_ns == date for path, (_, date) in before.items() if path != gone)
+
+
+def test_what_cannot_be_cut_is_reported(tmp_path):
+    write_video(tmp_path / "videos/short.mp4", 5)
+    (tmp_path / "videos/broken.mp4").write_bytes(b"no video at all" * 99)
+    whole = (tmp_path / "videos/short.mp4").read_bytes()
+    (tmp_path / "videos/cut.mp4").write_bytes(whole[: len(whole) // 2])
+    rows = [("short", "t", frame, 0, 0, 9, 9) for frame in (4, 5, 6, 7)]
+    rows += [("short", "far", 1, 400, 0, 410, 9), ("short", "thin", 1, 5.2, 0, 5.9, 9)]
+    rows += [(clip, "t", 1, 0, 0, 9, 9) for clip in ("broken", "cut", "absent")]
+    report = cut_crops(tmp_path, table(rows), workers=1)
+    assert report.written == 2 and report.past_end == {"short": 2} and report.outside == 2
+    assert report.missing == ["absent"] and sorted(report.failed) == ["broken", "cut"] and not report.complete
+    text = "\n".join(report.lines())
+    assert "videos missing: 1\n  absent" in text and "  short 2" in text and "1 crops not cut" in text
+
+
+def test_another_rate_goes_by_time(tmp_path):
+    write_video(tmp_path / "videos/half.mp4", 10, rate=15)
+    report = cut_crops(tmp_path, table([("half", "t", frame, 0, 0, 64, 64) for frame in (1, 3, 4, 5, 19)]), workers=1)
+    assert report.other_rate == {"half": 15.0} and report.written == 5
+    # Frame k of 30 a second is shown at (k - 1) / 30 s, where picture 1 + (k - 1) // 2 of 15 a second stands.
+    for frame, shown in ((1, 1), (3, 2), (4, 2), (5, 3), (19, 10)):
+        assert abs(crop(tmp_path, "half", "t", frame).mean() - grey(shown)) < 2.5
+
+
+def test_refusals(tmp_path, monkeypatch):
+    rows = table([("c", "t", 1, 0, 0, 9, 9)])
+    with pytest.raises(UserError, match="videos: no such folder"):
+        cut_crops(tmp_path, rows)
+    write_video(tmp_path / "videos/c.mp4", 2)
+    Path(tmp_path / "face_imgs").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write"):
+        cut_crops(tmp_path, rows, workers=1)
+    monkeypatch.setitem(__import__("sys").modules, "av", None)
+    with pytest.raises(UserError, match="needs PyAV"):
+        cut_crops(tmp_path, rows)
