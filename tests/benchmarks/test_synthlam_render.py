@@ -1,0 +1,92 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from benchmarks.data import synthlam_scene
+
+for _name in ("anny", "pyvista", "cv2"):
+    pytest.importorskip(_name)
+
+from benchmarks.data import synthlam_render  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return synthlam_render._renderer()
+
+
+def _shoot(renderer, identity, gaze, blink=0.0, side=96):
+    renderer.set_identity(synthlam_render.sample_identity(identity, renderer.model.shape_labels))
+    light = synthlam_render.sample_light(np.random.default_rng(3))
+    pose = synthlam_render.Pose(np.eye(3), synthlam_render.direction(*np.radians(gaze)), blink=blink)
+    tight = renderer.box(pose)
+    pixels = renderer.render(pose, light, (tight[:2] + tight[2:]) / 2, float(max(tight[2:] - tight[:2])), 2.0)
+    return pixels, pose, tight
+
+
+def test_same_seed_same_bytes_whatever_came_before(tmp_path, renderer):
+    synthlam_render._pretraining_shard((3, 0, 6, tmp_path))
+    first = np.load(tmp_path / "shard_00000.npz")["jpeg"].tobytes()
+    (tmp_path / "shard_00000.npz").unlink()
+    _shoot(renderer, 5, (20, 0))
+    synthlam_render._pretraining_shard((3, 0, 6, tmp_path))
+    shard = np.load(tmp_path / "shard_00000.npz")
+    assert shard["jpeg"].tobytes() == first
+    assert shard["targets"].shape == (6, len(synthlam_render.PRETRAINING_TARGETS))
+    image = Image.open(io.BytesIO(first[: shard["offsets"][1]]))
+    assert max(image.size) <= 112
+
+
+def test_clip_renders_the_same_twice(renderer):
+    clip = synthlam_scene.simulate("x", 12, [1])
+    first = synthlam_render.render_clip(clip, "test")
+    _shoot(renderer, 7, (0, 0))
+    assert synthlam_render.render_clip(clip, "test") == first
+
+
+def test_gaze_moves_the_eyes_and_nothing_else(renderer):
+    ahead, pose, tight = _shoot(renderer, 4, (0, 0))
+    aside, _, _ = _shoot(renderer, 4, (15, 0))
+    changed = np.abs(ahead - aside)[..., :3].max(2) > 0.06
+    points, _ = renderer.landmarks(pose)
+    extent = max(tight[2:] - tight[:2])
+    centre = (tight[:2] + tight[2:]) / 2
+    eyes = (points[:2, :2] - centre) / extent * [1, -1] * synthlam_render.SIDE + synthlam_render.SIDE / 2
+    rows, columns = np.nonzero(changed)
+    nearest = np.min([np.hypot(columns - x, rows - y) for x, y in eyes], axis=0)
+    assert 20 < changed.sum() < 1500
+    assert np.quantile(nearest, 0.95) < 0.1 * synthlam_render.SIDE
+
+
+def test_iris_goes_where_the_gaze_goes(renderer):
+    """The dark of the iris moves to the image's right for a positive yaw."""
+
+    def dark_column(yaw):
+        pixels, pose, tight = _shoot(renderer, 21, (yaw, 0))
+        points, _ = renderer.landmarks(pose)
+        scale = synthlam_render.SIDE / max(tight[2:] - tight[:2])
+        x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + synthlam_render.SIDE / 2
+        patch = pixels[int(y) - 4 : int(y) + 5, int(x) - 11 : int(x) + 12, :3].mean(2)
+        weight = np.clip(patch.mean() - patch, 0, None)
+        return (weight.sum(0) * np.arange(weight.shape[1])).sum() / weight.sum()
+
+    assert dark_column(20) > dark_column(0) + 1 > dark_column(-20) + 2
+
+
+def test_blink_hides_the_white_of_the_eye(renderer):
+    open_eyes, pose, tight = _shoot(renderer, 21, (0, 0))
+    shut, _, _ = _shoot(renderer, 21, (0, 0), blink=1.0)
+    points, _ = renderer.landmarks(pose)
+    scale = synthlam_render.SIDE / max(tight[2:] - tight[:2])
+    x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + synthlam_render.SIDE / 2
+    window = slice(int(y) - 3, int(y) + 4), slice(int(x) - 9, int(x) + 10)
+    assert open_eyes[window][..., :3].std() > 2 * shut[window][..., :3].std()
+
+
+def test_angles_survive_the_round_trip():
+    rng = np.random.default_rng(0)
+    for yaw, pitch, roll in rng.uniform(-1.2, 1.2, (20, 3)):
+        found = synthlam_render.angles_of(synthlam_render.rotation(yaw, pitch, roll))
+        assert found == pytest.approx((yaw, pitch, roll), abs=1e-9)

@@ -1,0 +1,1 @@
+"""Maintainers' scripts, run as `python -m tools.NAME`."""
