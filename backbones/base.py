@@ -1,0 +1,185 @@
+"""What a backbone is: images in, one vector an image out, with its preprocessing, its weights and its fingerprint."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from registry import UserError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How an image becomes the input of one network; it belongs to the weights, so the backbone owns it.
+
+    Attributes:
+        size: side of the square that the network is fed, in pixels.
+        resize: what the shorter edge is resized to first; at least ``size``.
+        interpolation: PIL's filter, ``bicubic``, ``bilinear`` or ``nearest``.
+        mean: of each channel, for values in [0, 1].
+        std: of each channel.
+        round_crop: where the margin to cut off is odd, round half of it as torchvision and timm do (to even), not down
+            as transformers does: one pixel, and other features.
+    """
+
+    size: int
+    resize: int
+    interpolation: str = "bicubic"
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    round_crop: bool = False
+
+    def resize_crop(self, image: Image.Image) -> np.ndarray:
+        """Resize the shorter edge with PIL and cut the centre out: the convention of transformers' CLIP processor.
+
+        Returns:
+            ``(size, size, 3)`` uint8, RGB.
+        """
+        image = image.convert("RGB")
+        short, long = sorted(image.size)
+        scaled = (self.resize, int(self.resize * long / short))
+        width, height = scaled if image.width <= image.height else scaled[::-1]
+        if (width, height) != image.size:
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        half = round if self.round_crop else int
+        left, top = half((width - self.size) / 2), half((height - self.size) / 2)
+        return np.array(image.crop((left, top, left + self.size, top + self.size)))
+
+    def normalise(self, batch: Tensor) -> Tensor:
+        """Turn ``(B, H, W, 3)`` uint8 into ``(B, 3, H, W)`` float32, ``(x / 255 - mean) / std``, on its device."""
+        mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
+        std = torch.tensor(self.std, device=batch.device).view(3, 1, 1)
+        return batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+@dataclass(frozen=True)
+class WeightsInfo:
+    """Where weights come from.
+
+    Attributes:
+        name: what they are called.
+        origin: file, folder, package or address.
+        sha256: of the file, or of all files one after another; None for weights that no file holds.
+        licence: SPDX name where there is one, else ``unknown``.
+        random_init: nobody trained these. Every table row that uses them says so.
+    """
+
+    name: str
+    origin: str
+    sha256: str | None
+    licence: str
+    random_init: bool = False
+
+
+class Backbone(nn.Module):
+    """A network with its preprocessing and a record of its weights.
+
+    A frozen one stays in evaluation mode whatever `train` is told, and its parameters take no gradient.
+
+    Args:
+        network: ``(B, 3, H, W)`` normalised images -> ``(B, D)``; a subclass whose network answers otherwise overrides
+            `forward`.
+        architecture: what fixes the computation, JSON-serialisable.
+        feature: what part of the network's answer the vector is, in words.
+        feature_dim: D.
+        preprocessing: how images become input.
+        weights_info: where the weights come from.
+        frozen: no training, no BatchNorm update.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        architecture: dict[str, Any],
+        feature: str,
+        feature_dim: int,
+        preprocessing: Preprocessing,
+        weights_info: WeightsInfo,
+        frozen: bool = True,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.architecture = architecture
+        self.feature = feature
+        self.feature_dim = feature_dim
+        self.preprocessing = preprocessing
+        self.weights_info = weights_info
+        self.frozen = frozen
+        self.requires_grad_(not frozen)
+        self.train(not frozen)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features ``(B, D)`` of normalised ``images (B, 3, H, W)``, in the dtype of the weights."""
+        return self.network(images)
+
+    def train(self, mode: bool = True) -> "Backbone":
+        """Set training mode; a frozen backbone stays in evaluation mode."""
+        return super().train(mode and not self.frozen)
+
+    def fingerprint(self, dtype: str = "float32") -> dict[str, Any]:
+        """Return what determines the features, JSON-serialisable: equal fingerprints, equal features.
+
+        Args:
+            dtype: what the features are computed in.
+        """
+        sha256 = self.weights_info.sha256
+        if sha256 is None or not self.frozen:  # no file holds these weights
+            sha256 = state_sha256(self.network.state_dict())
+        return {
+            "architecture": self.architecture,
+            "feature": self.feature,
+            "weights": sha256,
+            "preprocessing": asdict(self.preprocessing)
+            | {"mean": [*self.preprocessing.mean], "std": [*self.preprocessing.std]},
+            "dtype": dtype,
+        }
+
+
+def file_sha256(*paths: Path) -> str:
+    """Return the sha256 of the files' bytes, one after another, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Return the sha256 of a state dict: of every tensor its name, dtype, shape and bytes, sorted by name."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        tensor = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def check_state(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
+    """Compare the tensors of a checkpoint with those that a model has, name by name and shape by shape.
+
+    Args:
+        found: name -> shape in the checkpoint.
+        wanted: name -> shape in the model.
+        where: the file or folder, for the message.
+
+    Raises:
+        UserError: one is missing, unknown, or of another shape; names the first.
+    """
+    for problem, names in (("lacks", wanted.keys() - found.keys()), ("has an unknown", found.keys() - wanted.keys())):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise UserError(f"{where} {problem} tensor '{min(names)}'{more}; it is not a checkpoint of this model")
+    for name, shape in wanted.items():
+        if found[name] != shape:
+            raise UserError(f"{where}: tensor '{name}' has shape {found[name]}, the model's is {shape}")

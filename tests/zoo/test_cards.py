@@ -1,0 +1,103 @@
+"""Cards are complete, and what they say about shipped weights is true."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from backbones.base import file_sha256
+from registry import BACKBONES, HEADS, UserError
+from zoo.cards import load_card, load_cards
+from zoo.weights import FOLDER, find_weights
+
+CARDS = load_cards()
+
+
+@pytest.mark.parametrize("name", CARDS)
+def test_parts_exist(name: str) -> None:
+    BACKBONES.check(CARDS[name].backbone)
+    if CARDS[name].head is not None:
+        HEADS.check(CARDS[name].head)
+
+
+def test_every_shipped_weights_file_has_its_card() -> None:
+    shipped = {
+        weights.file: weights for card in CARDS.values() for weights in card.weights if weights.origin == "shipped"
+    }
+    assert set(shipped) == {str(path.relative_to(FOLDER)) for path in FOLDER.rglob("*.safetensors")}
+    for file, weights in shipped.items():
+        find_weights(file, weights.sha256)
+        assert weights.licence == "Apache-2.0"
+
+
+def test_the_nano_cards_figures_are_those_of_its_pretraining() -> None:
+    report = json.loads((FOLDER / "internvit_nano" / "pretraining.json").read_text())
+    assert report["sha256"] == file_sha256(FOLDER / "internvit_nano" / "model.safetensors")
+    figures = {figure.metric: figure.value for figure in CARDS["internvit_nano"].figures}
+    for target in ("gaze_degrees", "head_yaw", "left_eye_yaw"):
+        name = target.removesuffix("_degrees")
+        readout, probe = report["readout"][target], report["linear_probe"][target]
+        assert figures[f"{name}: median error of the training's readout, degrees"] == readout["median_error"]
+        assert figures[f"{name}: median error of the linear probe, degrees"] == probe["median_error"]
+        assert probe["median_error"] < readout["median_error_of_guessing"]
+
+
+GOOD = {
+    "title": "t",
+    "description": "d",
+    "backbone": {"type": "timm:resnet18"},
+    "head": None,
+    "training": "t",
+    "limits": ["small"],
+    "weights": [{"file": "a", "origin": "package", "sha256": "0" * 64, "licence": "MIT"}],
+    "figures": [{"metric": "mAP", "value": 1, "split": "test", "source": "record"}],
+}
+
+
+def test_load(tmp_path: Path) -> None:
+    path = tmp_path / "some_model.json"
+    path.write_text(json.dumps(GOOD))
+    card = load_card(path)
+    assert (card.name, card.limits, card.figures[0].value) == ("some_model", ("small",), 1)
+    assert load_cards(tmp_path) == {"some_model": card}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"titel": "x"}, "has an unknown key 'titel'; did you mean 'title'"),
+        ({"title": 3}, "'title' must be a text, got 3"),
+        ({"title": ""}, "'title' must be a text"),
+        ({"weights": {}}, "'weights' must be a list"),
+        ({"backbone": {"name": "x"}}, "a part is an object with a 'type'"),
+        ({"head": "lstm"}, "a part is an object with a 'type'"),
+        ({"weights": [{**GOOD["weights"][0], "sha256": "abc"}]}, "weights 0: 'abc' is no sha256"),
+        ({"weights": [{**GOOD["weights"][0], "sha": "abc"}]}, "weights 0 has an unknown key 'sha'"),
+        ({"weights": ["x"]}, "weights 0 must be a JSON object"),
+        ({"figures": [{"metric": "mAP", "value": 1, "source": "record"}]}, "figure 0 lacks 'split'"),
+        ({"figures": [{**GOOD["figures"][0], "value": "72"}]}, "figure 0: 'value' must be a number"),
+    ],
+)
+def test_bad_cards(tmp_path: Path, change: dict, words: str) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({**GOOD, **change}))
+    with pytest.raises(UserError) as caught:
+        load_card(path)
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("key", GOOD)
+def test_nothing_may_be_left_out(tmp_path: Path, key: str) -> None:
+    path = tmp_path / "card.json"
+    path.write_text(json.dumps({name: value for name, value in GOOD.items() if name != key}))
+    with pytest.raises(UserError, match=key):
+        load_card(path)
+
+
+def test_unreadable(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    for text in ("{", "[]"):
+        path.write_text(text)
+        with pytest.raises(UserError, match="card .*card.json"):
+            load_card(path)
