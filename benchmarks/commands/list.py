@@ -1,0 +1,49 @@
+"""What there is: recipes, backbones, heads, datasets, models, plug-ins' included.
+
+example:
+  python bench.py --list
+  python bench.py list --plugin my_head.py
+"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print one table a kind."""
+    from tabulate import tabulate
+
+    from benchmarks.config import recipe_names, recipe_summary
+    from registry import BACKBONES, DATASETS, HEADS, load_entry_points, load_plugin
+    from zoo.cards import load_cards
+
+    load_entry_points()
+    for plugin in args.plugin:
+        load_plugin(plugin)
+    kinds = {
+        "recipes": {name: recipe_summary(name) for name in recipe_names()},
+        "backbones": {name: summary(BACKBONES.get(name)) for name in BACKBONES},
+        "heads": {name: summary(HEADS.get(name)) for name in HEADS},
+        "datasets": {name: summary(DATASETS.get(name)) for name in DATASETS},
+        "models": {name: card.title for name, card in load_cards().items()},
+    }
+    print(
+        "\n\n".join(
+            tabulate(list(what.items()), [kind, ""], tablefmt="plain", disable_numparse=True)
+            for kind, what in kinds.items()
+        )
+    )
+    return 0
+
+
+def summary(part: object) -> str:
+    """First line of a docstring."""
+    return (part.__doc__ or "").strip().partition("\n")[0]

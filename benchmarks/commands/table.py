@@ -1,0 +1,32 @@
+"""Published figures beside measured ones: the committed records, and the runs in a folder, which come first.
+
+example:
+  python bench.py --table
+  python bench.py table --format csv --out runs > table.csv
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument(
+        "--format",
+        default="github",
+        choices=("github", "csv", "json", "latex", "html"),
+        help="default github (Markdown)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default runs)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table."""
+    from benchmarks.table import as_text
+
+    print(as_text(args.out, args.format))
+    return 0

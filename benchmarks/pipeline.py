@@ -1,0 +1,575 @@
+"""The straight line: data -> features -> head -> scores -> views fused -> metrics -> record. Each step once.
+
+Features are keyed by the backbone's fingerprint, trainings by a hash of all that determines them, rows by their name;
+torch's training stack is imported only where there is work for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hashlib
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks import results
+from benchmarks.config import VIEWS, Recipe
+from benchmarks.data.datasets import Dataset, table_sha256
+from benchmarks.data.frames import BOX, key_frames, windows
+from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
+from benchmarks.progress import say
+from benchmarks.scores import smooth_scores, write_predictions
+from registry import BACKBONES, UserError
+from zoo.files import check_writable, replacing, write_text
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmarks.predict import WindowData
+
+# Raised when equal settings would come to other numbers: of what a training is found again by, and of a whole row.
+TRAINING_VERSION = 1
+ROW_VERSION = 1
+
+BOOTSTRAP_REPEATS = 1000
+
+# Weights up to this size are hashed again before a finished row is believed; 200 MB take a fifth of a second.
+_RECHECKED_BYTES = 200_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The windows of one split for one recipe.
+
+    Attributes:
+        rows: (M, T) int64 row numbers of the split's frame table, -1 where the frame is absent.
+        centres: (M,) int64 row numbers of the key frames.
+        labels: (M,) int64 their labels.
+    """
+
+    rows: np.ndarray
+    centres: np.ndarray
+    labels: np.ndarray
+
+
+@dataclass
+class Features:
+    """Features of every frame that some window of a group of recipes touches.
+
+    Attributes:
+        arrays: (split, view) -> (N, D) tensor.
+        positions: split -> (rows of the frame table,) int64, place in the arrays, -1 where not encoded.
+        backbone: the record's section of that name.
+        seconds: what encoding all of it took, whenever that was.
+        damaged: image paths left out.
+    """
+
+    arrays: dict[tuple[str, str], torch.Tensor]
+    positions: dict[str, np.ndarray]
+    backbone: dict[str, Any]
+    seconds: float
+    damaged: list[str] = field(default_factory=list)
+
+    def window_data(self, plan: Plan, split: str, views: Sequence[str]) -> WindowData:
+        """The windows over the features of one or several views; each window comes once a view."""
+        import torch
+
+        from benchmarks.predict import WindowData
+
+        rows = np.where(plan.rows >= 0, self.positions[split][plan.rows], -1)
+        count = len(self.arrays[split, views[0]])
+        shifted = [np.where(rows >= 0, rows + number * count, -1) for number in range(len(views))]
+        features = torch.cat([self.arrays[split, view] for view in views])
+        return WindowData(features, np.concatenate(shifted), np.tile(plan.labels, len(views)))
+
+
+def run(
+    recipes: Sequence[Recipe],
+    dataset: Dataset,
+    *,
+    seeds: int = 1,
+    out: Path = Path("runs"),
+    device: str = "cpu",
+    skip_damaged: bool = False,
+    dry_run: bool = False,
+) -> list[results.Result]:
+    """Run each recipe to its record.
+
+    Args:
+        recipes: resolved recipes of one dataset.
+        dataset: where the frames come from.
+        seeds: how many; the first is the recipe's `training.seed`, the others follow it.
+        out: receives `features/`, `trainings/` and `results/<dataset>/<name>/`.
+        device: torch device.
+        skip_damaged: treat crops that cannot be decoded as absent.
+        dry_run: say what would be done, and do nothing.
+
+    Returns:
+        One result a recipe, in order; none when `dry_run`.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    if not dry_run:
+        check_writable(out)
+    started = time.perf_counter()
+    tables = {split: dataset.frames(split) for split in dataset.splits()}
+    for split in ("train", "val"):
+        if split not in tables:
+            raise UserError(
+                f"dataset {recipes[0].dataset} has no {split} split; heads learn from train and are chosen on val"
+            )
+    description = _describe(dataset, recipes[0].dataset, tables)
+
+    finished: dict[str, results.Result] = {}
+    groups: dict[str, list[Recipe]] = {}
+    for recipe in recipes:
+        found = _finished(recipe, out, _settings(recipe, description), seeds, skip_damaged)
+        if found is not None:
+            finished[recipe.name] = found
+            folder = result_folder(out, recipe)
+            say(f"{recipe.name}: done before, {plural(len(found['seeds']), 'seed')} reused from {folder}")
+        else:
+            groups.setdefault(json.dumps(recipe.backbone, sort_keys=True), []).append(recipe)
+
+    plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
+    if dry_run:
+        _show_plan([recipe for group in groups.values() for recipe in group], plans, tables, seeds)
+        return []
+    for group in groups.values():
+        features = _features(group, plans, dataset, tables, out, device, skip_damaged)
+        for recipe in group:
+            finished[recipe.name] = _row(recipe, plans[recipe.name], features, description, tables, seeds, out, device)
+    say(f"finished in {time.perf_counter() - started:.0f} s")
+    return [finished[recipe.name] for recipe in recipes]
+
+
+def result_folder(out: Path, recipe: Recipe) -> Path:
+    """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
+    slug = re.sub(r"[^\w.+=,-]+", "-", recipe.name)
+    if len(slug) > 150:  # file systems stop at 255 bytes
+        slug = f"{slug[:140]}-{hashlib.sha256(recipe.name.encode()).hexdigest()[:8]}"
+    return out / "results" / recipe.dataset / slug
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 seed`, `3 seeds`, `1,200 crops`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _describe(dataset: Dataset, name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
+    splits = {}
+    for split, table in tables.items():
+        splits[split] = {
+            "rows": len(table),
+            "crops": int((table["image"] != "").sum()),
+            "labelled": int((table["label"] >= 0).sum()),
+            "positives": int((table["label"] == 1).sum()),
+            "clips": int(table["clip"].nunique()),
+            "sha256": table_sha256(table),
+        }
+    return {"name": name, "note": dataset.note, "checksum": dataset.checksum(), "splits": splits}
+
+
+def _settings(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, Any]:
+    config = recipe.as_dict()
+    config["training"].pop("tensorboard")
+    frames = {split: facts["sha256"] for split, facts in dataset["splits"].items()}
+    return {
+        "config": config,
+        "data": {"name": dataset["name"], "checksum": dataset["checksum"], **frames},
+        "code": {"training": TRAINING_VERSION, "row": ROW_VERSION},
+    }
+
+
+def _finished(
+    recipe: Recipe, out: Path, settings: Mapping[str, Any], seeds: int, skip_damaged: bool
+) -> results.Result | None:
+    """The row's record, if it is there, of these settings, and of these seeds at least."""
+    folder = result_folder(out, recipe)
+    if not (folder / "result.json").exists():
+        return None
+    found = results.read_result(folder / "result.json")
+    differs = results.difference(found["settings"], settings) or _weights_differ(found["backbone"]["weights"])
+    if differs:
+        raise UserError(
+            f"run folder {folder} comes from other settings ({differs}); delete it, or use another --out DIR"
+        )
+    if found["counts"]["damaged"] and not skip_damaged:
+        return None
+    return found if set(_seeds(recipe, seeds)) <= set(found["seeds"]) else None
+
+
+def _weights_differ(weights: Mapping[str, Any]) -> str | None:
+    from backbones.base import file_sha256
+
+    path = results.HOME / (weights["file"] or "")
+    if not weights["file"] or not path.is_file() or path.stat().st_size > _RECHECKED_BYTES:
+        return None
+    sha256 = file_sha256(path)
+    return (
+        None
+        if sha256 == weights["sha256"]
+        else f"backbone weights {path}: sha256 {weights['sha256']} there, {sha256} now"
+    )
+
+
+def _seeds(recipe: Recipe, count: int) -> list[int]:
+    return list(range(recipe.training.seed, recipe.training.seed + count))
+
+
+def _plan(recipe: Recipe, split: str, table: pd.DataFrame) -> Plan:
+    """Choose the key frames of one split and find their neighbours."""
+    keys = key_frames(table, getattr(recipe.windows.stride, split))
+    labels = table["label"].to_numpy()
+    if split == "train":
+        # The published programs train on windows whose key frame has no crop, as zeros. Nothing is to be learnt there.
+        keys &= (labels >= 0) & (table["image"] != "").to_numpy(dtype=bool)
+    if recipe.limit is not None:
+        chosen = np.flatnonzero(keys)
+        chosen = chosen[np.linspace(0, len(chosen) - 1, min(recipe.limit, len(chosen))).round().astype(np.int64)]
+        keys = np.zeros(len(table), dtype=bool)
+        keys[chosen] = True
+    centres = np.flatnonzero(keys)
+    return Plan(rows=windows(table, recipe.windows.radius, keys), centres=centres, labels=labels[centres])
+
+
+def _views(recipe: Recipe, split: str) -> tuple[str, ...]:
+    """Views that a recipe reads in one split. The epoch is chosen on the original view of val."""
+    wanted = {
+        *recipe.views.test,
+        *(recipe.views.train if split == "train" else ()),
+        *(("original",) if split == "val" else ()),
+    }
+    return tuple(view for view in VIEWS if view in wanted)
+
+
+def _show_plan(
+    recipes: Sequence[Recipe], plans: Mapping[str, Mapping[str, Plan]], tables: Mapping[str, pd.DataFrame], seeds: int
+) -> None:
+    for recipe in recipes:
+        counts = ", ".join(f"{len(plan.centres):,} {split}" for split, plan in plans[recipe.name].items())
+        frames = sum(
+            len(_touched([plan])) * len(_views(recipe, split))
+            for split, plan in plans[recipe.name].items()
+            if split in tables
+        )
+        print(
+            f"{recipe.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
+            f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, {plural(seeds, 'seed')}; "
+            f"windows: {counts}"
+        )
+
+
+def _touched(plans: Sequence[Plan]) -> np.ndarray:
+    rows = np.unique(np.concatenate([plan.rows.ravel() for plan in plans]))
+    return rows[rows >= 0]
+
+
+def _features(
+    recipes: Sequence[Recipe],
+    plans: Mapping[str, Mapping[str, Plan]],
+    dataset: Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    out: Path,
+    device: str,
+    skip_damaged: bool,
+) -> Features:
+    """Encode what the windows of some recipes of one backbone touch, and read it back."""
+    from benchmarks.features import FeatureStore, extract, fingerprint_of
+
+    backbone = BACKBONES.build(recipes[0].backbone).to(device)
+    fingerprint = fingerprint_of(backbone)
+    place = {"dataset": recipes[0].dataset, "data": dataset.checksum() or str(dataset.root.resolve()), **fingerprint}
+    folder = out / "features" / f"{recipes[0].dataset}-{_hash(place)}"
+
+    touched = {split: _touched([plans[recipe.name][split] for recipe in recipes]) for split in tables}
+    wanted = {
+        (split, view): table["image"].to_numpy()[touched[split]]
+        for split, table in tables.items()
+        for view in VIEWS
+        if any(view in _views(recipe, split) for recipe in recipes)
+    }
+    # Train and val crops lie under one folder, test crops under another; each is the root of a store.
+    images: dict[str, dict[str, list[str]]] = {}
+    for (_, view), paths in wanted.items():
+        for tree, path in (_tree(path) for path in paths):
+            images.setdefault(tree, {}).setdefault(view, []).append(path)
+    stores = {tree: FeatureStore(folder / tree, fingerprint) for tree in images}
+    encoded = reused = 0
+    damaged = []
+    started = time.perf_counter()
+    for tree, views in images.items():
+        done = extract(backbone, dataset.root / tree, views, stores[tree], device=device, skip_damaged=skip_damaged)
+        encoded, reused = encoded + done.encoded, reused + done.reused
+        damaged += [f"{tree}/{image}" for image in done.damaged]
+    seconds = time.perf_counter() - started
+    if encoded:
+        speed = f" in {seconds:.0f} s" if seconds >= 1 else ""
+        say(f"{recipes[0].backbone['type']}: {plural(encoded, 'feature vector')} computed{speed}, {reused:,} reused")
+    else:
+        say(f"{recipes[0].backbone['type']}: {plural(reused, 'feature vector')} reused from {folder}")
+    if damaged:
+        say(f"{plural(len(damaged), 'damaged crop')} left out, as if absent; the first: {dataset.root / damaged[0]}")
+
+    left_out = set(damaged)
+    arrays, positions = {}, {}
+    for split in tables:
+        usable = np.array(
+            [row for row in touched[split] if tables[split]["image"].iat[row] not in left_out], dtype=np.int64
+        )
+        positions[split] = np.full(len(tables[split]), -1)
+        positions[split][usable] = np.arange(len(usable))
+        by_tree = [_tree(path) for path in tables[split]["image"].to_numpy()[usable]]
+        for view in VIEWS:
+            if (split, view) in wanted:
+                arrays[split, view] = _read(stores, view, by_tree, backbone.feature_dim)
+    info = backbone.weights_info
+    section = {
+        "type": recipes[0].backbone["type"],
+        "stands_in_for": recipes[0].stands_in_for,
+        "feature_dim": backbone.feature_dim,
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "fingerprint": fingerprint,
+        "weights": _weights_section(info),
+    }
+    return Features(arrays, positions, section, sum(store.seconds for store in stores.values()), damaged)
+
+
+def _tree(path: str) -> tuple[str, str]:
+    """Split the path of a crop into the tree it lies in and its path there."""
+    tree, _, rest = path.partition("/")
+    return tree, rest
+
+
+def _read(stores: Mapping[str, Any], view: str, by_tree: Sequence[tuple[str, str]], feature_dim: int) -> torch.Tensor:
+    import torch
+
+    trees = sorted({tree for tree, _ in by_tree})
+    if len(trees) == 1:
+        return stores[trees[0]].read(view, [path for _, path in by_tree])
+    features = torch.empty(len(by_tree), feature_dim)
+    for tree in trees:
+        rows = [row for row, (of, _) in enumerate(by_tree) if of == tree]
+        features[rows] = stores[tree].read(view, [by_tree[row][1] for row in rows]).float()
+    return features
+
+
+def _weights_section(info: Any) -> dict[str, Any]:
+    """The record's facts on weights, free of this machine's folders; `file` only where the project ships it."""
+    origin = Path(info.origin)
+    shipped = origin.is_absolute() and origin.is_relative_to(results.HOME)
+    file = str(origin.relative_to(results.HOME)) if shipped else None
+    return {
+        "name": info.name,
+        "origin": file or (origin.name if origin.is_absolute() else info.origin),
+        "file": file,
+        "sha256": info.sha256,
+        "licence": info.licence,
+        "random_init": info.random_init,
+    }
+
+
+def _row(
+    recipe: Recipe,
+    plans: Mapping[str, Plan],
+    features: Features,
+    description: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    seeds: int,
+    out: Path,
+    device: str,
+) -> results.Result:
+    """Train or find the heads of one recipe, score every split, and write the row's folder."""
+    from benchmarks.predict import scores
+    from benchmarks.train import class_weights, train
+    from zoo.weights import read_head
+
+    folder = result_folder(out, recipe)
+    settings = _settings(recipe, description)
+    wanted = _seeds(recipe, seeds)
+    if (folder / "result.json").exists():  # more seeds join those that are there
+        wanted = sorted({*wanted, *results.read_result(folder / "result.json")["seeds"]})
+
+    plans = {split: _drop_absent_centres(plan, features.positions[split], split) for split, plan in plans.items()}
+    data = features.window_data(plans["train"], "train", recipe.views.train)
+    validation = features.window_data(plans["val"], "val", ["original"])
+    weights = class_weights(tables["train"]["label"].to_numpy(), recipe.training.class_weight)
+
+    sizes = {"feature_dim": features.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
+    head_config = {**recipe.head, **sizes}
+
+    trainings = out / "trainings" / _hash(_determines_training(recipe, features, description))
+    reports = []
+    scored: dict[str, dict[str, list[np.ndarray]]] = {
+        split: {view: [] for view in recipe.views.test} for split in plans
+    }
+    scoring = 0.0
+    for seed in wanted:
+        place = trainings / f"seed{seed}"
+        report = train(
+            head_config, recipe.training, seed, data, validation, weights, place, device=device, name=recipe.name
+        )
+        reports.append(report)
+        started = time.perf_counter()
+        head = read_head(place / "head.safetensors")[0].to(device)
+        for split, plan in plans.items():
+            for view in recipe.views.test:
+                windows_of_view = features.window_data(plan, split, [view])
+                scored[split][view].append(scores(head, windows_of_view, device=device))
+        scoring += time.perf_counter() - started
+    reused = [report["seed"] for report in reports if report.pop("reused")]
+    trained = len(wanted) - len(reused)
+    say(
+        f"{recipe.name}: {plural(trained, 'training')} done, {len(reused)} reused; best validation mAP "
+        + ", ".join(f"{100 * report['best_mAP']:.2f} (epoch {report['best_epoch']})" for report in reports)
+    )
+
+    fused = {
+        split: np.mean([np.stack(of_view) for of_view in views.values()], axis=0) for split, views in scored.items()
+    }
+    if recipe.smoothing is not None:
+        for split, plan in plans.items():
+            keys = tables[split].iloc[plan.centres]
+            fused[split] = np.stack(
+                [
+                    smooth_scores(keys, of_seed, recipe.smoothing.filter, recipe.smoothing.window)
+                    for of_seed in fused[split]
+                ]
+            )
+    splits = {
+        split: _figures(fused[split], scored[split], plan, tables[split], getattr(recipe.windows.stride, split))
+        for split, plan in plans.items()
+        if (plan.labels >= 0).any()
+    }
+    counts = {f"{split} windows": len(plan.centres) for split, plan in plans.items()}
+    result: results.Result = {
+        "schema": results.SCHEMA,
+        "name": recipe.name,
+        "config": recipe.as_dict(),
+        "settings": settings,
+        "dataset": dict(description),
+        "backbone": {**features.backbone, "stands_in_for": recipe.stands_in_for},
+        "head": {"type": recipe.head["type"], "parameters": reports[0]["parameters"]},
+        "seeds": wanted,
+        "training": reports,
+        "counts": {**counts, "training windows, all views": len(data), "damaged": len(features.damaged)},
+        "splits": splits,
+        "seconds": {
+            "features": round(features.seconds, 2),
+            "training": round(float(np.mean([report["seconds"] for report in reports])), 2),
+            "scoring": round(scoring / len(wanted), 2),
+        },
+        "environment": results.environment(device),
+        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+    _write(folder, result, recipe, plans, tables, scored, fused)
+    return result
+
+
+def _drop_absent_centres(plan: Plan, positions: np.ndarray, split: str) -> Plan:
+    """Take damaged crops out of the training key frames; elsewhere each is scored, from its neighbours if need be."""
+    if split != "train":
+        return plan
+    keep = positions[plan.centres] >= 0
+    return Plan(plan.rows[keep], plan.centres[keep], plan.labels[keep])
+
+
+def _determines_training(recipe: Recipe, features: Features, description: Mapping[str, Any]) -> dict[str, Any]:
+    config = recipe.as_dict()
+    training = {key: value for key, value in config["training"].items() if key not in ("seed", "tensorboard")}
+    stride = {split: config["windows"]["stride"][split] for split in ("train", "val")}
+    return {
+        "version": TRAINING_VERSION,
+        "features": features.backbone["fingerprint"],
+        "frames": [description["splits"][split]["sha256"] for split in ("train", "val")],
+        "damaged": features.damaged,
+        "windows": {"radius": recipe.windows.radius, "stride": stride, "limit": recipe.limit},
+        "views": config["views"]["train"],
+        "head": config["head"],
+        "training": training,
+    }
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _figures(
+    fused: np.ndarray, views: Mapping[str, Sequence[np.ndarray]], plan: Plan, table: pd.DataFrame, stride: int
+) -> results.Split:
+    """The figures of one labelled split; `fused` is (seeds, M)."""
+    known = plan.labels >= 0
+    labels, clips = plan.labels[known], table["clip"].to_numpy()[plan.centres][known]
+    by_seed = [lam_map(scores[known], labels) for scores in fused]
+    interval = bootstrap_interval(fused[:, known], labels, clips, repeats=BOOTSTRAP_REPEATS)
+    figures = [metrics.to_dict() for metrics in by_seed]
+    confusions = [metrics["confusion"] for metrics in figures]
+    return {
+        "windows": len(labels),
+        "positives": int(labels.sum()),
+        "clips": interval.clips,
+        "stride": stride,
+        "metrics": {name: _metric([each[name] for each in figures], interval.bounds[name]) for name in NAMES},
+        "confusion": {name: float(np.mean([each[name] for each in confusions])) for name in confusions[0]},
+        "views": {
+            view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
+            for view, of_seeds in views.items()
+        },
+    }
+
+
+def _metric(values: Sequence[float | None], interval: Sequence[float] | None) -> results.Metric:
+    defined = [value for value in values if value is not None]
+    if len(defined) < len(values):  # one class only: no average precision
+        return {"mean": None, "std": None, "interval": None, "per_seed": list(values)}
+    std = float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0
+    bounds = None if interval is None else [float(bound) for bound in interval]
+    return {"mean": float(np.mean(defined)), "std": std, "interval": bounds, "per_seed": list(values)}
+
+
+def _write(
+    folder: Path,
+    result: results.Result,
+    recipe: Recipe,
+    plans: Mapping[str, Plan],
+    tables: Mapping[str, pd.DataFrame],
+    scored: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
+    fused: Mapping[str, np.ndarray],
+) -> None:
+    """The row's folder; `result.json` comes last, since it is what says that the rest is whole."""
+    columns = ["clip", "track", "frame", "person", *BOX, "unique_id", "label"]
+    parts = []
+    for split, plan in plans.items():
+        keys = tables[split].iloc[plan.centres][columns]
+        for number, seed in enumerate(result["seeds"]):
+            own = {f"score_{view}": of_seeds[number] for view, of_seeds in scored[split].items()}
+            parts.append(keys.assign(**own, score=fused[split][number]).assign(split=split, seed=seed))
+            if split != "train":
+                write_predictions(
+                    folder / f"seed{seed}" / f"{split}.csv", keys.assign(score=fused[split][number]), split
+                )
+    with replacing(folder / "predictions.csv") as temporary:
+        table = pd.concat(parts)
+        table[["split", "seed", *(name for name in table.columns if name not in ("split", "seed"))]].to_csv(
+            temporary, index=False
+        )
+    write_text(folder / "config.py", _config_file(recipe, result["date"]))
+    results.write_result(folder, result)
+
+
+def _config_file(recipe: Recipe, date: str) -> str:
+    """The resolved recipe as a recipe file: `--recipe PATH/config.py` runs it again."""
+    from pprint import pformat
+
+    config = recipe.as_dict()
+    keys = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
+    lines = [f"{key} = {pformat(config[key], width=120, sort_dicts=False)}" for key in keys]
+    return f'"""{recipe.name} on {recipe.dataset}, as it was run on {date}."""\n\n' + "\n".join(lines) + "\n"

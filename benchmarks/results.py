@@ -1,0 +1,170 @@
+"""What a run leaves behind: `result.json` and its schema, and where its code, machine and numbers came from."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict
+
+from registry import UserError
+from zoo.files import write_json
+
+SCHEMA = 1
+
+# The folder of the code, not the one the command was typed in.
+HOME = Path(__file__).resolve().parent.parent
+
+_PACKAGES = ("torch", "timm", "transformers", "mmengine", "numpy", "pandas", "scikit-learn", "safetensors", "pillow")
+
+
+class Metric(TypedDict):
+    """One metric over the seeds; a fraction, never percent."""
+
+    mean: float | None
+    """Mean over the seeds; None where a split has one class only and the metric is undefined."""
+    std: float | None
+    """Sample standard deviation over the seeds; 0 for one seed."""
+    interval: list[float] | None
+    """95 % interval of the mean, by bootstrap over clips and seeds; None where none was computed."""
+    per_seed: list[float | None]
+    """One figure a seed, in the order of `seeds`."""
+
+
+class Split(TypedDict):
+    """The figures of one labelled split."""
+
+    windows: int
+    """Key frames scored."""
+    positives: int
+    """Key frames labelled looking."""
+    clips: int
+    stride: int
+    """Every how many frames of a track a key frame lies."""
+    metrics: dict[str, Metric]
+    """`mAP`, `AP.looking`, `AP.not_looking`, `accuracy`, of the row's own scores: views averaged, smoothed if asked."""
+    confusion: dict[str, float]
+    """`true_positives`, `false_positives`, `true_negatives`, `false_negatives` at 0.5, mean over the seeds."""
+    views: dict[str, Metric]
+    """mAP of each view alone, before averaging and smoothing."""
+
+
+class Result(TypedDict):
+    """One row of the table, as `result.json` holds it."""
+
+    schema: int
+    """1."""
+    name: str
+    """Recipe and changes: `internlstm_flip_tta+head=gru`."""
+    config: dict[str, Any]
+    """The resolved recipe: every value that decided the numbers."""
+    settings: dict[str, Any]
+    """What a run must share with this one to be the same row: config, data, and versions of the code that computes."""
+    dataset: dict[str, Any]
+    """`name`, `note`, `checksum`, and for each split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`."""
+    backbone: dict[str, Any]
+    """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...)."""
+    head: dict[str, Any]
+    """`type`, `parameters`."""
+    seeds: list[int]
+    training: list[dict[str, Any]]
+    """For each seed `seed`, `best_epoch`, `best_mAP` (validation, fraction), `seconds`, `history`."""
+    counts: dict[str, int]
+    """Windows of each split, training windows over all views, damaged crops left out."""
+    splits: dict[str, Split]
+    """By name, the labelled splits only."""
+    seconds: dict[str, float]
+    """What each step took: `features` (of all rows and views), `training` and `scoring` (mean a seed)."""
+    environment: dict[str, Any]
+    """Versions, platform, processor, device, git commit of the code and whether it was changed."""
+    date: str
+    """UTC, ISO 8601."""
+
+
+def environment(device: str) -> dict[str, Any]:
+    """Versions and hardware, for the record. Never raises."""
+    import torch
+
+    on_gpu = device.startswith("cuda")
+    return {
+        "python": platform.python_version(),
+        "packages": {name: _version(name) for name in _PACKAGES},
+        "platform": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "device": torch.cuda.get_device_name(device) if on_gpu else device,
+        "code": code_version(),
+    }
+
+
+def code_version() -> dict[str, Any]:
+    """Commit of the code's own folder and whether tracked files differ from it; None where there is no git."""
+    commit = _git("rev-parse", "HEAD")
+    changed = None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no"))
+    return {"commit": commit, "dirty": changed}
+
+
+def write_result(folder: Path, result: Result) -> None:
+    """Write `result.json`, atomically."""
+    write_json(folder / "result.json", result)
+
+
+def read_result(path: Path) -> Result:
+    """Read a `result.json` or a committed record.
+
+    Raises:
+        UserError: it cannot be read, or is of another schema.
+    """
+    try:
+        result = json.loads(path.read_text(encoding="utf-8"))
+        if result["schema"] != SCHEMA:
+            raise UserError(f"{path} has schema {result['schema']}, this program reads {SCHEMA}; run the recipe again")
+        missing = sorted(Result.__annotations__.keys() - result.keys())
+        if missing:
+            raise UserError(f"{path} lacks {', '.join(missing)}; run the recipe again")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{path} is no result ({type(error).__name__}: {error}); delete it and run the recipe again"
+        ) from error
+    return result
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str | None:
+    """The first key in which two nested settings differ, with both values, or None."""
+    for key in dict.fromkeys([*old, *new]):
+        where = f"{path}.{key}" if path else key
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, Mapping) and isinstance(b, Mapping):
+            found = difference(a, b, where)
+            if found:
+                return found
+        elif a != b:
+            return f"{where}: {a} there, {b} now"
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+def _git(*arguments: str) -> str | None:
+    try:
+        done = subprocess.run(["git", *arguments], cwd=HOME, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,224 @@
+"""The comparison table: cited figures beside measured ones, from `published.csv`, committed records, own runs.
+
+A cited Ego4D test figure never stands in a measured column: its labels are not public.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.results import Result, read_result
+from registry import UserError
+
+FORMATS = ("github", "csv", "json", "latex", "html")
+PUBLISHED = Path(__file__).parent / "published.csv"
+RECORDS = Path(__file__).parent / "records"
+
+# The rows of the table in the order of the published one; what is not named here comes after, by name.
+ORDER = ("GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row. Figures are fractions or None; the cited ones are as published, in percent."""
+
+    method: str
+    recipe: str = ""
+    backbone: str = ""
+    head: str = ""
+    published_map: float | None = None
+    published_source: str = ""
+    dataset: str = ""
+    split: str = ""
+    map: float | None = None
+    map_std: float | None = None
+    map_low: float | None = None
+    map_high: float | None = None
+    accuracy: float | None = None
+    seeds: int = 0
+    backbone_parameters: int = 0
+    head_parameters: int = 0
+    feature_seconds: float | None = None
+    training_seconds: float | None = None
+    origin: str = ""
+
+
+def collect(out: Path | None) -> list[tuple[Result, str]]:
+    """Every result there is with its origin; a run on this machine takes the place of the committed record of its name.
+
+    Args:
+        out: the folder of `--out`, or None for the committed records alone.
+    """
+    found: dict[tuple[str, str], tuple[Result, str]] = {}
+    for path in sorted(RECORDS.glob("*/*.json")):
+        result = read_result(path)
+        found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"
+    for path in sorted(out.glob("results/*/*/result.json")) if out is not None else ():
+        result = read_result(path)
+        found[result["dataset"]["name"], result["name"]] = result, "this machine"
+    return list(found.values())
+
+
+def rows(results: Sequence[tuple[Result, str]]) -> list[Row]:
+    """Rows of measured results, each beside the figure it answers to, and the cited figures that none answers to."""
+    cited = published_test_map()
+    measured = [row for result, origin in results for row in _measured(result, origin, cited)]
+    answered = {result["config"]["published"] for result, _ in results}
+    only_cited = [
+        Row(method=method, published_map=value, published_source=source)
+        for method, (value, source) in cited.items()
+        if method not in answered and method in ORDER
+    ]
+    place = {method: number for number, method in enumerate(ORDER)}
+    return sorted([*only_cited, *measured], key=lambda row: (place.get(row.method, len(ORDER)), row.method, row.recipe))
+
+
+def published_test_map() -> dict[str, tuple[float, str]]:
+    """Method -> (cited mAP on the Ego4D test set in percent, source)."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["split"] == "test" and line["metric"] == "mAP"]
+    return {line["method"]: (float(line["value"]), f"{line['source']}, {line['year']}") for line in lines}
+
+
+def render(table: Sequence[Row], form: str = "github") -> str:
+    """The table as text.
+
+    `github`, `latex` and `html` are for reading: percent, two decimals. `csv` and `json` hold every field as it is.
+    """
+    if form == "json":
+        return json.dumps([vars(row) for row in table], indent=2, ensure_ascii=False)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(Row.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(vars(row) for row in table)
+        return text.getvalue().rstrip("\n")
+    if form not in FORMATS:
+        raise UserError(f"unknown table format '{form}'; there are: {', '.join(FORMATS)}")
+    datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
+    place = datasets[0] if len(datasets) == 1 else "measured"
+    head = [
+        "method", "recipe", "backbone", "head", "Ego4D test mAP, cited",
+        f"{place} mAP", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
+    ]  # fmt: skip
+    body = [
+        [
+            # A bare * would be taken for emphasis where the table is shown as Markdown.
+            row.method.replace("*", r"\*") if form == "github" else row.method,
+            row.recipe,
+            row.backbone,
+            row.head,
+            "" if row.published_map is None else f"{row.published_map:.2f}",
+            _measured_cell(row, with_place=len(datasets) > 1),
+            ""
+            if row.map_low is None or row.map_high is None
+            else f"{100 * row.map_low:.2f} to {100 * row.map_high:.2f}",
+            "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+            str(row.seeds or ""),
+            _parameters(row),
+            _seconds(row),
+            row.origin,
+        ]
+        for row in table
+    ]
+    # Numbers stay as they are spelt: tabulate would take the commit 8812e03 for 8812000.
+    kind = {"github": "github", "latex": "latex", "html": "html"}[form]
+    return tabulate(body, head, tablefmt=kind, disable_numparse=True)
+
+
+def notes(table: Sequence[Row]) -> list[str]:
+    """What a reader of the table has to know, one sentence an entry."""
+    lines = []
+    sources = sorted({row.published_source for row in table if row.published_source})
+    if sources:
+        lines.append(f"Cited figures are the challenge server's, on labels that are not public: {'; '.join(sources)}.")
+    if any("synthlam" in row.dataset for row in table):
+        lines.append("SynthLAM is synthetic data: its figures compare rows with each other, not with the cited column.")
+    if any(" for " in row.backbone for row in table):
+        lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
+    if any(row.seeds for row in table):
+        lines.append(
+            "mAP: mean over the seeds, with their standard deviation; interval: bootstrap over clips and seeds."
+        )
+        lines.append("Seconds: encoding all frames and views once, then one head's training.")
+    return lines
+
+
+def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[Row]:
+    splits = result["splits"]
+    split = "test" if "test" in splits else "val"
+    if split not in splits:
+        return []
+    figures = splits[split]["metrics"]
+    low, high = figures["mAP"]["interval"] or (None, None)
+    value, source = cited.get(result["config"]["published"], (None, ""))
+    backbone = result["backbone"]
+    name = backbone["type"]
+    name += f" for {backbone['stands_in_for']}" if backbone["stands_in_for"] else ""
+    name += " (random init)" if backbone["weights"]["random_init"] else ""
+    commit = result["environment"]["code"]
+    sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
+    partial = " (partial)" if result["config"]["limit"] else ""
+    return [
+        Row(
+            method=result["config"]["method"] + partial,
+            recipe=result["name"],
+            backbone=name,
+            head=result["head"]["type"],
+            published_map=None if result["config"]["changes"] else value,
+            published_source="" if result["config"]["changes"] else source,
+            dataset=result["dataset"]["name"],
+            split=split,
+            map=figures["mAP"]["mean"],
+            map_std=figures["mAP"]["std"],
+            map_low=low,
+            map_high=high,
+            accuracy=figures["accuracy"]["mean"],
+            seeds=len(result["seeds"]),
+            backbone_parameters=backbone["parameters"],
+            head_parameters=result["head"]["parameters"],
+            feature_seconds=result["seconds"]["features"],
+            training_seconds=result["seconds"]["training"],
+            origin=origin + sha,
+        )
+    ]
+
+
+def _measured_cell(row: Row, with_place: bool) -> str:
+    if not row.dataset:
+        return ""
+    place = f" ({row.dataset} {row.split})" if with_place else ""
+    if row.map is None or row.map_std is None:
+        return f"undefined: one class only{place}"
+    spread = f" ± {100 * row.map_std:.2f}" if row.seeds > 1 else ""
+    return f"{100 * row.map:.2f}{spread}{place}"
+
+
+def _parameters(row: Row) -> str:
+    return f"{_millions(row.backbone_parameters)} + {_millions(row.head_parameters)}" if row.seeds else ""
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count:,}"
+
+
+def _seconds(row: Row) -> str:
+    if row.feature_seconds is None or row.training_seconds is None:
+        return ""
+    return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
+
+
+def as_text(out: Path | None, form: str = "github") -> str:
+    """The whole table with its notes, ready to print; machine-readable formats come without notes."""
+    table = rows(collect(out))
+    text = render(table, form)
+    remarks: list[Any] = notes(table) if form == "github" else []
+    return "\n".join([text, "", *remarks]) if remarks else text

@@ -1,0 +1,62 @@
+"""With shuffled training labels every recipe must fall to chance: nothing but the labels may tell it who looks."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from benchmarks import pipeline
+from benchmarks.config import Recipe, recipe_names, resolve
+from benchmarks.data.datasets import SynthLAM
+
+# Chance: a ranking that knows nothing has precision p for looking and 1 - p for not looking at every recall, so both
+# average precisions together come to 1/2. The test split has 39 looks: a ranking that knows nothing but whose clip a frame
+# is of strays by about 0.05 from that, the mean of three by 0.03.
+CHANCE = 0.5
+SLACK = 0.1
+SHUFFLES = 3
+
+
+class Shuffled(SynthLAM):
+    """SynthLAM with the labels of train and val permuted."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.seed = seed
+
+    def frames(self, split: str) -> pd.DataFrame:
+        table = super().frames(split)
+        if split == "test":
+            return table
+        return table.assign(label=np.random.default_rng(self.seed).permutation(table["label"].to_numpy()))
+
+
+def map_after_shuffling(row: Recipe, out: Path) -> float:
+    """Mean over several shuffles; the features are shared."""
+    figures = []
+    for seed in range(SHUFFLES):
+        result = pipeline.run([row], Shuffled(seed), out=out)[0]
+        figures.append(result["splits"]["test"]["metrics"]["mAP"]["mean"])
+        shutil.rmtree(pipeline.result_folder(out, row))  # the next shuffle has other settings under the same name
+    return float(np.mean(figures))
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for all recipes, so that features are computed once."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_without_labels_there_is_only_chance(name: str, out: Path) -> None:
+    """Backbones replaced by mean colours, which see the picture and cost nothing."""
+    row = resolve(name, backbone="tiny_means", limit=500, settings=["training.epochs=4"])
+    assert map_after_shuffling(row, out) == pytest.approx(CHANCE, abs=SLACK)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", recipe_names())
+def test_without_labels_there_is_only_chance_at_full_scale(name: str, out: Path) -> None:
+    assert map_after_shuffling(resolve(name), out) == pytest.approx(CHANCE, abs=SLACK)

@@ -1,0 +1,46 @@
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from benchmarks import results
+from registry import UserError
+
+
+def test_difference_names_the_first_key_with_both_values() -> None:
+    old = {"a": 1, "b": {"c": [1, 2], "d": None}}
+    assert results.difference(old, json.loads(json.dumps(old))) is None
+    assert results.difference(old, {"a": 1, "b": {"c": [1, 3], "d": None}}) == "b.c: [1, 2] there, [1, 3] now"
+    assert results.difference(old, {"a": 1, "b": {"c": [1, 2]}, "e": 5}) == "e: None there, 5 now"
+
+
+def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not that of the folder the command was typed in, and dirty once a tracked file differs."""
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "file").write_text("1")
+    for arguments in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *arguments], cwd=tmp_path / "code", check=True)
+    monkeypatch.setattr(results, "HOME", tmp_path / "code")
+    monkeypatch.chdir(tmp_path)
+    clean = results.code_version()
+    assert len(clean["commit"]) == 40
+    assert clean["dirty"] is False
+    (tmp_path / "code" / "untracked").write_text("2")
+    assert results.code_version() == clean
+    (tmp_path / "code" / "file").write_text("2")
+    assert results.code_version() == {"commit": clean["commit"], "dirty": True}
+
+
+def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(results, "HOME", tmp_path)
+    assert results.code_version() == {"commit": None, "dirty": None}
+
+
+@pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": 99}', '{"schema": 1}'])
+def test_a_broken_result_is_named(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "result.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=f"{path} .*run (it|the recipe) again"):
+        results.read_result(path)

@@ -1,0 +1,131 @@
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from benchmarks import table
+from benchmarks.results import SCHEMA, Result
+
+METRIC = {"mean": 0.8123, "std": 0.0123, "interval": [0.78, 0.84], "per_seed": [0.8, 0.8246]}
+
+
+def result(name: str = "internlstm", **changes: object) -> Result:
+    """A record as `result.json` holds it, with made-up figures."""
+    split = {
+        "windows": 10, "positives": 3, "clips": 2, "stride": 1, "confusion": {}, "views": {},
+        "metrics": dict.fromkeys(("mAP", "AP.looking", "AP.not_looking", "accuracy"), METRIC),
+    }  # fmt: skip
+    record: dict = {
+        "schema": SCHEMA, "name": name, "settings": {}, "seeds": [1, 2], "training": [], "counts": {},
+        "config": {"method": "InternLSTM", "published": "InternLSTM", "limit": None, "changes": []},
+        "dataset": {"name": "synthlam"}, "splits": {"test": split, "val": split},
+        "backbone": {
+            "type": "internvit_nano", "stands_in_for": "internvit_6b", "parameters": 1_500_000,
+            "weights": {"random_init": False},
+        },
+        "head": {"type": "lstm", "parameters": 420_000}, "seconds": {"features": 41.2, "training": 9.6, "scoring": 1.0},
+        "environment": {"code": {"commit": "8812e03" + "0" * 33, "dirty": False}}, "date": "2026-11-22T10:00:00+00:00",
+    }  # fmt: skip
+    for path, value in changes.items():
+        node, *keys = record, *path.split("__")
+        for key in keys[:-1]:
+            node = node[key]
+        node[keys[-1]] = value
+    return record  # type: ignore[return-value]
+
+
+def cells(text: str, method: str) -> list[str]:
+    line = next(line for line in text.splitlines() if re.match(rf"\| {re.escape(method)} ", line))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_row_in_print() -> None:
+    text = table.render(table.rows([(result(), "this machine")]))
+    assert cells(text, "InternLSTM") == [
+        "InternLSTM", "internlstm", "internvit_nano for internvit_6b", "lstm", "76.57", "81.23 ± 1.23",
+        "78.00 to 84.00",
+        "81.23", "2", "1.50 M + 0.42 M", "41 + 10", "this machine, 8812e03",
+    ]  # fmt: skip
+    assert "synthlam test mAP" in text
+
+
+def test_cited_rows_stand_without_measured_figures() -> None:
+    text = table.render(table.rows([]))
+    for method, value in (
+        ("GazePose", "76.29"),
+        ("InternLSTM", "76.57"),
+        (r"InternLSTM\*", "76.94"),
+        (r"InternLSTM\*\*", "77.18"),
+    ):
+        row = cells(text, method)
+        assert row[4] == value
+        assert not any(row[5:])
+
+
+def test_order_is_that_of_the_published_table() -> None:
+    rows = table.rows(
+        [(result("probe", config__method="Linear probe**", config__published=None), "x"), (result(), "x")]
+    )
+    assert [row.method for row in rows] == ["GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**", "Linear probe**"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        (dict(backbone__weights={"random_init": True}), "(random init)"),
+        (dict(config__limit=50), "(partial)"),
+        (dict(environment__code={"commit": "8812e03" + "0" * 33, "dirty": True}), "8812e03+"),
+        (dict(dataset__name="ego4d", splits={"val": result()["splits"]["val"]}), "ego4d val mAP"),
+    ],
+)
+def test_what_a_row_must_confess(changes: dict, word: str) -> None:
+    assert word in table.render(table.rows([(result(**changes), "x")]))
+
+
+def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
+    rows = table.rows([(result("internlstm+head=gru", config__changes=["head=gru"]), "x")])
+    measured = next(row for row in rows if row.recipe)
+    assert measured.published_map is None
+
+
+def test_one_class_only_is_no_figure() -> None:
+    none = {"mean": None, "std": None, "interval": None, "per_seed": [None, None]}
+    record = result()
+    record["splits"]["test"]["metrics"]["mAP"] = none  # type: ignore[typeddict-item]
+    assert "undefined: one class only" in table.render(table.rows([(record, "x")]))
+
+
+def test_machine_formats_hold_figures_as_they_are() -> None:
+    rows = table.rows([(result(), "x")])
+    read = next(line for line in csv.DictReader(io.StringIO(table.render(rows, "csv"))) if line["recipe"])
+    assert (float(read["map"]), float(read["map_low"]), int(read["backbone_parameters"])) == (0.8123, 0.78, 1_500_000)
+    listed = json.loads(table.render(rows, "json"))
+    assert next(row for row in listed if row["recipe"])["map"] == 0.8123
+
+
+@pytest.mark.parametrize(("form", "mark"), [("latex", r"\begin{tabular}"), ("html", "<table>")])
+def test_other_forms(form: str, mark: str) -> None:
+    assert mark in table.render(table.rows([(result(), "x")]), form)
+
+
+def test_names_cannot_break_out_of_html() -> None:
+    text = table.render(table.rows([(result("<script>alert(1)</script>"), "x")]), "html")
+    assert "<script>" not in text
+
+
+def test_own_runs_take_the_place_of_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records, runs = tmp_path / "records" / "synthlam", tmp_path / "runs" / "results" / "synthlam" / "internlstm"
+    records.mkdir(parents=True)
+    runs.mkdir(parents=True)
+    (records / "internlstm.json").write_text(json.dumps(result()))
+    (records / "probe.json").write_text(json.dumps(result("probe")))
+    (runs / "result.json").write_text(json.dumps(result()))
+    monkeypatch.setattr(table, "RECORDS", tmp_path / "records")
+    assert {r["name"]: origin for r, origin in table.collect(tmp_path / "runs")} == {
+        "internlstm": "this machine",
+        "probe": "record of 2026-11-22",
+    }
+    assert len(table.collect(None)) == 2
