@@ -197,7 +197,7 @@ def _finished(
     if not (folder / "result.json").exists():
         return None
     found = results.read_result(folder / "result.json")
-    differs = results.difference(found["settings"], settings) or _weights_differ(found["backbone"]["weights"])
+    differs = results.difference(found["settings"], settings) or _weights_differ(found)
     if differs:
         raise UserError(
             f"run folder {folder} comes from other settings ({differs}); delete it, or use another --out DIR"
@@ -207,18 +207,19 @@ def _finished(
     return found if set(_seeds(recipe, seeds)) <= set(found["seeds"]) else None
 
 
-def _weights_differ(weights: Mapping[str, Any]) -> str | None:
+def _weights_differ(found: results.Result) -> str | None:
+    """Whether the backbone's weights are others by now than those of the record; told by their bytes."""
     from backbones.base import file_sha256
 
-    path = results.HOME / (weights["file"] or "")
-    if not weights["file"] or not path.is_file() or path.stat().st_size > _RECHECKED_BYTES:
+    weights, named = found["backbone"]["weights"], found["config"]["backbone"].get("weights")
+    if weights["file"] is None and named is None:
         return None
-    sha256 = file_sha256(path)
-    return (
-        None
-        if sha256 == weights["sha256"]
-        else f"backbone weights {path}: sha256 {weights['sha256']} there, {sha256} now"
-    )
+    path = results.HOME / weights["file"] if weights["file"] is not None else Path(named)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    if not files or sum(file.stat().st_size for file in files) > _RECHECKED_BYTES:
+        return None
+    sha256 = file_sha256(*files)
+    return None if sha256 == weights["sha256"] else f"weights {path}: sha256 {weights['sha256']} there, {sha256} now"
 
 
 def _seeds(recipe: Recipe, count: int) -> list[int]:

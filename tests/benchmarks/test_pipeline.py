@@ -135,6 +135,17 @@ def test_a_run_folder_from_other_settings_is_refused(three: tuple, lam_tree: Pat
         pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "runs")
 
 
+def test_weights_that_changed_are_noticed(lam_tree: Path, tmp_path: Path) -> None:
+    """The path is the same, the bytes are not."""
+    weights = tmp_path / "mine.bin"
+    weights.write_bytes(b"1")
+    pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
+    assert pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
+    weights.write_bytes(b"2")
+    with pytest.raises(UserError, match=r"comes from other settings \(weights .*mine.bin: sha256 \w+ there, \w+ now\)"):
+        pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
+
+
 def test_dry_run_does_nothing(lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert pipeline.run([recipe("internlstm_flip_tta")], Ego4D(lam_tree), out=tmp_path / "runs", dry_run=True) == []
     # 6 + 4 + 4 clips of 22 crops, both views.
