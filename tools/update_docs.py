@@ -24,7 +24,7 @@ PICTURE = HOME / "docs" / "assets" / "crops.png"
 BEGIN, END = "<!-- table: rendered by tools/update_docs.py -->", "<!-- end of table -->"
 
 PICTURED = "internlstm_flip_tta"
-SIZES = ((24, 32), (36, 44), (52, 64), (72, 84), (95, 112))  # pixels, the shorter side; one column each, left to right
+SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # pixels, the shorter side; two columns each
 TILE = 128
 
 
