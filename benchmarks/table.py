@@ -11,7 +11,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tabulate import tabulate
 
@@ -220,5 +219,5 @@ def as_text(out: Path | None, form: str = "github") -> str:
     """The whole table with its notes, ready to print; machine-readable formats come without notes."""
     table = rows(collect(out))
     text = render(table, form)
-    remarks: list[Any] = notes(table) if form == "github" else []
+    remarks = [f"- {note}" for note in notes(table)] if form == "github" else []
     return "\n".join([text, "", *remarks]) if remarks else text
