@@ -117,6 +117,10 @@ def run(
     Raises:
         UserError: anything that the user can put right.
     """
+    names = [recipe.name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two recipes are called {name}; rename the file of one of them")
     if not dry_run:
         check_writable(out)
     started = time.perf_counter()
@@ -141,8 +145,12 @@ def run(
 
     plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
     if dry_run:
-        _show_plan([recipe for group in groups.values() for recipe in group], plans, tables, seeds)
+        _show_plan([recipe for group in groups.values() for recipe in group], plans, seeds)
         return []
+    for split, facts in description["splits"].items() if groups else ():
+        if facts["crops"] < facts["rows"]:
+            absent = facts["rows"] - facts["crops"]
+            say(f"{split}: {absent:,} of {plural(facts['rows'], 'frame')} have no crop and count as absent")
     for group in groups.values():
         features = _features(group, plans, dataset, tables, out, device, skip_damaged)
         for recipe in group:
@@ -252,16 +260,11 @@ def _views(recipe: Recipe, split: str) -> tuple[str, ...]:
     return tuple(view for view in VIEWS if view in wanted)
 
 
-def _show_plan(
-    recipes: Sequence[Recipe], plans: Mapping[str, Mapping[str, Plan]], tables: Mapping[str, pd.DataFrame], seeds: int
-) -> None:
+def _show_plan(recipes: Sequence[Recipe], plans: Mapping[str, Mapping[str, Plan]], seeds: int) -> None:
     for recipe in recipes:
-        counts = ", ".join(f"{len(plan.centres):,} {split}" for split, plan in plans[recipe.name].items())
-        frames = sum(
-            len(_touched([plan])) * len(_views(recipe, split))
-            for split, plan in plans[recipe.name].items()
-            if split in tables
-        )
+        own = plans[recipe.name]
+        counts = ", ".join(f"{len(plan.centres):,} {split}" for split, plan in own.items())
+        frames = sum(len(_touched([plan])) * len(_views(recipe, split)) for split, plan in own.items())
         print(
             f"{recipe.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
             f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, {plural(seeds, 'seed')}; "

@@ -1,1 +1,19 @@
-"""The commands that need no model; each module has `add_arguments(parser)` and `run(args)` and is quick to import."""
+"""The commands, one a module: `add_arguments(parser)` and `run(args)`, quick to import; and what they share."""
+
+import argparse
+
+
+def add_plugin_option(parser: argparse.ArgumentParser) -> None:
+    """Declare `--plugin`, as every command that names parts has it."""
+    parser.add_argument(
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
+    )
+
+
+def load_plugins(plugins: list[str]) -> None:
+    """Load the plug-ins of installed packages, then those of `--plugin`."""
+    from registry import load_entry_points, load_plugin
+
+    load_entry_points()
+    for plugin in plugins:
+        load_plugin(plugin)

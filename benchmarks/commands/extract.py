@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from benchmarks.commands import add_plugin_option, load_plugins
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -31,15 +33,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-damaged", action="store_true", help="count images that cannot be decoded and leave them out"
     )
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
-    )
+    add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Extract, and print what was done."""
     from benchmarks.config import VIEWS, parse_setting
-    from registry import BACKBONES, UserError, load_entry_points, load_plugin
+    from registry import BACKBONES, UserError
     from zoo.files import check_writable
 
     views = args.views.split(",")
@@ -54,9 +54,7 @@ def run(args: argparse.Namespace) -> int:
     if not images:
         raise UserError(f"--images {args.images} has no .jpg, .jpeg or .png below it")
     check_writable(args.out)
-    load_entry_points()
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args.plugin)
     part = {"type": args.backbone, **dict(parse_setting(setting) for setting in args.set)}
     if args.weights is not None:
         part["weights"] = args.weights

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import argparse
 
+from benchmarks.commands import add_plugin_option, load_plugins
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
-    )
+    add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -22,12 +22,10 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from benchmarks.config import recipe_names, recipe_summary
-    from registry import BACKBONES, DATASETS, HEADS, load_entry_points, load_plugin
+    from registry import BACKBONES, DATASETS, HEADS
     from zoo.cards import load_cards
 
-    load_entry_points()
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args.plugin)
     kinds = {
         "recipes": {name: recipe_summary(name) for name in recipe_names()},
         "backbones": {name: summary(BACKBONES.get(name)) for name in BACKBONES},

@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from benchmarks.commands import add_plugin_option, load_plugins
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -30,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any value of the recipe: training.lr=1e-3"
     )
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
-    )
+    add_plugin_option(parser)
     parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N windows a split; the row says partial")
     parser.add_argument(
@@ -47,15 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the recipes and print the table."""
     from benchmarks.progress import say
-    from registry import DATASETS, UserError, load_entry_points, load_plugin
+    from registry import DATASETS, UserError
 
     if args.recipe is None:
         raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
-    load_entry_points()
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args.plugin)
 
     from benchmarks.config import load_dataset, recipe_names, resolve
 

@@ -12,6 +12,8 @@ import dataclasses
 import inspect
 import json
 
+from benchmarks.commands import add_plugin_option, load_plugins
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
@@ -19,20 +21,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
     )
-    parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
-    )
+    add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
     from benchmarks.config import RECIPES, recipe_names, resolve, settable
-    from registry import BACKBONES, DATASETS, HEADS, UserError, did_you_mean, load_entry_points, load_plugin
+    from registry import BACKBONES, DATASETS, HEADS, UserError, did_you_mean
     from zoo.cards import load_cards
 
-    load_entry_points()
-    for plugin in args.plugin:
-        load_plugin(plugin)
+    load_plugins(args.plugin)
     cards = load_cards()
     name, parts = args.name, []
     if name in recipe_names():
