@@ -207,10 +207,13 @@ def extract(
         device = torch.device(device)
         size = batch_size or (16 if device.type == "cpu" else 64)
         backbone.to(memory_format=torch.channels_last)  # convolutions run half as fast again
-        _encode(backbone, root, lacking, store, size, device, skip_damaged, report)
-        store.damaged = sorted({*store.damaged, *report.damaged})
-        store.seconds += time.perf_counter() - started
-        store.finish(backbone.feature_dim)
+        try:
+            _encode(backbone, root, lacking, store, size, device, skip_damaged, report)
+        finally:  # of an interrupted run too: its shards are kept, and so is what they cost
+            if store.folder.exists():
+                store.damaged = sorted({*store.damaged, *report.damaged})
+                store.seconds += time.perf_counter() - started
+                store.finish(backbone.feature_dim)
     report.seconds = time.perf_counter() - started
     return report
 

@@ -147,14 +147,14 @@ def run(
     if dry_run:
         _show_plan([recipe for group in groups.values() for recipe in group], plans, seeds)
         return []
-    for split, facts in description["splits"].items() if groups else ():
-        if facts["crops"] < facts["rows"]:
-            absent = facts["rows"] - facts["crops"]
-            say(f"{split}: {absent:,} of {plural(facts['rows'], 'frame')} have no crop and count as absent")
     for group in groups.values():
         features = _features(group, plans, dataset, tables, out, device, skip_damaged)
         for recipe in group:
             finished[recipe.name] = _row(recipe, plans[recipe.name], features, description, tables, seeds, out, device)
+    for split, facts in description["splits"].items() if groups else ():
+        if facts["crops"] < facts["rows"]:
+            absent = facts["rows"] - facts["crops"]
+            say(f"{split}: {absent:,} of {plural(facts['rows'], 'frame')} have no crop and count as absent")
     say(f"finished in {time.perf_counter() - started:.0f} s")
     return [finished[recipe.name] for recipe in recipes]
 

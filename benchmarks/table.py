@@ -77,7 +77,10 @@ def rows(results: Sequence[tuple[Result, str]]) -> list[Row]:
         if method not in answered and method in ORDER
     ]
     place = {method: number for number, method in enumerate(ORDER)}
-    return sorted([*only_cited, *measured], key=lambda row: (place.get(row.method, len(ORDER)), row.method, row.recipe))
+    return sorted(
+        [*only_cited, *measured],
+        key=lambda row: (place.get(row.method.partition(" (")[0], len(ORDER)), row.method, row.recipe),
+    )
 
 
 def published_test_map() -> dict[str, tuple[float, str]]:
@@ -165,10 +168,12 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     name += " (random init)" if backbone["weights"]["random_init"] else ""
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
-    partial = " (partial)" if result["config"]["limit"] else ""
+    limit = result["config"]["limit"]
+    changed = " (changed)" if [change for change in result["config"]["changes"] if change != f"limit={limit}"] else ""
+    partial = " (partial)" if limit else ""
     return [
         Row(
-            method=result["config"]["method"] + partial,
+            method=result["config"]["method"] + changed + partial,
             recipe=result["name"],
             backbone=name,
             head=result["head"]["type"],

@@ -89,6 +89,7 @@ def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     rows = table.rows([(result("internlstm+head=gru", config__changes=["head=gru"]), "x")])
     measured = next(row for row in rows if row.recipe)
     assert measured.published_map is None
+    assert measured.method == "InternLSTM (changed)"
 
 
 def test_one_class_only_is_no_figure() -> None:
