@@ -117,9 +117,9 @@ def train(
 
 @contextmanager
 def _threads_for(head: Head) -> Iterator[None]:
-    """Train small heads on one thread: several would wait for each other longer than they compute.
+    """Train small heads on one thread, so that their weights do not depend on how many cores a machine has.
 
-    It also makes their weights the same on machines with more cores or fewer.
+    A second thread would make a step of SynthLAM's LSTM a third shorter on an idle machine, and longer on a busy one.
     """
     before = torch.get_num_threads()
     if sum(parameter.numel() for parameter in head.parameters()) < _ONE_THREAD_PARAMETERS:
