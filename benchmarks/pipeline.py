@@ -356,11 +356,8 @@ def _tree(path: str) -> tuple[str, str]:
 def _read(stores: Mapping[str, Any], view: str, by_tree: Sequence[tuple[str, str]], feature_dim: int) -> torch.Tensor:
     import torch
 
-    trees = sorted({tree for tree, _ in by_tree})
-    if len(trees) == 1:
-        return stores[trees[0]].read(view, [path for _, path in by_tree])
     features = torch.empty(len(by_tree), feature_dim)
-    for tree in trees:
+    for tree in {tree for tree, _ in by_tree}:
         rows = [row for row, (of, _) in enumerate(by_tree) if of == tree]
         features[rows] = stores[tree].read(view, [by_tree[row][1] for row in rows]).float()
     return features
@@ -415,6 +412,11 @@ def _row(
     scored: dict[str, dict[str, list[np.ndarray]]] = {
         split: {view: [] for view in recipe.views.test} for split in plans
     }
+    to_score = {
+        (split, view): features.window_data(plan, split, [view])
+        for split, plan in plans.items()
+        for view in recipe.views.test
+    }
     scoring = 0.0
     for seed in wanted:
         place = trainings / f"seed{seed}"
@@ -424,10 +426,8 @@ def _row(
         reports.append(report)
         started = time.perf_counter()
         head = read_head(place / "head.safetensors")[0].to(device)
-        for split, plan in plans.items():
-            for view in recipe.views.test:
-                windows_of_view = features.window_data(plan, split, [view])
-                scored[split][view].append(scores(head, windows_of_view, device=device))
+        for (split, view), windows_of_view in to_score.items():
+            scored[split][view].append(scores(head, windows_of_view, device=device))
         scoring += time.perf_counter() - started
     reused = [report["seed"] for report in reports if report.pop("reused")]
     trained = len(wanted) - len(reused)
