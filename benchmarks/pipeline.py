@@ -25,7 +25,7 @@ from benchmarks.data.datasets import Dataset, table_sha256
 from benchmarks.data.frames import BOX, key_frames, windows
 from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
 from benchmarks.progress import say
-from benchmarks.scores import smooth_scores, write_predictions
+from benchmarks.scores import smooth_scores, write_groundtruth, write_predictions
 from registry import BACKBONES, UserError
 from zoo.files import check_writable, replacing, write_text
 
@@ -553,6 +553,8 @@ def _write(
     parts = []
     for split, plan in plans.items():
         keys = tables[split].iloc[plan.centres][columns]
+        if split != "train" and (keys["label"] >= 0).all():
+            write_groundtruth(folder / f"groundtruth_{split}.csv", keys, split)
         for number, seed in enumerate(result["seeds"]):
             own = {f"score_{view}": of_seeds[number] for view, of_seeds in scored[split].items()}
             parts.append(keys.assign(**own, score=fused[split][number]).assign(split=split, seed=seed))

@@ -10,6 +10,7 @@ from benchmarks import pipeline, results
 from benchmarks.config import Recipe, resolve
 from benchmarks.data.datasets import Ego4D
 from benchmarks.metrics import lam_map
+from benchmarks.scores import match, read_groundtruth, read_predictions
 from registry import HEADS, UserError
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=8", "training.lr=0.05"]
@@ -82,6 +83,18 @@ def test_prediction_files_have_the_published_form(three: tuple) -> None:
     test, val = ((folder / name).read_text().splitlines()[0].split(",") for name in ("test.csv", "val.csv"))
     assert (test[0], test[2], test[3], len(test)) == ("test00", "t0", "1", 5)
     assert (val[0], val[6], val[7], len(val)) == ("val00", "t0", "1", 9)
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_files_of_a_row_score_as_the_record_says(three: tuple, split: str) -> None:
+    out, rows = three
+    folder = folder_of(out, rows[2])
+    truth = read_groundtruth(folder / f"groundtruth_{split}.csv")
+    figures = rows[2]["splits"][split]["metrics"]["mAP"]["per_seed"]
+    for seed, value in zip(rows[2]["seeds"], figures, strict=True):
+        predictions = read_predictions(folder / f"seed{seed}" / f"{split}.csv")
+        matched = predictions["score"].to_numpy()[match(truth, predictions, ("truth", "ours"))]
+        assert lam_map(matched, truth["label"].to_numpy()).map == pytest.approx(value, abs=1e-12)
 
 
 def test_a_record_says_where_it_came_from(three: tuple) -> None:
