@@ -24,6 +24,7 @@ COMMANDS = {
     "fuse": "average prediction files, joined by key",
     "smooth": "smooth the scores of a prediction file along each track",
     "submit": "the challenge's submission file, checked",
+    "import": "a published checkpoint -> the zoo's format, with a card",
 }
 
 HELP = """\

@@ -1,4 +1,4 @@
-"""The three registries (backbones, heads, datasets), plug-in discovery, and the error that users see.
+"""The four registries (backbones, heads, datasets, priors), plug-in discovery, and the error that users see.
 
 A registry knows the names that were registered in it and nothing else. mmengine's own ``Registry`` resolves an
 unknown name to any importable module of that name, is empty before the first look-up, and lets torch in through its
@@ -284,13 +284,14 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, origin) if origin in (bool, str) else True
 
 
-# -- the three registries -----------------------------------------------------------------------------------------
+# -- the four registries ------------------------------------------------------------------------------------------
 
 BACKBONES = Registry("backbone", locations=["backbones"])
 HEADS = Registry("head", locations=["heads"])
 DATASETS = Registry("dataset", locations=["benchmarks.data.datasets"])
+PRIORS = Registry("prior", locations=["benchmarks.priors"])
 
-_REGISTRIES = (BACKBONES, HEADS, DATASETS)
+_REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS)
 
 
 # -- plug-ins -----------------------------------------------------------------------------------------------------

@@ -112,9 +112,8 @@ def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     if not positives or not negatives:
         missing = "no rows" if not len(labels) else "no looking frames" if not positives else "no not-looking frames"
         return Metrics(None, None, None, accuracy, *counts, note=f"AP is undefined: {missing}")
-    down, up = _rankings(scores, labels)
-    ap_looking = float(_average_precision(looking[down].astype(np.float64), ~looking[down]))
-    ap_not_looking = float(_average_precision((~looking[up]).astype(np.float64), looking[up]))
+    best_first, worst_first = _sorted_labels(scores, looking)
+    ap_looking, ap_not_looking = _average_precision_of(best_first), _average_precision_of(~worst_first)
     return Metrics((ap_looking + ap_not_looking) / 2, ap_looking, ap_not_looking, accuracy, *counts)
 
 
@@ -216,26 +215,57 @@ def _rankings(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray | None = 
         labels: (N,).
         clip: (N,) int; settles which of several rows of one score and label comes first, where that matters.
     """
-    down = np.argsort(scores)[::-1]
-    up = down[::-1].copy()
-    ranked = scores[down]
-    first = np.concatenate([[True], ranked[1:] != ranked[:-1]])
-    if first.all():
-        return down, up
-    group = np.cumsum(first) - 1
-    looking = np.bincount(group, labels[down] == 1)
-    slots = np.flatnonzero(((looking > 0) & (looking < np.bincount(group)))[group])
-    rows, group = down[slots], group[slots]
-    label = labels[rows].astype(np.int64)
-    alike = np.lexsort((np.zeros(len(rows)) if clip is None else clip[rows], label, group))
+    order = np.argsort(scores)[::-1]
+    down, up = _mixed(scores[order], labels[order] == 1, None if clip is None else clip[order])
+    return order[down], order[up]
+
+
+def _sorted_labels(scores: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The labels in the order of `_rankings`: bool (N,) from the highest score to the lowest, and the other way."""
+    # The bits of a float64 that is not negative sort as the integer that they are, and those of 0 to 1 leave the two
+    # highest free: with the label put below, sorting numbers does what sorting row numbers and two look-ups would.
+    packed = ((scores + 0.0).view(np.int64) << 1) | looking  # + 0.0 makes -0.0 positive
+    packed.sort()
+    packed = packed[::-1]
+    looking = (packed & 1).astype(bool)
+    down, up = _mixed(packed >> 1, looking)
+    return looking[down], looking[up]
+
+
+def _mixed(
+    ranked: np.ndarray, looking: np.ndarray, clip: np.ndarray | None = None
+) -> tuple[slice | np.ndarray, slice | np.ndarray]:
+    """Both orders of `_rankings` for rows that stand from the highest score to the lowest: an index into the rows.
+
+    Args:
+        ranked: (N,) scores, or numbers in their order and equal where they are.
+        looking: bool (N,).
+        clip: as for `_rankings`.
+    """
+    same = ranked[1:] == ranked[:-1]
+    if not same.any():
+        return slice(None), slice(None, None, -1)
+    group = np.cumsum(np.concatenate([[0], ~same]))
+    size, own = np.bincount(group), np.bincount(group, looking)
+    slots = np.flatnonzero(((own > 0) & (own < size))[group])
+    group, label = group[slots], looking[slots].astype(np.int64)
+    alike = np.lexsort((np.zeros(len(slots)) if clip is None else clip[slots], label, group))
     starts = np.flatnonzero(np.diff(2 * group[alike] + label[alike], prepend=-1))
     counts = np.diff(np.append(starts, len(alike)))
-    place = np.empty(len(rows))
+    place = np.empty(len(slots))
     place[alike] = (np.arange(len(alike)) - np.repeat(starts, counts) + 0.5) / np.repeat(counts, counts)
-    down = down.copy()
-    down[slots] = rows[np.lexsort((label, place, group))]
-    up[len(scores) - 1 - slots[::-1]] = rows[np.lexsort((label, place, -group))]
+    down = np.arange(len(ranked))
+    up = down[::-1].copy()
+    down[slots] = slots[np.lexsort((label, place, group))]
+    up[len(ranked) - 1 - slots[::-1]] = slots[np.lexsort((label, place, -group))]
     return down, up
+
+
+def _average_precision_of(hits: np.ndarray) -> float:
+    """VOC average precision of rows, best first, of which each counts once: bool (N,), at least one True."""
+    rank = np.flatnonzero(hits) + 1
+    precision = np.arange(1, len(rank) + 1) / rank  # between two hits it only falls
+    return float(np.maximum.accumulate(precision[::-1]).mean())
 
 
 def _average_precision(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:

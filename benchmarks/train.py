@@ -93,6 +93,9 @@ def train(
     started = time.perf_counter()
     torch.manual_seed(seed)
     head: Head = HEADS.build(head_config)
+    needed = [*(["the key frame's map"] if head.map_channels is not None else []), *head.needs_priors]
+    if needed:
+        raise UserError(f"head {head_config['type']} needs {', '.join(needed)}; windows of features do not have them")
     solve: Callable[[Window, Tensor, Tensor], None] | None = getattr(head, "fit", None)
     if solve is not None:
         window, labels = data.all()

@@ -17,7 +17,7 @@ class Window:
         present: ``(B, T)`` bool, False where the track has no frame or the frame has no image. What ``features`` holds
             there is nobody's business: read it through `zeroed`.
         centre_map: ``(B, C, H, W)`` feature map of the key frame, for heads that look inside the image.
-        priors: what estimators say about the key frame, by name.
+        priors: what estimators say about the key frame, by name, ``(B, ...)`` each.
     """
 
     features: Tensor
@@ -48,10 +48,17 @@ class Head(nn.Module):
     `forward`. One that is solved rather than descended to has ``fit(window, labels, class_weight)`` as well, with
     labels ``(B,)`` int64 and class_weight ``(2,)``; it is called once, with all windows there are.
 
+    Attributes:
+        map_channels: C of the key frame's map for a head that needs ``Window.centre_map``, else None.
+        needs_priors: names of the ``Window.priors`` that it needs.
+
     Args:
         feature_dim: D, numbers a frame.
         window: T, frames a window, odd.
     """
+
+    map_channels: int | None = None
+    needs_priors: tuple[str, ...] = ()
 
     def __init__(self, feature_dim: int, window: int = 7) -> None:
         super().__init__()
@@ -65,3 +72,17 @@ class Head(nn.Module):
     def forward(self, window: Window) -> Tensor:
         """Return logits ``(B, 2)``; class 1 is looking at the camera's wearer. Absent frames have no say."""
         raise NotImplementedError
+
+    def require(self, window: Window) -> None:
+        """Check that a window has the map and the priors that the head needs; `forward` calls it where it needs any.
+
+        Raises:
+            UserError: one is missing; says which.
+        """
+        name = type(self).__name__
+        if self.map_channels is not None and window.centre_map is None:
+            raise UserError(f"head {name} needs the key frame's feature map; it runs on images, behind gaze_resnet18")
+        for prior in self.needs_priors:
+            if prior not in (window.priors or {}):
+                given = ", ".join(sorted(window.priors or {})) or "none"
+                raise UserError(f"head {name} needs the prior '{prior}' of the key frame (given: {given})")

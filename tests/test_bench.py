@@ -40,6 +40,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
         (["--recipe", "probe", "--out", "/dev/null/x"], "cannot write /dev/null/x"),
         (["--show", "lstmm"], "nothing is called 'lstmm'; did you mean 'lstm'?"),
         (["table", "--format", "excel"], "invalid choice: 'excel'"),
+        (["import", "/nowhere/best.pth", "--as", "internlstm", "-o", "x.safetensors"], "best.pth does not exist"),
+        (["import", "/nowhere/best.pth", "--as", "lstm", "-o", "x.safetensors"], "invalid choice: 'lstm'"),
         (["extract", "--images", "/nowhere", "--backbone", "x", "-o", "s"], "--images /nowhere is no folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,12 +1,14 @@
-"""The README is what people follow: its commands, its table and its names must be the program's."""
+"""The README is what people follow: its commands, its tables and its names must be the program's. So are the docs."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import bench
-from tools.update_docs import BEGIN, END, README, render_readme
+from benchmarks.speed.harness import reached
+from tools.update_docs import BEGIN, END, PERFORMANCE, README, SPEED, render_performance, render_readme
 
 HOME = Path(__file__).resolve().parent.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -16,6 +18,22 @@ def test_table_is_that_of_the_committed_records() -> None:
     assert BEGIN in TEXT
     assert END in TEXT
     assert render_readme(TEXT) == TEXT
+
+
+def test_performance_is_that_of_the_committed_records() -> None:
+    text = PERFORMANCE.read_text(encoding="utf-8")
+    assert "cpu" in [marks[2] for marks in SPEED.finditer(text)]
+    assert render_performance(text) == text
+
+
+def test_committed_speeds_are_what_they_must_be() -> None:
+    records = [json.loads(path.read_text()) for path in (HOME / "benchmarks/records/speed/cpu").glob("*.json")]
+    names = {"test_index", "train_index", "train_index_again", "map", "map_csv"}
+    assert names | {"command_score", "command_fuse", "command_submit"} <= {record["name"] for record in records}
+    for record in records:
+        assert reached(record), record["name"]
+    growth = next(record["facts"] for record in records if record["name"] == "test_index")
+    assert growth["exponent"] < 1.1 and growth["frames"][-1] == 1_000_000 and growth["seconds"][-1] <= 5
 
 
 def test_ci_finds_both_commands() -> None:

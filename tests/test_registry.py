@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import registry
-from registry import BACKBONES, DATASETS, HEADS, Registry, UserError, check_arguments, load_plugin
+from registry import BACKBONES, DATASETS, HEADS, PRIORS, Registry, UserError, check_arguments, load_plugin
 
 HOME = Path(__file__).resolve().parent.parent
 
@@ -30,7 +30,7 @@ def toys() -> Registry:
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give the three registries back as they were, whatever a plug-in adds."""
+    """Give the registries back as they were, whatever a plug-in adds."""
     for each in (BACKBONES, HEADS):
         monkeypatch.setattr(each, "_module_dict", dict(each.module_dict))
         monkeypatch.setattr(each, "_places", dict(each._places))
@@ -87,10 +87,10 @@ def test_built_ins_are_loaded_before_anything_is_answered(
     assert question(made)
 
 
-def test_neither_importing_nor_datasets_import_torch() -> None:
+def test_neither_importing_nor_datasets_nor_priors_import_torch() -> None:
     code = (
-        "import sys, registry; from registry import DATASETS; DATASETS.names(); 'x' in DATASETS; "
-        "[DATASETS.get(n) for n in DATASETS]; assert 'torch' not in sys.modules, 'torch'"
+        "import sys, registry; from registry import DATASETS, PRIORS; DATASETS.names(); 'x' in DATASETS; "
+        "[r.get(n) for r in (DATASETS, PRIORS) for n in r]; assert not {'torch', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)
 
@@ -100,6 +100,7 @@ def test_the_built_in_parts() -> None:
     assert {"internvit", "internvit_nano", "internvit_6b", "internvit_300m", "timm"} <= set(BACKBONES.names())
     assert HEADS.origin("gru").startswith(str(HOME / "heads" / "recurrent.py") + ":")
     assert DATASETS.name == "dataset"
+    assert {"file", "synthlam", "face_mesh"} <= set(PRIORS.names())
 
 
 def test_a_model_after_a_colon(toys: Registry) -> None:

@@ -1,27 +1,40 @@
-"""Take finished runs into the committed records, and render the README's table and picture from them.
+"""Take finished runs into the committed records, and render from them the README's table and picture and what is fast.
 
 example:
   python bench.py --recipe all --seeds 3 && python -m tools.update_docs --out runs
+  python -m benchmarks.speed --record && python -m tools.update_docs --speed-only
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
+from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
 from benchmarks.results import HOME, read_result
+from benchmarks.speed import harness
 from benchmarks.table import RECORDS, as_text
 from zoo.files import write_json, write_text
 
 README = HOME / "README.md"
 PICTURE = HOME / "docs" / "assets" / "crops.png"
 BEGIN, END = "<!-- table: rendered by tools/update_docs.py -->", "<!-- end of table -->"
+
+PERFORMANCE = HOME / "docs" / "performance.md"
+# Between the marks stands the table of the records of one kind of machine: `benchmarks/records/speed/<kind>/`.
+SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n).*?(<!-- end of speed -->)", re.DOTALL)
+SPEED_ORDER = [
+    *("test_index", "train_index", "train_index_again", "map", "map_csv"),
+    *("command_score", "command_fuse", "command_submit"),
+]
 
 PICTURED = "internlstm_flip_tta"
 SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # pixels, the shorter side; two columns each
@@ -44,6 +57,63 @@ def render_readme(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{as_text(None)}\n\n{END}{after}"
+
+
+def render_performance(text: str) -> str:
+    """The page on performance with the tables of the committed records between their marks."""
+    return SPEED.sub(lambda marks: f"{marks[1]}\n{speed_table(marks[2])}\n\n{marks[3]}", text)
+
+
+def speed_table(kind: str) -> str:
+    """The records of one kind of machine as a table, with what they were measured on below it."""
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((harness.RECORDS / kind).glob("*.json"))]
+    place = {name: number for number, name in enumerate(SPEED_ORDER)}
+    records.sort(key=lambda record: place.get(record["name"], len(place)))
+    body = []
+    for record in records:
+        allowed, ratio = record["seconds_allowed"], f"{_digits(record['ratio'])}x"
+        wanted = [f"{record[word]:,g}x" if record[word] is not None else "" for word in ("must", "aim")]
+        times = [harness.seconds_text(record[key]) for key in ("plain_seconds", "seconds")]
+        most = "" if allowed is None else harness.seconds_text(allowed)
+        body.append([record["what"], record["against"], *times, ratio, *wanted, most])
+    head = ["work", "plain way", "plain way takes", "ours takes", "ratio", "must", "aim", "ours at most"]
+    table = tabulate(body, head, tablefmt="github", disable_numparse=True)
+    loads = [record["load"] for record in records if record["load"] is not None]
+    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records)]
+    if loads:
+        notes.append(
+            f"- Load averages at the ends: {min(loads):.1f} to {max(loads):.1f}, the measurement's own 1 included."
+        )
+    return "\n".join([table, "", *notes])
+
+
+def _digits(ratio: float) -> str:
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
+
+
+def _measured_on(record: dict[str, Any]) -> str:
+    where, commit = record["environment"], record["environment"]["code"]["commit"]
+    changed = " with changes" if record["environment"]["code"]["dirty"] else ""
+    packages = ", ".join(f"{name} {where['packages'][name]}" for name in ("numpy", "pandas"))
+    return (
+        f"- Measured on {record['date'][:10]} on {where['cores']} cores of {where['processor']}, {where['device']}, "
+        f"Python {where['python']}, {packages}, at commit {(commit or 'unknown')[:7]}{changed}."
+    )
+
+
+def _growth(records: list[dict[str, Any]]) -> list[str]:
+    """A line for each record that says how its time grows."""
+    lines = []
+    for record in records:
+        if "exponent" in record["facts"]:
+            facts = record["facts"]
+            sizes = zip(facts["frames"], facts["seconds"], strict=True)
+            times = ", ".join(f"{frames:,} frames {harness.seconds_text(seconds)}" for frames, seconds in sizes)
+            lines.append(
+                f"- {record['name']}, first reading of trees of several sizes: {times}. The time grows with the power "
+                f"{facts['exponent']:.2f} of the number of frames."
+            )
+    return lines
 
 
 def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
@@ -77,10 +147,16 @@ def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Update records, README and picture."""
+    """Update records, README, picture and the page on performance."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
-    out = parser.parse_args().out
+    parser.add_argument("--speed-only", action="store_true", help="render docs/performance.md and nothing else")
+    options = parser.parse_args()
+    write_text(PERFORMANCE, render_performance(PERFORMANCE.read_text(encoding="utf-8")))
+    print(PERFORMANCE.relative_to(HOME))
+    if options.speed_only:
+        return
+    out = options.out
     for path in update_records(out):
         print(path.relative_to(HOME))
     write_text(README, render_readme(README.read_text(encoding="utf-8")))

@@ -1,4 +1,4 @@
-"""What there is: recipes, backbones, heads, datasets, models, plug-ins' included.
+"""What there is: recipes, backbones, heads, datasets, priors, models, plug-ins' included.
 
 example:
   python bench.py --list
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from benchmarks.config import recipe_names, recipe_summary
-    from registry import BACKBONES, DATASETS, HEADS
+    from registry import BACKBONES, DATASETS, HEADS, PRIORS
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)
@@ -31,6 +31,7 @@ def run(args: argparse.Namespace) -> int:
         "backbones": {name: summary(BACKBONES.get(name)) for name in BACKBONES},
         "heads": {name: summary(HEADS.get(name)) for name in HEADS},
         "datasets": {name: summary(DATASETS.get(name)) for name in DATASETS},
+        "priors": {name: summary(PRIORS.get(name)) for name in PRIORS},
         "models": {name: card.title for name, card in load_cards().items()},
     }
     print(

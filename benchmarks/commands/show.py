@@ -17,7 +17,7 @@ from benchmarks.commands import add_plugin_option, load_plugins
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("name", metavar="NAME", help="a recipe, backbone, head, dataset or model; see --list")
+    parser.add_argument("name", metavar="NAME", help="a recipe, backbone, head, dataset, prior or model; see --list")
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
     )
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
     from benchmarks.config import RECIPES, recipe_names, resolve, settable
-    from registry import BACKBONES, DATASETS, HEADS, UserError, did_you_mean
+    from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)
@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
         config = json.dumps(resolve(name, args.dataset).as_dict(), indent=2, ensure_ascii=False)
         keys = f"--set reaches {', '.join(settable())}, and any argument of backbone and head"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
-    for kind, registry in (("backbone", BACKBONES), ("head", HEADS), ("dataset", DATASETS)):
+    for kind, registry in (("backbone", BACKBONES), ("head", HEADS), ("dataset", DATASETS), ("prior", PRIORS)):
         if name in registry:
             part = registry.get(name)
             arguments = "\n".join(f"  {parameter}" for parameter in inspect.signature(part).parameters.values())
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     if name in cards:
         parts.append(f"model {name}\n\n{json.dumps(dataclasses.asdict(cards[name]), indent=2, ensure_ascii=False)}")
     if not parts:
-        known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *cards]
+        known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *PRIORS, *cards]
         raise UserError(f"nothing is called '{name}'{did_you_mean(name, known)}; see python bench.py --list")
     print("\n\n\n".join(parts))
     return 0

@@ -7,9 +7,13 @@ test set, `videos_challenge/<video>/<track>/<frame>_<unique id>.jpg` with an opt
 
 from __future__ import annotations
 
+import functools
+import hashlib
 import json
 import os
+import time
 from collections.abc import Iterator
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.frames import BOX, COLUMNS, frame_table
+from benchmarks.data import cache, frames
+from benchmarks.data.frames import BOX, COLUMNS, frame_table, repeated
 from registry import UserError
 
 SPLITS = ("train", "val", "test")
 LABEL_POLICIES = ("published", "is_at_me")
+
+# A file that was written this recently (ns) may be written again within the same tick of its file system's clock, which
+# its time would not show. Two seconds is the coarsest clock there is, FAT's.
+_SETTLED = 2_000_000_000
 
 _RECORD = itemgetter("frameNumber", "x", "y", "width", "height")
 
@@ -74,15 +83,80 @@ def read_split(root: str | Path, split: str, images: bool = True, label_policy: 
     if images and not (root / "face_imgs").is_dir():
         raise UserError(f"{root / 'face_imgs'}: no such folder, so there are no face crops; run `bench.py prepare`")
     clips = read_list(root, split)
-    table, people = _interpolated(*_read_boxes(root, clips))
+    asked = (str(root.resolve()), split, label_policy, f"images={images}")
+    signature, settled = _signature(root, split, clips, images, label_policy)
+    table = cache.load(asked, signature)
+    if table is None:
+        table = _read_annotated(root, split, clips, images, label_policy)
+        if settled:
+            cache.store(asked, signature, table)
+    return table
+
+
+def _read_annotated(root: Path, split: str, clips: list[str], images: bool, label_policy: str) -> pd.DataFrame:
+    """Read the annotations themselves, for `read_split`."""
+    tracks, track, boxes = _read_boxes(root, clips)
+    columns, of_row = _interpolated(tracks, track, boxes)
     segments = _marked_segments(root, split, clips) if label_policy == "is_at_me" else _result_segments(root, clips)
-    table["label"] = _label(table["clip"], people, table["frame"], segments)
-    table["person"] = people
-    table["image"] = _find_images(root, table) if images else ""
-    if images and len(people) and not any(table["image"]):
-        raise UserError(f"{root / 'face_imgs'}: no crop of any frame of {split}; run `bench.py prepare`")
-    table["unique_id"] = ""
-    return frame_table(table, str(root))
+    columns["label"] = _label(tracks, of_row, columns["frame"], segments)
+    # Rows of a track stand together, so each text is repeated; from as many strings it would take ten times as long.
+    first = np.flatnonzero(np.diff(of_row, prepend=-1))
+    counts = np.diff(np.append(first, len(of_row)))
+    for name in ("clip", "track", "person"):
+        columns[name] = repeated(tracks[name].to_numpy()[of_row[first]], counts)
+    columns["image"] = ""
+    columns["unique_id"] = ""
+    if images:
+        folders = [f"face_imgs/{clip}/{name}" for clip, name in zip(tracks["clip"], tracks["track"], strict=True)]
+        columns["image"] = _find_images(root, [folders[number] for number in of_row[first]], columns["frame"], counts)
+        if len(of_row) and not any(columns["image"]):
+            raise UserError(f"{root / 'face_imgs'}: no crop of any frame of {split}; run `bench.py prepare`")
+    return frame_table(columns, str(root))
+
+
+def _signature(root: Path, split: str, clips: list[str], images: bool, label_policy: str) -> tuple[str, bool]:
+    """Digest this code, and the names, sizes and times of all that a split is read from, without opening any of it.
+
+    Returns:
+        The digest, and whether a change from now on would show in it.
+    """
+    seen: list[str] = [_code(), str(pd.__version__), *clips]
+    newest = 0
+
+    def note(name: str, status: os.stat_result) -> None:
+        nonlocal newest
+        newest = max(newest, status.st_mtime_ns)
+        seen.append(f"{name}/{status.st_size}/{status.st_mtime_ns}/{status.st_ctime_ns}")
+
+    folders = [f"json_original/{clip}" for clip in clips]
+    files = [f"result_LAM/{clip}.json" for clip in clips]
+    if label_policy == "is_at_me":
+        files = [f"json/av_{split}.json"]
+    if images:  # each track's own folder changes whenever a crop is written or removed
+        folders += [f"face_imgs/{clip}" for clip in clips]
+    top = str(root)
+    for folder in folders:
+        seen.append(folder)
+        try:
+            with os.scandir(f"{top}/{folder}") as entries:
+                for entry in sorted(entries, key=lambda entry: entry.name):
+                    note(entry.name, entry.stat())
+        except OSError:
+            seen.append("/absent")
+    for name in files:
+        try:
+            note(name, os.stat(f"{top}/{name}"))  # noqa: PTH116 (a path object for each takes twice as long)
+        except OSError:
+            seen.append(f"{name}/absent")
+    digest = hashlib.sha256("\0".join(seen).encode("utf-8", "surrogateescape")).hexdigest()
+    return digest, newest < time.time_ns() - _SETTLED
+
+
+@functools.cache
+def _code() -> str:
+    """Digest the code that makes the table, so that no change of it can leave an old table in use."""
+    sources = [Path(str(module.__file__)).read_bytes() for module in (cache, frames)] + [Path(__file__).read_bytes()]
+    return hashlib.sha256(b"\0".join(sources)).hexdigest()
 
 
 def read_list(root: str | Path, split: str) -> list[str]:
@@ -151,7 +225,8 @@ def _read_boxes(root: Path, clips: list[str]) -> tuple[pd.DataFrame, np.ndarray,
             if not isinstance(records, list):
                 raise UserError(f"{path}: expected a list of boxes, found {type(records).__name__}")
             try:
-                boxes = np.array(list(map(_RECORD, records)), dtype=np.float64).reshape(-1, 5)
+                numbers = chain.from_iterable(map(_RECORD, records))
+                boxes = np.fromiter(numbers, dtype=np.float64, count=5 * len(records)).reshape(-1, 5)
                 people = {record["Person ID"] for record in records}
             except (KeyError, TypeError, ValueError) as error:
                 raise UserError(f"{path}: {_bad_record(records, error)}") from None
@@ -182,7 +257,7 @@ def _interpolated(tracks: pd.DataFrame, track: np.ndarray, boxes: np.ndarray) ->
     """Apply the clean-up and interpolation rules of `read_split` to all tracks at once.
 
     Returns:
-        Columns clip, track, frame, x1, y1, x2, y2 of the table, N rows; object (N,) the person of each.
+        Columns frame, x1, y1, x2, y2 of the table, N rows, track after track; int64 (N,) the track of each.
     """
     frame, x, y, width, height = boxes.T
     named = (tracks["person"] != "").to_numpy(dtype=bool)[track]  # a box of no person can never be labelled
@@ -206,11 +281,7 @@ def _interpolated(tracks: pd.DataFrame, track: np.ndarray, boxes: np.ndarray) ->
     at = full + shift[rows]
     known = frame + np.repeat(shift, ends - starts + 1)
     corners = np.stack([np.interp(at, known, corner) for corner in corners]) if len(track) else corners
-    of_row = track[starts][rows]
-    table: dict[str, Any] = {name: tracks[name].to_numpy(dtype=object)[of_row] for name in ("clip", "track")}
-    table["frame"] = full.astype(np.int64)
-    table.update(zip(BOX, corners, strict=True))
-    return table, tracks["person"].to_numpy(dtype=object)[of_row]
+    return {"frame": full, **dict(zip(BOX, corners, strict=True))}, track[starts][rows]
 
 
 def _result_segments(root: Path, clips: list[str]) -> list[tuple[str, str, int, int]]:
@@ -278,21 +349,32 @@ def read_segment(where: str, segment: Any, person: str) -> tuple[str, int, int]:
         raise UserError(f"{where}: expected {person}, start_frame and end_frame, found {segment!r:.120}") from None
 
 
-def _label(clip: Any, person: np.ndarray, frame: np.ndarray, segments: list[tuple[str, str, int, int]]) -> np.ndarray:
-    """Label the frames that lie in a segment of their clip and person: int64 (N,) of 0 and 1."""
+def _label(
+    tracks: pd.DataFrame, track: np.ndarray, frame: np.ndarray, segments: list[tuple[str, str, int, int]]
+) -> np.ndarray:
+    """Label the frames that lie in a segment of their clip and person: int64 (N,) of 0 and 1.
+
+    Args:
+        tracks: the tracks, one row each.
+        track: int64 (N,) the track of each frame.
+        frame: int64 (N,).
+        segments: clip, person, start and end, both included.
+    """
     if not segments or not len(frame):
         return np.zeros(len(frame), dtype=np.int64)
-    s_clip, s_person, s_start, s_end = zip(*segments, strict=True)
-    count = len(frame)
-    clips, _ = pd.factorize(np.concatenate([clip, np.array(s_clip, dtype=object)]))
-    people, names = pd.factorize(np.concatenate([person, np.array(s_person, dtype=object)]))
+    named = dict.fromkeys((clip, person) for clip, person, _, _ in segments)
+    people = {who: number for number, who in enumerate(named)}
+    own = np.array([people.get(who, -1) for who in zip(tracks["clip"], tracks["person"], strict=True)], dtype=np.int64)
     low, high = frame.min(), frame.max()
-    base = (clips.astype(np.int64) * len(names) + people) * (high - low + 1) - low
-    start, end = np.maximum(s_start, low), np.minimum(s_end, high)
-    valid = start <= end
+    span = high - low + 1
+    begin = np.maximum([start for _, _, start, _ in segments], low) - low
+    end = np.minimum([end for _, _, _, end in segments], high) - low
+    base = np.array([people[clip, person] for clip, person, _, _ in segments], dtype=np.int64) * span
+    valid = begin <= end
     # A frame is inside a segment when more have begun by then than have ended before it.
-    begun = np.searchsorted(np.sort((base[count:] + start)[valid]), base[:count] + frame, side="right")
-    ended = np.searchsorted(np.sort((base[count:] + end)[valid]), base[:count] + frame, side="left")
+    at = own[track] * span + (frame - low)
+    begun = np.searchsorted(np.sort((base + begin)[valid]), at, side="right")
+    ended = np.searchsorted(np.sort((base + end)[valid]), at, side="left")
     return (begun > ended).astype(np.int64)
 
 
@@ -309,21 +391,25 @@ def _listing(folder: Path, what: str) -> list[str]:
         raise UserError(f"{folder}: not a folder ({what})") from None
 
 
-def _find_images(root: Path, table: dict[str, Any]) -> np.ndarray:
+def _find_images(root: Path, folders: list[str], frame: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """Find the crop of each row, "" where there is none. One listing a track, because a stat for each of millions of
     frames takes minutes on a network disk.
+
+    Args:
+        root: what the folders are relative to.
+        folders: of each track in turn.
+        frame: int64 (N,) of all tracks.
+        counts: how many of them each track has.
     """  # noqa: D205
-    image = np.full(len(table["frame"]), "", dtype=object)
-    change = (table["clip"][1:] != table["clip"][:-1]) | (table["track"][1:] != table["track"][:-1])
-    starts = np.concatenate([[0], np.flatnonzero(change) + 1]) if len(image) else np.empty(0, dtype=np.int64)
-    for start, end in zip(starts, np.append(starts[1:], len(image)), strict=True):
-        folder = f"face_imgs/{table['clip'][start]}/{table['track'][start]}"
+    image = np.full(len(frame), "", dtype=object)
+    ends = np.cumsum(counts)
+    for folder, start, end in zip(folders, ends - counts, ends, strict=True):
         try:
             names = set(os.listdir(root / folder))  # noqa: PTH208
         except FileNotFoundError:
             continue
-        for row, frame in enumerate(table["frame"][start:end].tolist(), start):
-            name = f"face_{frame:05d}.jpg"
+        for row, number in enumerate(frame[start:end].tolist(), start):
+            name = f"face_{number:05d}.jpg"
             if name in names:
                 image[row] = f"{folder}/{name}"
     return image
@@ -337,24 +423,25 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
         labels: a file in the form of `labels_challenge.csv`, used where it exists.
         prefix: put before each image's path, which otherwise is relative to `top`.
     """
-    columns: dict[str, list] = {name: [] for name in ("clip", "track", "frame", "image", "unique_id")}
+    found: list[tuple[str, str]] = []
+    counts, numbers, images, unique_ids = [], [], [], []
     for video in _folders(top, "the challenge's test crops"):
         for track in _folders(top / video, "a test video"):
             folder = top / video / track
             names = [name for name in _listing(folder, "a test track") if name.endswith(".jpg")]
-            split = [name[: -len(".jpg")].partition("_") for name in names]
-            for name, (number, _, unique_id) in zip(names, split, strict=True):
-                if not (number.isdigit() and number.isascii() and unique_id):
-                    raise UserError(f"{folder / name}: a test crop is named <frame>_<unique id>.jpg")
-            columns["clip"] += [video] * len(names)
-            columns["track"] += [track] * len(names)
-            columns["frame"] += [int(number) for number, _, _ in split]
-            columns["image"] += [f"{prefix}{video}/{track}/{name}" for name in names]
-            columns["unique_id"] += [unique_id for _, _, unique_id in split]
-    if not columns["frame"]:
+            number, ids = _parsed_names(folder, names)
+            found.append((video, track))
+            counts.append(len(names))
+            numbers.append(number)
+            images += [f"{prefix}{video}/{track}/{name}" for name in names]
+            unique_ids += ids
+    if not images:
         raise UserError(f"{top}: no <video>/<track>/<frame>_<unique id>.jpg below it")
-    table = pd.DataFrame(columns)
+    videos, tracks = (repeated(list(values), counts) for values in zip(*found, strict=True))
+    columns: dict[str, Any] = {"clip": videos, "track": tracks, "frame": np.concatenate(numbers)}
+    columns |= {"image": np.array(images, dtype=object), "unique_id": np.array(unique_ids, dtype=object)}
     if labels is not None and labels.exists():
+        table = pd.DataFrame(columns)
         table = table.merge(_read_labels(labels), how="outer", on=["clip", "track", "frame"], suffixes=("", "_label"))
         both = table["unique_id"].notna() & table["unique_id_label"].notna()
         differ = table[both & (table["unique_id"] != table["unique_id_label"])]
@@ -366,9 +453,27 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
             )
         table["unique_id"] = table["unique_id"].fillna(table["unique_id_label"])
         table = table.drop(columns="unique_id_label").fillna({"image": "", "person": "", "label": -1})
+        columns = {name: table[name] for name in COLUMNS}
     else:
-        table = table.assign(person="", label=-1, **dict.fromkeys(BOX, np.nan))
-    return frame_table({name: table[name] for name in COLUMNS}, str(top))
+        columns |= {"person": "", "label": -1, **dict.fromkeys(BOX, np.nan)}
+    return frame_table(columns, str(top))
+
+
+def _parsed_names(folder: Path, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Split names `<frame>_<unique id>.jpg`: int64 (N,) frame numbers, and the ids."""
+    width = names[0].find("_") if names else 0
+    text = "".join(names).encode("ascii", "replace")
+    if width in range(1, 16) and len(text) == len(names) * len(names[0]) and len(set(map(len, names))) == 1:
+        # Names of one length, as every track has them: all digits of all names at once.
+        letters = np.frombuffer(text, dtype=np.uint8).reshape(len(names), -1)
+        digits = letters[:, :width] - np.uint8(ord("0"))
+        if (digits <= 9).all() and (letters[:, width] == ord("_")).all() and len(names[0]) > width + len("_.jpg"):
+            return digits @ 10 ** np.arange(width)[::-1], [name[width + 1 : -len(".jpg")] for name in names]
+    split = [name[: -len(".jpg")].partition("_") for name in names]
+    for name, (number, _, unique_id) in zip(names, split, strict=True):
+        if not (number.isdigit() and number.isascii() and len(number) < 19 and unique_id):
+            raise UserError(f"{folder / name}: a test crop is named <frame>_<unique id>.jpg")
+    return np.array([int(number) for number, _, _ in split], dtype=np.int64), [unique_id for _, _, unique_id in split]
 
 
 def _read_labels(path: Path) -> pd.DataFrame:

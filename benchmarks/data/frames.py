@@ -15,6 +15,9 @@ TEXT = ("clip", "track", "person", "image", "unique_id")
 BOX = ("x1", "y1", "x2", "y2")
 KEY = ["clip", "track", "frame"]
 
+# What pandas makes of text: `str` from 3.0 on; before, `object`, which may hold anything.
+_STRING = pd.Series([""]).astype(str).dtype
+
 
 def frame_table(columns: Mapping[str, Any], where: str = "frame table") -> pd.DataFrame:
     """Build a FrameTable from its columns: types checked, sorted by clip, track and frame, each frame once.
@@ -35,21 +38,26 @@ def frame_table(columns: Mapping[str, Any], where: str = "frame table") -> pd.Da
     if missing:
         raise UserError(f"{where}: no column {', '.join(missing)}; a frame table has {', '.join(COLUMNS)}")
     table = pd.DataFrame(dict(columns))
+    # Columns that are right already are left alone: converting them would take most of the time of a large table.
     for name in TEXT:
-        table[name] = table[name].astype(str)
+        if table[name].dtype != _STRING or not isinstance(_STRING, pd.StringDtype):
+            table[name] = table[name].astype(str)
     try:
         for name in ("frame", "label"):
-            whole = pd.to_numeric(table[name]).to_numpy()
-            table[name] = whole.astype(np.int64)
-            if not np.array_equal(whole, table[name].to_numpy()):
-                raise ValueError(f"column {name} has fractions")
+            if table[name].dtype != np.int64:
+                whole = pd.to_numeric(table[name]).to_numpy()
+                table[name] = whole.astype(np.int64)
+                if not np.array_equal(whole, table[name].to_numpy()):
+                    raise ValueError(f"column {name} has fractions")
         for name in BOX:
-            table[name] = pd.to_numeric(table[name]).astype(np.float64)
+            if table[name].dtype != np.float64:
+                table[name] = pd.to_numeric(table[name]).astype(np.float64)
     except (TypeError, ValueError) as error:
         raise UserError(f"{where}: {error}") from None
-    if not table["label"].isin((-1, 0, 1)).all():
-        value = table["label"][~table["label"].isin((-1, 0, 1))].iloc[0]
-        raise UserError(f"{where}: label {value}; a label is 1 (looking), 0 (not looking) or -1 (unknown)")
+    label = table["label"].to_numpy()
+    unknown = (label < -1) | (label > 1)
+    if unknown.any():
+        raise UserError(f"{where}: label {label[unknown][0]}; a label is 1 (looking), 0 (not looking) or -1 (unknown)")
     order, tracks, _ = _sorted_by_track(table)
     frame = table["frame"].to_numpy()[order]
     twice = np.flatnonzero((tracks[1:] == tracks[:-1]) & (frame[1:] == frame[:-1]))
@@ -70,13 +78,37 @@ def concat(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return frame_table({name: pd.concat([t[name] for t in tables], ignore_index=True) for name in tables[0].columns})
 
 
+def repeated(values: Sequence[str], counts: Sequence[int] | np.ndarray) -> Any:
+    """Make a text column of each value so many times, far quicker than from as many strings."""
+    return pd.Series(list(values), dtype=object).astype(str).array.repeat(np.asarray(counts, dtype=np.int64))
+
+
 def tracks(frames: pd.DataFrame) -> np.ndarray:
     """Number the tracks of a table in the order of (clip, track): int64 (N,), equal where clip and track are equal."""
-    clip_codes, _ = pd.factorize(frames["clip"], sort=True)
-    track_codes, track_names = pd.factorize(frames["track"], sort=True)
-    pair = clip_codes.astype(np.int64) * max(len(track_names), 1) + track_codes
-    codes, _ = pd.factorize(pair, sort=True)
-    return codes.astype(np.int64)
+    clip_codes, _ = numbered(frames["clip"], sort=True)
+    track_codes, track_count = numbered(frames["track"], sort=True)
+    # Most of these numbers stand for no track: they are numbered anew, from 0 on.
+    return numbered(clip_codes * max(track_count, 1) + track_codes, sort=True)[0]
+
+
+def numbered(values: pd.Series | np.ndarray, sort: bool = False) -> tuple[np.ndarray, int]:
+    """Number the values of a column: int64 (N,) from 0 on, equal where they are, and how many different ones there are.
+
+    Rows of a clip and track stand together as a rule: then only the first of each run has to be looked up.
+
+    Args:
+        values: (N,).
+        sort: number them in their order, not as they come.
+    """
+    if isinstance(values, pd.Series):  # Arrow's own arrays compare quickly, and become Python's strings slowly
+        values = values.array if getattr(values.dtype, "storage", "") == "pyarrow" else values.to_numpy()
+    differ = np.asarray(values[1:] != values[:-1], dtype=bool)
+    starts = np.flatnonzero(np.concatenate([[True], differ]))[: len(values)]
+    if 2 * len(starts) > len(values):
+        codes, found = pd.factorize(values, sort=sort)
+        return codes.astype(np.int64), len(found)
+    codes, found = pd.factorize(values[starts], sort=sort)
+    return np.repeat(codes.astype(np.int64), np.diff(np.append(starts, len(values)))), len(found)
 
 
 def windows(
@@ -125,9 +157,22 @@ def windows(
     candidates = np.flatnonzero(present)
     candidates = candidates[np.argsort(number[candidates], kind="stable")]
     have = number[candidates]
+    if centres is None and len(candidates) == len(rows):
+        # Every row is a centre and can be looked at: each pair of neighbours is found once, for both.
+        flat, middle = found.reshape(-1), candidates * (2 * radius + 1) + radius
+        flat[middle] = candidates
+        for step in range(1, 2 * radius + 1):  # frame numbers are distinct: no more of them lie in a window
+            distance = have[step:] - have[:-step]
+            near = np.flatnonzero(distance <= radius)
+            if not len(near):
+                break
+            distance = distance[near]
+            flat[middle[near] + distance] = candidates[near + step]
+            flat[middle[near + step] - distance] = candidates[near]
+        return found
     wanted = number[rows]
     first = np.searchsorted(have, wanted - radius)
-    for step in range(2 * radius + 1):  # frame numbers are distinct: at most 2 radius + 1 of them lie in a window
+    for step in range(2 * radius + 1):
         at = first + step
         inside = at < len(have)
         distance = np.where(inside, have[np.where(inside, at, 0)] - wanted if len(have) else 0, radius + 1)

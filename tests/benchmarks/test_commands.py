@@ -66,6 +66,41 @@ def test_score_refuses_and_warns(tmp_path, bench):
     assert "lacks 1 of the 2 rows" in bench(*both, code=2)
 
 
+ROW, NEXT = "c,1,0,0,9,9,t", "c,2,0,0,9,9,t"
+
+
+@pytest.mark.parametrize(
+    ("truth", "predictions", "message"),
+    [
+        ([f"{ROW},0", f"{NEXT},1"], [f"{ROW},1,0.5"], "lacks 1 of the 2 rows of {g}: clip c, track t, frame 2"),
+        ([f"{ROW},0"], [f"{ROW},1,0.5", f"{NEXT},1,0.5"], "has 1 rows that {g} has not: clip c, track t, frame 2"),
+        ([f"{ROW},0"] * 2, [f"{ROW},1,0.5"], "{g}: 1 rows come twice: clip c, track t, frame 1"),
+        ([f"{ROW},0"], [f"{ROW},1,0.5"] * 3, "{p}: 2 rows come twice, the first: clip c, track t, frame 1"),
+        ([f"{ROW},0"], [f"{ROW},1,nan"], "{p}: row 1, column score: 'nan' is no number"),
+        ([f"{ROW},0"], [f"{ROW},1,1.01"], "{p}: row 1: score 1.01, but scores lie in [0, 1]"),
+        ([f"{ROW},0"], ["c,1,0,0,9,8,t,1,0.5"], "have other boxes in 1 of 1 rows, by up to 1 pixels: clip c, track t"),
+        ([f"{ROW},1"], [f"{ROW},1,0.5"], "{g}: AP is undefined: no not-looking frames; with one class only"),
+        ([f"{ROW},2"], [f"{ROW},1,0.5"], "{g}: row 1: label 2, but labels are 1 (looking) or 0"),
+        (["c,01,t,1"], [f"{ROW},1,0.5"], "{g} is in test format and {p} in validation format"),
+    ],
+)
+def test_score_refuses_in_a_line(tmp_path, bench, truth, predictions, message):
+    names = {"g": tmp_path / "gt.csv", "p": tmp_path / "pred.csv"}
+    for path, lines in zip(names.values(), (truth, predictions), strict=True):
+        path.write_text("".join(f"{line}\n" for line in lines))
+    said = bench("score", "--groundtruth", names["g"], "--predictions", names["p"], code=2)
+    assert message.format(**names) in said
+
+
+def test_score_warns_below_one_half_as_above(tmp_path, bench):
+    truth, predictions = tmp_path / "gt.csv", tmp_path / "pred.csv"
+    truth.write_text("v,1,t,0\nv,2,t,1\n")
+    for scores, said in (((0.1, 0.2), "all scores are below 0.5"), ((0.5, 1), "0.5 or above"), ((0.1, 0.5), "")):
+        predictions.write_text("".join(f"v,{row},t,1,{score}\n" for row, score in enumerate(scores, 1)))
+        _, err = bench("score", "--groundtruth", truth, "--predictions", predictions, stderr=True)
+        assert said in err and ("all scores" in err) == bool(said)
+
+
 def test_views_to_submission(tmp_path, bench):
     tta = METRICS / "tta"
     averaged, submission = tmp_path / "averaged.csv", tmp_path / "new" / "submission.json"
@@ -139,6 +174,27 @@ def test_index_of_the_challenge_tree(tmp_path, bench):
     assert "4 frames of 1 clips, 4 key frames at stride 1, 0 looking, 4 of unknown label" in said
     assert output.read_text().splitlines()[1] == "v,t,1,,,,,,-1,101,1"
     assert "no such folder" in bench("index", "--root", tmp_path / "x", "--split", "test", "-o", output, code=2)
+
+
+def test_torch_is_not_imported_by_running_them(tmp_path):
+    commands = [
+        ["score", *map(str, files("plain"))],
+        [
+            "fuse",
+            str(METRICS / "tta/pred_original.csv"),
+            str(METRICS / "tta/pred_flipped.csv"),
+            "-o",
+            str(tmp_path / "f"),
+        ],
+        ["submit", str(tmp_path / "f"), "-o", str(tmp_path / "s")],
+    ]
+    script = f"""
+import sys, bench
+for command in {commands!r}:
+    assert bench.main(command) == 0, command
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", script], cwd=HOME, check=True, stdout=subprocess.DEVNULL)
 
 
 @pytest.mark.parametrize("command", ["index", "score", "fuse", "smooth", "submit", "prepare"])

@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from benchmarks.data.ego4d import clips_without_segments, read_list, read_split
 from benchmarks.data.frames import key_frames
@@ -120,6 +122,44 @@ def test_rules_on_random_trees(tmp_path, seed):
         np.testing.assert_allclose(frames.loc[row, [*BOX, "label"]].astype(float), expected[key], rtol=0, atol=1e-9)
         assert frames["person"][row] == tracks[key[0]][key[1]][0]
     assert clips_without_segments(root, "val") == ["none"]
+
+
+BOXES = st.tuples(
+    st.integers(0, 30),
+    st.floats(-9, 1900),
+    st.floats(-9, 1000),
+    st.sampled_from([-3, 0, 60.5]),
+    st.sampled_from([0, 50]),
+)
+TREES = st.dictionaries(
+    st.sampled_from(["c1", "c0", "10"]),
+    st.dictionaries(
+        st.sampled_from("tu1"), st.tuples(st.sampled_from(["1", "2"]), st.lists(BOXES, max_size=12)), max_size=3
+    ),
+    min_size=1,
+)
+SEGMENTS = st.dictionaries(
+    st.sampled_from(["c1", "c0", "10"]),
+    st.lists(st.tuples(st.sampled_from(["1", "2", "3"]), st.integers(-2, 35), st.integers(-2, 35)), max_size=4),
+)
+
+
+@given(TREES, SEGMENTS, st.randoms(use_true_random=False))
+@settings(max_examples=60, deadline=None)
+def test_any_boxes_gaps_and_segments_in_any_order(tmp_path_factory, tracks, segments, random):
+    """One frame, no boxes, no segment, segments that end before they start or reach beyond the track."""
+    expected = index_by_loop(tracks, segments)
+    frames = read_split(write_root(tmp_path_factory.mktemp("t") / "root", tracks, segments), "val", images=False)
+    assert list(zip(frames["clip"], frames["track"], frames["frame"], strict=True)) == sorted(expected)
+    values = [expected[key] for key in sorted(expected)]
+    np.testing.assert_allclose(frames[[*BOX, "label"]], np.reshape(values, (-1, 5)), rtol=0, atol=1e-9)
+    # Which box of a frame that is listed twice counts is the one thing that the order of the boxes decides.
+    for _, boxes in (track for of_clip in tracks.values() for track in of_clip.values()):
+        good = [box for box in boxes if box[0] > 0 and box[3] > 0 and box[4] > 0]
+        boxes[:] = list({box[0]: box for box in reversed(good)}.values())
+        random.shuffle(boxes)
+    again = read_split(write_root(tmp_path_factory.mktemp("t") / "root", tracks, segments), "val", images=False)
+    pd.testing.assert_frame_equal(again, frames)
 
 
 def small_root(tmp_path):
@@ -239,6 +279,30 @@ def test_challenge_tree(tmp_path):
     assert frames["person"].tolist() == [""] * 4
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["v", "w"]), st.sampled_from("tu"), st.sampled_from(["{}", "{:05d}"]), st.integers(0, 10**7)
+        ),
+        min_size=1,
+        max_size=15,
+        unique_by=lambda name: (name[0], name[1], name[3]),
+    ),
+    st.sampled_from(["a", "00012", "é_1", "x.jpg"]),
+)
+@settings(max_examples=60, deadline=None)
+def test_any_names_of_crops(tmp_path_factory, names, unique_id):
+    """Frame numbers of one width, as every track has them, and of any."""
+    root = tmp_path_factory.mktemp("t")
+    challenge(root, *(f"{video}/{track}/{form.format(frame)}_{unique_id}.jpg" for video, track, form, frame in names))
+    frames = read_split(root, "test")
+    expected = sorted((video, track, frame, form) for video, track, form, frame in names)
+    assert list(zip(frames["clip"], frames["track"], frames["frame"], strict=True)) == [row[:3] for row in expected]
+    assert (frames["unique_id"] == unique_id).all()
+    for image, (video, track, frame, form) in zip(frames["image"], expected, strict=True):
+        assert image == f"videos_challenge/{video}/{track}/{form.format(frame)}_{unique_id}.jpg"
+
+
 def test_challenge_labels(tmp_path):
     root = challenge(tmp_path, "1/t/00001_01.jpg", "1/t/00002_02.jpg")
     head = "clip,track,frame,unique_id,person,x1,y1,x2,y2,label\n"
@@ -264,7 +328,8 @@ def test_challenge_labels(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [("v/t/12.jpg", "named <frame>_<unique id>.jpg"), ("v/t/face_00012.jpg", "named"), ("v/t/٣_a.jpg", "named"),
-     ("v/t/12_.jpg", "named"), ("v/t/readme.txt", "no <video>/<track>/")],
+     ("v/t/12_.jpg", "named"), ("v/t/9999999999999999999_a.jpg", "named"), ("v/t/_a.jpg", "named"),
+     ("v/t/readme.txt", "no <video>/<track>/")],
 )  # fmt: skip
 def test_challenge_names_that_cannot_be_read(tmp_path, name, message):
     with pytest.raises(UserError, match=message):

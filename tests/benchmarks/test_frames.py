@@ -10,7 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.data.frames import concat, frame_table, image_windows, key_frames, tracks, windows
+from benchmarks.data.frames import (
+    concat,
+    frame_table,
+    image_windows,
+    key_frames,
+    numbered,
+    repeated,
+    tracks,
+    windows,
+)
 from registry import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -71,6 +80,36 @@ def test_windows_agree_with_looking_each_neighbour_up(rows, random, radius, stri
         # Position within the track, counted in frame order.
         for i, (c, t, f) in enumerate(keys):
             assert centres[i] == (sum(k[:2] == (c, t) and k[2] < f for k in keys) % stride == 0)
+
+
+@given(ROWS, st.randoms(use_true_random=False), st.integers(0, 5))
+@settings(max_examples=100, deadline=None)
+def test_windows_of_all_rows_agree_with_looking_each_neighbour_up(rows, random, radius):
+    frames = table(rows)
+    random.shuffle(rows)
+    row_of = {key: i for i, key in enumerate(rows)}
+    expected = [[row_of.get((c, t, f + d), -1) for d in range(-radius, radius + 1)] for c, t, f in rows]
+    shuffled = pd.DataFrame(rows, columns=["clip", "track", "frame"]).assign(image="x.jpg")
+    np.testing.assert_array_equal(windows(shuffled, radius), expected)
+    np.testing.assert_array_equal(windows(shuffled, radius, centres=np.ones(len(rows), bool)), expected)
+    number = {key: i for i, key in enumerate(sorted({row[:2] for row in rows}))}
+    assert tracks(shuffled).tolist() == [number[row[:2]] for row in rows]
+    assert tracks(frames).tolist() == sorted(tracks(shuffled).tolist())
+
+
+@given(st.lists(st.tuples(st.sampled_from(["", "a", "b", "10", "9"]), st.integers(1, 4)), max_size=12))
+@settings(max_examples=100, deadline=None)
+def test_numbering_and_repeating_text(runs):
+    values = [value for value, count in runs for _ in range(count)]
+    order = sorted(set(values))
+    column = pd.Series(values, dtype=object).astype(str)
+    made = repeated([value for value, _ in runs], [count for _, count in runs])
+    pd.testing.assert_series_equal(pd.Series(made), column)
+    for given_as in (column, np.array(values, dtype=object)):
+        codes, count = numbered(given_as, sort=True)
+        assert codes.tolist() == [order.index(value) for value in values]
+        assert count == len(order)
+        assert numbered(given_as)[0].tolist() == [list(dict.fromkeys(values)).index(value) for value in values]
 
 
 def test_present_overrides_missing_images():

@@ -129,9 +129,22 @@ def test_equal_to_scikit_learn_where_precision_only_falls():
     assert lam_map(scores, labels).ap_looking == pytest.approx(2.75 / 3)
 
 
+def test_scores_at_the_edges_of_their_range():
+    """Ranked as numbers: the two zeros are one score, and the smallest numbers there are are told apart."""
+    tiny = 5e-324
+    scores = np.array([0.0, -0.0, tiny, 2 * tiny, np.nextafter(1, 0), 1.0, 0.0])
+    labels = np.array([1, 0, 1, 0, 1, 0, 0])
+    figures = lam_map(scores, labels)
+    order = evenly_mixed(scores + 0.0, labels)
+    assert figures.ap_looking == pytest.approx(ap_of_order(labels[order]), abs=1e-15)
+    assert figures == lam_map(scores[::-1], labels[::-1]) == lam_map(np.abs(scores), labels)
+
+
 def test_one_frame_and_none():
     one = lam_map([0.5], [1])
     assert one.map is None and one.accuracy == 1.0 and one.note == "AP is undefined: no not-looking frames"
+    none_looks = lam_map([0.5, 0.1], [0, 0])
+    assert none_looks.map is None and none_looks.accuracy == 0.5 and "no looking frames" in none_looks.note
     none = lam_map([], [])
     assert none.map is None and none.accuracy is None and none.rows == 0
     assert json.loads(json.dumps(none.to_dict()))["AP.looking"] is None

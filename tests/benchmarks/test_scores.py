@@ -1,5 +1,7 @@
 """Prediction files: the published ones, what is refused, and fusing and smoothing against loops."""
 
+import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -50,11 +52,33 @@ def test_reading_keeps_ids_and_digits(tmp_path):
     table = read_predictions(write(tmp_path / "v.csv", VAL_LINES))
     assert table.columns.tolist() == ["clip", "frame", "x1", "y1", "x2", "y2", "track", "score"]
     assert table["frame"].dtype == np.int64 and table["x1"].tolist() == [1.5, 1.5, 0]
+    table.loc[0, ["x1", "score", "clip"]] = [7, 0.5, "other"]  # the caller's own
+    assert table["score"].tolist() == [0.5, 0.5, 1] and table["clip"][0] == "other"
     truth = read_groundtruth(write(tmp_path / "g.csv", VAL_TRUTH))
     assert truth["label"].tolist() == [0, 1, 1] and truth["label"].dtype == np.int64
     windows_file = tmp_path / "w.csv"
     windows_file.write_bytes("\r\n".join(VAL_LINES).encode())  # no newline at the end either
     assert read_predictions(windows_file)["score"].tolist() == [0.25, 0.5, 1.0]
+
+
+def test_blanks_after_commas_do_not_count(tmp_path):
+    tight = read_predictions(write(tmp_path / "p.csv", VAL_LINES))
+    for form in (", ", ",  "):
+        spaced = write(tmp_path / "s.csv", ["", *(f" {line}".replace(",", form) for line in VAL_LINES)])
+        pd.testing.assert_frame_equal(read_predictions(spaced), tight)
+    inside = read_predictions(write(tmp_path / "i.csv", ["my clip,007,a b,1,0.5"]))
+    assert inside["clip"].tolist() == ["my clip"] and inside["track"].tolist() == ["a b"]
+
+
+def test_pipes_and_names_that_look_compressed(tmp_path):
+    tight = read_predictions(write(tmp_path / "p.csv", VAL_LINES))
+    pd.testing.assert_frame_equal(read_predictions(write(tmp_path / "p.csv.gz", VAL_LINES)), tight)
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=write, args=(tmp_path / "pipe", VAL_LINES))
+        writer.start()
+        pd.testing.assert_frame_equal(read_predictions(tmp_path / "pipe"), tight)
+        writer.join()
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
@@ -85,6 +109,8 @@ def test_writing_loses_nothing(tmp_path_factory, scores):
         ([VAL_LINES[0], "e,x,1,1,1,1,t,1,0.5", "e,y,1,1,1,1,t,1,0"], "row 2 (and 1 more), column frame: 'x' is no"),
         ([VAL_LINES[0], "e,1,1,1,1,1,t,1,"], "row 2, column score: nothing there"),
         (["e,1.5,1,1,1,1,t,1,0.5"], "row 1: frame 1.5 is no whole number"),
+        (["e,inf,1,1,1,1,t,1,0.5"], "row 1: frame inf is no whole number"),
+        (["e,1e300,1,1,1,1,t,1,0.5"], "row 1: frame 1e+300 is no whole number"),
         (["e,1,1,1,1,1,t,0,0.5"], "row 1: the column before the score must be 1"),
         (["v,1,t,1,1.5"], "row 1: score 1.5, but scores lie in [0, 1]"),
         (["v,1,t,1,-0.5"], "score -0.5"),
@@ -110,6 +136,21 @@ def test_groundtruth_refused(tmp_path):
         read_groundtruth(write(tmp_path / "p.csv", VAL_LINES))
     with pytest.raises(UserError, match="row 2: label 2, but labels are 1"):
         read_groundtruth(write(tmp_path / "p.csv", ["v,1,t,0", "v,2,t,2"]))
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("ab"), st.sampled_from("tu"), st.sampled_from([0, 1, 2, 2**40])), max_size=12)
+)
+@settings(max_examples=60, deadline=None)
+def test_rows_that_come_twice_are_counted(tmp_path_factory, keys):
+    """In any order, next to each other or not."""
+    path = write(tmp_path_factory.mktemp("d") / "p.csv", [f"{c},{f},0,0,1,1,{t},1,0.5" for c, t, f in keys] or ["x"])
+    twice = len(keys) - len(set(keys))
+    if not keys or twice:
+        with pytest.raises(UserError, match=f"{twice} rows come twice" if keys else "1 columns"):
+            read_predictions(path)
+    else:
+        assert len(read_predictions(path)) == len(keys)
 
 
 def tables(tmp_path, first, second):

@@ -4,6 +4,6 @@
 >>> check_head(dict(type="my_head"))
 """
 
-from tests.contracts.checks import check_backbone, check_head, uniform
+from tests.contracts.checks import check_backbone, check_head, golden_tensor, made_up_inputs, uniform
 
-__all__ = ["check_backbone", "check_head", "uniform"]
+__all__ = ["check_backbone", "check_head", "golden_tensor", "made_up_inputs", "uniform"]

@@ -3,7 +3,7 @@
 import copy
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,40 @@ def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
     return ((x >> np.uint64(11)).astype(np.float64) / 2**53 * 2 - 1).reshape(shape)
 
 
+def golden_tensor(name: str, shape: tuple[int, ...], salt: int = 0) -> Tensor:
+    """A parameter or buffer of the golden cases, by its published name."""
+    last = name.rpartition(".")[2]
+    if last == "num_batches_tracked":
+        return torch.tensor(0)
+    u = uniform(name, shape, salt)
+    if last == "running_var":
+        u = 1 + 0.5 * np.abs(u)
+    elif last == "running_mean" or last.startswith("bias") or last.endswith("_bias"):
+        u = 0.1 * u
+    elif len(shape) == 1:
+        u = 1 + 0.1 * u
+    else:
+        u = u * (3 / np.prod(shape[1:])) ** 0.5
+    return torch.from_numpy(u).float()
+
+
+# A made-up value of each prior that built-in heads need, for a batch of a given size.
+PRIORS: dict[str, Callable[[int], Tensor]] = {
+    "head_pose_bins": lambda batch: ((_tensor("head_pose_bins", batch, 3) + 1) * 45).long(),
+    "landmarks": lambda batch: _tensor("landmarks", batch, 15),
+}
+
+
+def made_up_inputs(head: Head, batch: int) -> dict[str, Any]:
+    """The fields of `Window` beyond the features that a head says it needs, made up."""
+    inputs: dict[str, Any] = {}
+    if head.map_channels is not None:
+        inputs["centre_map"] = _tensor("centre_map", batch, head.map_channels, 7, 7)
+    if head.needs_priors:
+        inputs["priors"] = {name: PRIORS[name](batch) for name in head.needs_priors}
+    return inputs
+
+
 def _tensor(name: str, *shape: int) -> Tensor:
     return torch.from_numpy(uniform(name, shape)).float()
 
@@ -41,7 +75,8 @@ def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7
         config: ``dict(type=NAME, **arguments)``, small enough to be quick.
         feature_dim: D of the features that are made up.
         window: T.
-        **inputs: further fields of `Window` for batches of five, such as ``centre_map``.
+        **inputs: further fields of `Window` for batches of five, such as ``priors`` of a kind of one's own; without
+            any, those that built-in heads need are made up.
     """
     parameters = inspect.signature(HEADS.get(config["type"])).parameters
     for name, parameter in parameters.items():
@@ -59,6 +94,7 @@ def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7
         torch.equal(a, b) for a, b in zip(head.state_dict().values(), build().state_dict().values(), strict=True)
     ), "the same seed makes other weights"
 
+    inputs = inputs or made_up_inputs(head, 5)
     features, present = _tensor("features", 5, window, feature_dim), torch.ones(5, window, dtype=torch.bool)
     present[0, 0] = present[1, -1] = present[1, 1] = False
     present[2] = False

@@ -5,13 +5,14 @@ import torch
 
 from heads.base import Head, Window
 from registry import HEADS, UserError, load_plugin
-from tests.contracts import check_head
+from tests.contracts import check_head, made_up_inputs
 
 # The published sizes are too big for a quick test.
 SMALL = {
     "lstm": {"projection": 10, "hidden": 8, "mlp": (9, 8, 7)},
     "gru": {"projection": 10, "hidden": 8, "mlp": (9, 8, 7)},
     "transformer": {"width": 16, "heads": 2, "mlp": 24},
+    "gazepose": {"width": 16, "feed_forward": 24, "encoder_layers": 1, "decoder_layers": 1},
 }
 
 
@@ -28,7 +29,7 @@ def test_other_window(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(set(HEADS.names()) - {"probe", "probe_sklearn"}))
 def test_temporal_heads_see_the_neighbours(name: str) -> None:
     head = HEADS.build({"type": name, "feature_dim": 6, **SMALL.get(name, {})}).eval()
-    window = Window(torch.ones(1, 7, 6), torch.ones(1, 7, dtype=torch.bool))
+    window = Window(torch.ones(1, 7, 6), torch.ones(1, 7, dtype=torch.bool), **made_up_inputs(head, 1))
     before = head(window)
     window.features[0, 1] = -1
     assert not torch.allclose(head(window), before)

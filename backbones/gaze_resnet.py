@@ -1,0 +1,103 @@
+"""The ResNet-18 trunk of Gaze360, GazeLSTM and GazePose: a vector of 256 numbers, and the 7 x 7 map it is made of."""
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+from torch.nn import functional
+
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from backbones.timm_models import TimmModel
+from registry import BACKBONES, UserError
+
+PREFIX = "backbone.network."  # of the trunk's tensors in a file that `import` wrote
+IMAGENET_MODEL = "resnet18.tv_in1k"
+
+
+@BACKBONES.register_module(name="gaze_resnet18")
+class GazeResNet18(Backbone):
+    """ResNet-18 with 512 -> 1000, ReLU, 1000 -> 256 behind it: the trunk of Gaze360, GazeLSTM and GazePose.
+
+    Without ``weights`` and ``pretrained`` it is random, and says so.
+
+    Args:
+        weights: safetensors file that `import --as gaze360`, `gazelstm` or `gazepose` wrote.
+        pretrained: ``imagenet`` for timm's ``resnet18.tv_in1k`` from the hub or its cache; the two layers behind it
+            stay random.
+        seed: of the random weights.
+        frozen: no training.
+
+    Raises:
+        UserError: weights that cannot be had, are damaged, or are of another model.
+    """
+
+    map_channels = 512
+
+    def __init__(
+        self,
+        weights: str | None = None,
+        pretrained: Literal["imagenet"] | None = None,
+        seed: int = 0,
+        frozen: bool = True,
+    ) -> None:
+        if weights and pretrained:
+            raise UserError(f"backbone gaze_resnet18: weights={weights} and pretrained={pretrained} exclude each other")
+        try:
+            trunk = TimmModel(IMAGENET_MODEL, pretrained=pretrained is not None, seed=seed)
+        except UserError as error:
+            reason = str(error).partition(";")[0]
+            raise UserError(f"{reason}; give weights=FILE, or leave pretrained out for random weights") from error
+        network: Any = trunk.network
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            network.fc1, network.fc2 = nn.Linear(512, 1000), nn.Linear(1000, 256)
+        if weights:
+            info = _load(network, Path(weights))
+        elif pretrained:
+            name = f"{trunk.weights_info.name}, fc1 and fc2 random (seed {seed})"
+            # The file's sha256 would leave the random part out; without one the tensors are hashed.
+            info = WeightsInfo(name, trunk.weights_info.origin, None, trunk.weights_info.licence)
+        else:
+            info = trunk.weights_info
+        super().__init__(
+            network,
+            architecture={"name": "gaze_resnet18", "timm": trunk.architecture["timm"]},
+            feature="fc2, after fc1 and ReLU",
+            feature_dim=256,
+            preprocessing=Preprocessing(size=224, resize=224, interpolation="bilinear"),
+            weights_info=info,
+            frozen=frozen,
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the vectors ``(B, 256)`` of normalised ``images (B, 3, 224, 224)``."""
+        return self.forward_map(images)[0]
+
+    def forward_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the vectors ``(B, 256)`` and the maps ``(B, 512, 7, 7)`` that they are made of."""
+        network: Any = self.network  # timm's ResNet
+        maps = network.forward_features(images)
+        return network.fc2(functional.relu(network.fc1(maps.mean((2, 3))))), maps
+
+
+def _load(network: nn.Module, path: Path) -> WeightsInfo:
+    """Fill the trunk from a file of `import`, and say what the file says about itself."""
+    remedy = "python bench.py import CHECKPOINT --as gaze360|gazelstm|gazepose -o FILE.safetensors makes it"
+    if not path.is_file():
+        raise UserError(f"weights {path} do not exist; {remedy}")
+    try:
+        with safe_open(path, "pt") as file:
+            about = json.loads((file.metadata() or {}).get("lamzoo", "{}"))
+            names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118 - not a dict
+            state = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"weights {path} are damaged or no safetensors file: {error}; {remedy}") from error
+    if not state:
+        raise UserError(f"weights {path} hold no trunk (tensors '{PREFIX}*'); {remedy}")
+    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    check_state({name: tuple(tensor.shape) for name, tensor in state.items()}, wanted, str(path))
+    network.load_state_dict(state)
+    return WeightsInfo(path.name, str(path), file_sha256(path), about.get("licence") or "unknown")

@@ -1,0 +1,29 @@
+"""GazeLSTM's head: Ego4D's Looking-At-Me baseline after its ResNet-18 trunk."""
+
+from torch import Tensor, nn
+
+from heads.base import Head, Window
+from registry import HEADS
+
+
+@HEADS.register_module(name="gazelstm")
+class GazeLSTM(Head):
+    """BiLSTM of two layers of 256, the key frame's state, 512 -> 128 -> 2 with no nonlinearity between.
+
+    Parameters carry the names of the published program. It was published for windows of pixels, in which absent frames
+    are filled from present ones; over features an absent frame is a zero vector.
+
+    Args:
+        feature_dim: D, numbers a frame; 256 of `gaze_resnet18`.
+        window: T, frames a window.
+    """
+
+    def __init__(self, feature_dim: int, window: int = 7) -> None:
+        super().__init__(feature_dim, window)
+        self.lstm = nn.LSTM(feature_dim, 256, num_layers=2, batch_first=True, bidirectional=True)
+        self.last_layer1 = nn.Linear(512, 128)
+        self.last_layer2 = nn.Linear(128, 2)
+
+    def forward(self, window: Window) -> Tensor:
+        states, _ = self.lstm(window.zeroed())  # (B, T, 512)
+        return self.last_layer2(self.last_layer1(states[:, states.shape[1] // 2]))

@@ -1,0 +1,87 @@
+"""The ResNet-18 trunk: its contract, its map, its random weights, and files that are not its own."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch.nn import functional
+
+from backbones import timm_models
+from registry import BACKBONES, UserError
+from tests.contracts import check_backbone, uniform
+
+
+def test_contract() -> None:
+    check_backbone({"type": "gaze_resnet18"})
+
+
+def test_preprocessing_is_imagenets_at_224() -> None:
+    preprocessing = BACKBONES.build({"type": "gaze_resnet18"}).preprocessing
+    assert (preprocessing.size, preprocessing.resize) == (224, 224)
+    assert preprocessing.mean == (0.485, 0.456, 0.406)
+    assert preprocessing.std == (0.229, 0.224, 0.225)
+
+
+@torch.no_grad()
+def test_vector_is_made_of_the_map() -> None:
+    backbone = BACKBONES.build({"type": "gaze_resnet18"})
+    images = torch.from_numpy(uniform("images", (2, 3, 224, 224))).float()
+    vectors, maps = backbone.forward_map(images)
+    assert (vectors.shape, maps.shape) == ((2, 256), (2, 512, 7, 7))
+    torch.testing.assert_close(backbone(images), vectors)
+    network = backbone.network
+    pooled = functional.adaptive_avg_pool2d(maps, 1).flatten(1)
+    hidden = (pooled @ network.fc1.weight.T + network.fc1.bias).clamp(min=0)
+    torch.testing.assert_close(hidden @ network.fc2.weight.T + network.fc2.bias, vectors, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(network(images), pooled)  # what timm calls the features of a ResNet-18
+
+
+def test_random_weights_are_said_and_seeded() -> None:
+    one, same, other = (BACKBONES.build({"type": "gaze_resnet18", "seed": seed}) for seed in (1, 1, 2))
+    assert one.weights_info.random_init
+    assert one.weights_info.name == "random init (seed 1)"
+    assert one.fingerprint() == same.fingerprint() != other.fingerprint()
+    assert not torch.equal(one.network.fc2.weight, other.network.fc2.weight)
+
+
+def test_imagenet_through_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(3)
+    whole = timm.create_model("resnet18")  # with its classifier, as the hub's file has it
+    save_file(whole.state_dict(), file)
+    monkeypatch.setattr(timm_models, "_from_hub", lambda model, cfg: (file, f"hub:{cfg['hf_hub_id']}"))
+    one, other = (BACKBONES.build({"type": "gaze_resnet18", "pretrained": "imagenet", "seed": seed}) for seed in (1, 2))
+    assert torch.equal(one.network.layer4[1].conv2.weight, whole.layer4[1].conv2.weight)
+    assert one.weights_info.name == "timm/resnet18.tv_in1k, fc1 and fc2 random (seed 1)"
+    assert not one.weights_info.random_init
+    assert one.fingerprint() != other.fingerprint()  # the layers behind the trunk differ
+
+
+def test_imagenet_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no_cache"))
+    with pytest.raises(UserError, match="cannot be had from the hub; give weights=FILE, or leave pretrained out"):
+        BACKBONES.build({"type": "gaze_resnet18", "pretrained": "imagenet"})
+
+
+def test_files_that_are_not_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+
+    def build() -> None:
+        BACKBONES.build({"type": "gaze_resnet18", "weights": str(file)})
+
+    with pytest.raises(UserError, match="x.safetensors do not exist; python bench.py import CHECKPOINT --as gaze360"):
+        build()
+    file.write_bytes(b"plain text")
+    with pytest.raises(UserError, match="are damaged or no safetensors file"):
+        build()
+    save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+    with pytest.raises(UserError, match="hold no trunk"):
+        build()
+    save_file({"backbone.network.conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
+    with pytest.raises(UserError, match="x.safetensors lacks tensor 'bn1.bias' and 122 more"):
+        build()
+    with pytest.raises(UserError, match="exclude each other"):
+        BACKBONES.build({"type": "gaze_resnet18", "weights": str(file), "pretrained": "imagenet"})
