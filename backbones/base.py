@@ -1,7 +1,9 @@
 """What a backbone is: images in, one vector an image out, with its preprocessing, its weights and its fingerprint."""
 
+import functools
 import hashlib
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from backbones.encoding import Encoder, dtype_named, dtype_of, in_passes, moved
+from backbones.resize import resize
 from registry import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CPU_PASS = 4  # images, with 224 pixels a side: more of them leave the cache, fewer leave the product's units idle
 
 
 @dataclass(frozen=True)
@@ -45,20 +50,42 @@ class Preprocessing:
             ``(size, size, 3)`` uint8, RGB.
         """
         image = image.convert("RGB")
-        short, long = sorted(image.size)
-        scaled = (self.resize, int(self.resize * long / short))
-        width, height = scaled if image.width <= image.height else scaled[::-1]
+        width, height, left, top = self._geometry(*image.size)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
-        half = round if self.round_crop else int
-        left, top = half((width - self.size) / 2), half((height - self.size) / 2)
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
+
+    def resize_crop_batch(self, batch: Tensor) -> Tensor:
+        """Do what `resize_crop` does, to the bit, for images of one size on the device where they are.
+
+        Args:
+            batch: ``(B, H, W, 3)`` uint8, RGB.
+
+        Returns:
+            ``(B, size, size, 3)`` uint8.
+        """
+        width, height, left, top = self._geometry(batch.shape[2], batch.shape[1])
+        return resize(batch, width, height, (left, top, left + self.size, top + self.size), self.interpolation)
+
+    def _geometry(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Width and height that an image is resized to, and the left upper corner of what is cut out."""
+        short, long = sorted((width, height))
+        scaled = (self.resize, int(self.resize * long / short))
+        width, height = scaled if width <= height else scaled[::-1]
+        half = round if self.round_crop else int
+        return width, height, half((width - self.size) / 2), half((height - self.size) / 2)
 
     def normalise(self, batch: Tensor) -> Tensor:
         """Turn ``(B, H, W, 3)`` uint8 into ``(B, 3, H, W)`` float32, ``(x / 255 - mean) / std``, on its device."""
-        mean = torch.tensor(self.mean, device=batch.device).view(3, 1, 1)
-        std = torch.tensor(self.std, device=batch.device).view(3, 1, 1)
+        mean, std = _channels(self.mean, batch.device), _channels(self.std, batch.device)
         return batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
+
+
+@functools.lru_cache(maxsize=64)
+def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """One number a channel, ``(3, 1, 1)``; kept, because bringing it to a GPU makes the host wait."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
@@ -68,7 +95,7 @@ class WeightsInfo:
     Attributes:
         name: what they are called.
         origin: file, folder, package or address.
-        sha256: of the file, or of all files one after another; None for weights that no file holds.
+        sha256: what `file_sha256` says of the file or files; None for weights that no file holds.
         licence: SPDX name where there is one, else ``unknown``.
         random_init: nobody trained these. Every table row that uses them says so.
     """
@@ -122,6 +149,30 @@ class Backbone(nn.Module):
         """Return the features ``(B, D)`` of normalised ``images (B, 3, H, W)``, in the dtype of the weights."""
         return self.network(images)
 
+    def encoder(self, device: str | torch.device, dtype: str | None = None) -> Encoder:
+        """Return the fastest way from pixels to features on ``device``, for as many batches as there are.
+
+        On a CPU it may be called by several threads at once, and features do not depend on how images are dealt out to
+        batches, to the bit. On a GPU they depend on the size of the batch, but not on what else is in it: fill the
+        last one up.
+
+        Args:
+            device: where the pixels are and the features will be. A backbone that is elsewhere is copied there.
+            dtype: what is computed in: ``float32``, ``bfloat16``, ``float16``, or ``fp8`` where a backbone has it; None
+                for the dtype of the weights.
+
+        Raises:
+            UserError: this backbone or this device has no such dtype.
+        """
+        device = torch.device(device)
+        wanted = dtype_of(self) if dtype is None else dtype_named(dtype)
+        backbone = moved(self, device, wanted).to(memory_format=torch.channels_last)  # convolutions are faster so
+
+        def encode(pixels: Tensor) -> Tensor:
+            return backbone(self.preprocessing.normalise(pixels).to(wanted))
+
+        return Encoder(in_passes(encode, CPU_PASS) if device.type == "cpu" else encode)
+
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode; a frozen backbone stays in evaluation mode."""
         return super().train(mode and not self.frozen)
@@ -146,13 +197,19 @@ class Backbone(nn.Module):
 
 
 def file_sha256(*paths: Path) -> str:
-    """Return the sha256 of the files' bytes, one after another, as hexadecimal digits."""
+    """Return the sha256 of a file's bytes, as hexadecimal digits; of several files, that of their sha256s in a row."""
+    if len(paths) == 1:
+        return _sha256(paths[0]).hexdigest()
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter: so many files, so many cores
+        return hashlib.sha256(b"".join(digest.digest() for digest in pool.map(_sha256, paths))).hexdigest()
+
+
+def _sha256(path: Path) -> "hashlib._Hash":
     digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

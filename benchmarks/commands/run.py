@@ -10,8 +10,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.commands import add_plugin_option, load_plugins
+
+if TYPE_CHECKING:
+    from benchmarks.config import Recipe
+    from benchmarks.data.datasets import Dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,45 +51,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipes and print the table."""
-    from benchmarks.progress import say
-    from registry import DATASETS, UserError
+    from registry import UserError
 
     if args.recipe is None:
         raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
     load_plugins(args.plugin)
-
-    from benchmarks.config import load_dataset, recipe_names, resolve
-
-    everything = args.recipe == "all"
-    names = recipe_names() if everything else [name.strip() for name in args.recipe.split(",") if name.strip()]
-    if not names:
-        raise UserError("--recipe names no recipe; see python bench.py --list")
-    reader = DATASETS.get(load_dataset(args.dataset)["type"])
-    recipes = []
-    for name in dict.fromkeys(names):
-        recipe = resolve(
-            name,
-            args.dataset,
-            backbone=args.backbone,
-            weights=args.weights,
-            head=args.head,
-            settings=args.set,
-            limit=args.limit,
-        )
-        lacks = (
-            _lacks(recipe.backbone["type"]) if everything and args.backbone is None and args.weights is None else None
-        )
-        if lacks:
-            say(f"{name}: left out, it needs {lacks}")
-        else:
-            recipes.append(recipe)
+    recipes, dataset = chosen(args, head=args.head, limit=args.limit)
 
     from benchmarks.pipeline import run as run_recipes
 
     device = default_device(args.device)
-    dataset = reader(args.root)
     finished = run_recipes(
         recipes,
         dataset,
@@ -99,6 +77,42 @@ def run(args: argparse.Namespace) -> int:
 
         print(as_text(args.out))
     return 0
+
+
+def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None = None) -> tuple[list[Recipe], Dataset]:
+    """The recipes and the dataset that `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` name.
+
+    Raises:
+        UserError: there is no such thing, or an option does not fit it.
+    """
+    from benchmarks.config import load_dataset, recipe_names, resolve
+    from benchmarks.progress import say
+    from registry import DATASETS, UserError
+
+    everything = args.recipe == "all"
+    names = recipe_names() if everything else [name.strip() for name in args.recipe.split(",") if name.strip()]
+    if not names:
+        raise UserError("--recipe names no recipe; see python bench.py --list")
+    reader = DATASETS.get(load_dataset(args.dataset)["type"])
+    recipes = []
+    for name in dict.fromkeys(names):
+        recipe = resolve(
+            name,
+            args.dataset,
+            backbone=args.backbone,
+            weights=args.weights,
+            head=head,
+            settings=args.set,
+            limit=limit,
+        )
+        lacks = (
+            _lacks(recipe.backbone["type"]) if everything and args.backbone is None and args.weights is None else None
+        )
+        if lacks:
+            say(f"{name}: left out, it needs {lacks}")
+        else:
+            recipes.append(recipe)
+    return recipes, reader(args.root)
 
 
 def _lacks(backbone: str) -> str | None:

@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -45,6 +47,35 @@ def test_resize_then_crop_a_margin() -> None:
     pixels = Preprocessing(size=10, resize=20, interpolation="bilinear").resize_crop(picture)
     reference = np.asarray(picture.resize((40, 20), Image.Resampling.BILINEAR))[5:15, 15:25]
     assert np.array_equal(pixels, reference)
+
+
+@settings(deadline=None, max_examples=80)
+@given(data=st.data())
+def test_a_batch_is_resized_as_pil_resizes_each_image(data: st.DataObject) -> None:
+    width, height = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
+    size = data.draw(st.integers(1, 60))
+    preprocessing = Preprocessing(
+        size=size,
+        resize=size + data.draw(st.integers(0, 20)),
+        interpolation=data.draw(st.sampled_from(["bicubic", "bilinear", "nearest"])),
+        round_crop=data.draw(st.booleans()),
+    )
+    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    batch = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
+    batch[1] = (batch[1] > 127) * 255  # overshoots at every edge
+    expected = [preprocessing.resize_crop(Image.fromarray(image)) for image in batch]
+    assert np.array_equal(preprocessing.resize_crop_batch(torch.from_numpy(batch)).numpy(), expected)
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_a_batch_of_one_is_the_clip_processors(name: str) -> None:
+    size = SIZES[name]["size"]
+    preprocessing = Preprocessing(size=size, resize=size)
+    image = np.array(Image.open(GOLDEN / name).convert("RGB"))
+    pixels = preprocessing.resize_crop_batch(torch.from_numpy(image)[None])[0]
+    wanted = load_file(GOLDEN / "expected.safetensors")[f"{name.removesuffix('.png')}.resized_uint8"]
+    assert (pixels.int() - wanted.int()).abs().max() <= 1  # grey level
+    assert np.array_equal(pixels.numpy(), preprocessing.resize_crop(Image.fromarray(image)))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -102,6 +133,50 @@ def test_fingerprint_changes_with_everything_that_changes_features() -> None:
     assert all(other != base for other in others)
 
 
+def test_encoder_is_normalise_and_forward() -> None:
+    backbone = make(True)
+    pixels = torch.randint(0, 256, (7, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    before = pixels.clone()
+    features = backbone.encoder("cpu")(pixels)
+    torch.testing.assert_close(features, backbone(backbone.preprocessing.normalise(pixels)))
+    assert torch.equal(pixels, before)
+    assert not features.requires_grad
+    # Whatever else is in the batch, and however large it is.
+    assert torch.equal(backbone.encoder("cpu")(pixels[5:6])[0], features[5])
+    assert backbone.encoder("cpu")(pixels[:0]).shape == (0, 4)
+
+
+def test_encoder_in_another_dtype_leaves_the_backbone_alone() -> None:
+    backbone = make(True)
+    fingerprint = backbone.fingerprint()
+    pixels = torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    exact, rounded = backbone.encoder("cpu")(pixels), backbone.encoder("cpu", "bfloat16")(pixels)
+    assert (exact.dtype, rounded.dtype) == (torch.float32, torch.bfloat16)
+    assert not torch.equal(exact, rounded.float())
+    torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)
+    assert {tensor.dtype for tensor in backbone.parameters()} == {torch.float32}
+    assert backbone.fingerprint() == fingerprint
+    for dtype in ("fp8", "int8"):
+        with pytest.raises(UserError, match=f"dtype '{dtype}' is unknown here; there are float32, bfloat16, float16"):
+            backbone.encoder("cpu", dtype)
+
+
+@pytest.mark.gpu
+def test_on_a_gpu() -> None:
+    random = torch.Generator().manual_seed(0)
+    for interpolation in ("bicubic", "bilinear", "nearest"):
+        preprocessing = Preprocessing(size=40, resize=44, interpolation=interpolation)
+        for shape in ((3, 30, 37, 3), (2, 90, 64, 3), (2, 120, 40, 3)):
+            batch = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
+            expected = preprocessing.resize_crop_batch(batch)
+            assert torch.equal(preprocessing.resize_crop_batch(batch.cuda()).cpu(), expected)
+    backbone = make(True)
+    pixels = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8, generator=random)
+    features = backbone.encoder("cuda")(pixels.cuda())
+    torch.testing.assert_close(features.cpu(), backbone.encoder("cpu")(pixels), atol=1e-3, rtol=1e-3)
+    assert {tensor.device.type for tensor in backbone.parameters()} == {"cpu"}
+
+
 @pytest.mark.parametrize(("frozen", "sha256"), [(True, None), (False, "a" * 64)])
 def test_weights_that_no_file_holds_are_hashed(frozen: bool, sha256: str | None) -> None:
     backbone = make(frozen, sha256)
@@ -117,7 +192,9 @@ def test_hashes(tmp_path: Path) -> None:
 
     (tmp_path / "a").write_bytes(b"abc")
     (tmp_path / "b").write_bytes(b"def")
-    assert file_sha256(tmp_path / "a", tmp_path / "b") == hashlib.sha256(b"abcdef").hexdigest()
+    a, b = hashlib.sha256(b"abc"), hashlib.sha256(b"def")
+    assert file_sha256(tmp_path / "a") == a.hexdigest()
+    assert file_sha256(tmp_path / "a", tmp_path / "b") == hashlib.sha256(a.digest() + b.digest()).hexdigest()
     state = {"x": torch.tensor([1.0, 2.0]), "y": torch.tensor(3, dtype=torch.bfloat16)}
     assert state_sha256(state) == state_sha256(dict(reversed(state.items())))
     assert state_sha256(state) != state_sha256({**state, "x": state["x"].view(2, 1)})

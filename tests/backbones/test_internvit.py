@@ -1,7 +1,10 @@
-"""InternViT against the official program's numbers, and its loader against damaged folders."""
+"""InternViT against the official program's numbers, and its loader against damaged and half-downloaded folders."""
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -9,12 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from backbones.base import Preprocessing
-from backbones.internvit import NANO_FOLDER, from_official, to_official
+from backbones.base import Preprocessing, file_sha256
+from backbones.internvit import NANO_FOLDER, read_config
+from backbones.internvit_network import InternViTNetwork
 from registry import BACKBONES, UserError
 from tests.contracts import check_backbone
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+HOME = Path(__file__).parents[2]
+GOLDEN = HOME / "tests" / "golden"
 STYLES = ["6b", "300m"]  # RMSNorm, norm of q and k, no qkv bias; LayerNorm, none, bias
 
 
@@ -54,17 +59,129 @@ def test_golden(case: tuple[Path, dict]) -> None:
     for size in ("", "_larger"):
         got = backbone(tensors[f"input.pixel_values{size}"])
         torch.testing.assert_close(got, tensors[f"output.pooled{size}"], atol=1e-4, rtol=0)
-    hidden = backbone.network(pixel_values=tensors["input.pixel_values"]).last_hidden_state
+    hidden = backbone.network.tokens(tensors["input.pixel_values"])
     torch.testing.assert_close(hidden, tensors["output.last_hidden_state"], atol=1e-4, rtol=0)
-    assert backbone.network.config._attn_implementation == "sdpa"
     assert backbone.feature_dim == tensors["output.pooled"].shape[1]
 
 
-def test_official_names_there_and_back(case: tuple[Path, dict]) -> None:
-    official = load_file(case[0] / "model.safetensors")
-    back = to_official(from_official(official))
-    assert back.keys() == official.keys()
-    assert all(torch.equal(back[name], tensor) for name, tensor in official.items())
+@pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
+@torch.no_grad()
+def test_golden_as_published(name: str, tmp_path: Path) -> None:
+    """A folder as it is on the hub: other keys, shards, an index, an image processor, and code that must not run."""
+    style = name.removeprefix("internvit_")
+    folder = tmp_path / "tiny-vit"
+    tensors = official_folder(style, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config |= {
+        "architectures": ["InternVisionModel"],
+        "auto_map": {
+            "AutoConfig": "configuration_intern_vit.InternVisionConfig",
+            "AutoModel": "modeling_intern_vit.InternVisionModel",
+        },
+        "attention_dropout": 0.0,
+        "drop_path_rate": 0.1,
+        "dropout": 0.0,
+        "initializer_factor": 0.1,
+        "initializer_range": 1e-10,
+        "model_type": "intern_vit_6b",
+        "torch_dtype": "bfloat16",
+        "transformers_version": "4.37.2",
+        "use_flash_attn": True,
+    }
+    if style == "6b":
+        del config["norm_type"]  # came later
+    (folder / "config.json").write_text(json.dumps(config))
+    for module in ("configuration_intern_vit", "modeling_intern_vit"):
+        (folder / f"{module}.py").write_text("raise SystemExit('remote code was run')")
+    processor = {"crop_size": 56, "do_center_crop": True, "feature_extractor_type": "CLIPFeatureExtractor", "size": 56}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    split_into(folder, 3)
+    backbone = BACKBONES.build({"type": name, "weights": str(folder)})
+    got = backbone(tensors["input.pixel_values"])
+    torch.testing.assert_close(got, tensors["output.pooled"], atol=1e-4, rtol=0)
+    info = backbone.weights_info
+    # By its own name, not by that of the model whose place it takes.
+    assert info.name.startswith("tiny-vit (")
+    assert "published are " in info.name
+    assert info.licence == "unknown"
+    assert info.sha256 == file_sha256(*sorted(folder.glob("*.safetensors")))
+    assert backbone.fingerprint()["architecture"]["hidden_size"] == got.shape[1]
+
+
+def split_into(folder: Path, count: int) -> list[Path]:
+    """Split the one file of a folder into shards with an index, as checkpoints of many GB are."""
+    state = load_file(folder / "model.safetensors")
+    names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
+    # In the order of the network, as published shards are.
+    keys = sorted(state, key=lambda key: [int(part) if part.isdigit() else part for part in key.split(".")])
+    weight_map = {}
+    for number, name in enumerate(names):
+        chosen = keys[number * len(keys) // count : (number + 1) * len(keys) // count]
+        save_file({key: state[key] for key in chosen}, folder / name)
+        weight_map |= dict.fromkeys(chosen, name)
+    (folder / "model.safetensors").unlink()
+    index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    return [folder / name for name in names]
+
+
+def test_fingerprints_tell_checkpoints_apart(folder: Path) -> None:
+    def fingerprint() -> dict:
+        return BACKBONES.build({"type": f"internvit:{folder}"}).fingerprint()
+
+    first = fingerprint()
+    _edit(folder, lambda state: state["encoder.layers.0.ls1"].add_(1e-6))
+    second = fingerprint()
+    assert second["architecture"] == first["architecture"]
+    assert second["weights"] != first["weights"]
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "layer_norm_eps": 1e-5}))
+    assert fingerprint()["architecture"] != first["architecture"]
+
+
+PEAK = """
+import sys, torch
+from registry import BACKBONES
+
+def resident():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmRSS")) / 1024
+
+import backbones
+before = resident()
+backbone = BACKBONES.build({"type": "internvit_6b", "weights": sys.argv[1]})
+peak = [resident()]
+
+def to_another_device(tensor):  # what .to(device) does with each: reads it, and lets go of it on this side
+    tensor.sum()
+    peak.append(resident())
+    return tensor.to("meta")
+
+backbone._apply(to_another_device)
+print(peak[0] - before, max(peak) - before, resident() - before)
+"""
+
+
+def test_the_host_holds_one_shard_at_a_time(folder: Path) -> None:
+    """120 MB of weights in three files, on their way to another device."""
+    config = json.loads((folder / "config.json").read_text())
+    config |= {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 8}
+    (folder / "config.json").write_text(json.dumps(config))
+    with torch.device("meta"):
+        network = InternViTNetwork(read_config(folder))
+    empty = {name: torch.zeros(tensor.shape) for name, tensor in network.state_dict().items()}
+    save_file(empty, folder / "model.safetensors")
+    del empty
+    largest = max(file.stat().st_size for file in split_into(folder, 3)) / 2**20
+    total = sum(file.stat().st_size for file in folder.glob("*.safetensors")) / 2**20
+    assert total > 115
+    done = subprocess.run(
+        [sys.executable, "-c", PEAK, str(folder)], capture_output=True, text=True, check=True, cwd=HOME
+    )
+    built, peak, after = map(float, done.stdout.split())
+    assert built < 25, "building reads the weights"
+    assert peak < largest + 25
+    assert after < 25
 
 
 def test_contract(case: tuple[Path, dict]) -> None:
@@ -163,10 +280,59 @@ def _edit(folder: Path, change) -> None:
             lambda s: s.update({"encoder.layers.0.attn.qkv.weight": torch.zeros(287, 96)}),
             r"tensor 'encoder.layers.0.attn.qkv.weight' has shape \(287, 96\), the model's is \(288, 96\)",
         ),
+        (
+            lambda s: s.update({"encoder.layers.1.ls2": torch.zeros(96, dtype=torch.bfloat16)}),
+            "model.safetensors: tensor 'encoder.layers.1.ls2' is bfloat16, others float32",
+        ),
     ],
 )
 def test_wrong_tensors(folder: Path, change, words: str) -> None:
     _edit(folder, change)
+    with pytest.raises(UserError, match=words):
+        BACKBONES.build({"type": f"internvit:{folder}"})
+
+
+def test_half_downloaded_folders(folder: Path) -> None:
+    def build() -> None:
+        BACKBONES.build({"type": "internvit_6b", "weights": str(folder)})
+
+    files = split_into(folder, 3)
+    whole = files[1].read_bytes()
+    for damage in (whole[:-1], whole[: len(whole) // 2], whole[:5], b""):
+        files[1].write_bytes(damage)
+        with pytest.raises(UserError, match=f"{files[1].name} is damaged, half downloaded or no safetensors file"):
+            build()
+    files[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4988565944\n")
+    with pytest.raises(UserError, match=f"{files[1].name} is a pointer of git-lfs.*git lfs pull"):
+        build()
+    files[1].unlink()
+    with pytest.raises(UserError, match=f"index.json names {files[1].name}, which does not exist in .*model$"):
+        build()
+    for place in (folder / ".cache" / "huggingface" / "download", folder):  # of hf download --local-dir, and of others
+        place.mkdir(parents=True, exist_ok=True)
+        (place / "x.safetensors.0123.incomplete").write_bytes(whole[:99])
+        with pytest.raises(UserError, match="which does not exist in .*; a download did not finish: start it again"):
+            build()
+        (place / "x.safetensors.0123.incomplete").unlink()
+    (folder / "model.safetensors.index.json").unlink()
+    with pytest.raises(UserError, match=r"\(2 files\) lacks tensor 'encoder.layers"):
+        build()
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"hidden_size": "96"}, "hidden_size is '96'; it has to be a whole number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it has to be a whole number, 1 or more"),
+        ({"num_attention_heads": 7}, "hidden_size 96 is no multiple of num_attention_heads 7"),
+        ({"norm_type": "batch_norm"}, "norm_type is 'batch_norm'; it has to be rms_norm or layer_norm"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; it has to be gelu"),
+        ({"num_channels": 4}, "num_channels is 4; it has to be 3"),
+    ],
+)
+def test_configurations_of_other_networks(folder: Path, values: dict, words: str) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **values}))
     with pytest.raises(UserError, match=words):
         BACKBONES.build({"type": f"internvit:{folder}"})
 
@@ -204,8 +370,63 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
-def test_big_ones_need_their_own_folder(folder: Path, name: str) -> None:
-    with pytest.raises(UserError, match="needs its weights: weights=DIR"):
+def test_without_weights_both_ways_are_named(name: str) -> None:
+    with pytest.raises(
+        UserError,
+        match=r"weights=DIR, a copy of it \(hf download (OpenGVLab/InternViT-\S+) --local-dir DIR\), or weights=\1, ",
+    ):
         BACKBONES.build({"type": name})
-    with pytest.raises(UserError, match="is not that of InternViT-.*: hidden_size is 96"):
-        BACKBONES.build({"type": name, "weights": str(folder)})
+
+
+# -- the hub ------------------------------------------------------------------------------------------------------
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.fixture
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A hub's cache that a test may fill, and no network."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.mark.parametrize("revision", ["", "@main", f"@{COMMIT}"])
+@torch.no_grad()
+def test_from_the_hubs_cache(cache: Path, folder: Path, revision: str) -> None:
+    repository = cache / "models--OpenGVLab--InternViT-6B-448px-V1-5"
+    (repository / "refs").mkdir(parents=True)
+    (repository / "refs" / "main").write_text(COMMIT)
+    shutil.copytree(folder, repository / "snapshots" / COMMIT)
+    model = f"OpenGVLab/InternViT-6B-448px-V1-5{revision}"
+    local = BACKBONES.build({"type": f"internvit:{folder}"})
+    for config in ({"type": f"internvit:{model}"}, {"type": "internvit_6b", "weights": model}):
+        backbone = BACKBONES.build(config)
+        assert backbone.weights_info.origin == f"hub:OpenGVLab/InternViT-6B-448px-V1-5@{COMMIT}"
+        assert backbone.weights_info.name.startswith("OpenGVLab/InternViT-6B-448px-V1-5")
+        assert backbone.weights_info.licence == "MIT"
+        assert backbone.fingerprint() == local.fingerprint()
+
+
+@pytest.mark.usefixtures("cache")
+@pytest.mark.parametrize("revision", ["", "@v1"])
+def test_what_the_cache_lacks_is_an_error_at_once(revision: str) -> None:
+    start = time.monotonic()
+    option = " --revision v1" if revision else ""
+    with pytest.raises(
+        UserError,
+        match=f"OpenGVLab/Nope{revision} is neither a folder nor in the hub's cache.*the hub is out of reach.*"
+        f"hf download OpenGVLab/Nope{option} --local-dir DIR, then give DIR instead",
+    ):
+        BACKBONES.build({"type": "internvit_6b", "weights": f"OpenGVLab/Nope{revision}"})
+    assert time.monotonic() - start < 5
+
+
+def test_a_folder_comes_before_the_hub(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    (folder.parent / "OpenGVLab").mkdir()
+    folder.rename(folder.parent / "OpenGVLab" / "mine")
+    backbone = BACKBONES.build({"type": "internvit:OpenGVLab/mine"})
+    assert backbone.weights_info.origin == "OpenGVLab/mine"
+    assert backbone.weights_info.licence == "unknown"

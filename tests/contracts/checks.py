@@ -163,7 +163,8 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     picture = Image.fromarray(((uniform("picture", (70, 50, 3)) + 1) * 127).astype(np.uint8))
     pixels = preprocessing.resize_crop(picture)
     assert (pixels.shape, pixels.dtype) == ((preprocessing.size, preprocessing.size, 3), np.uint8)
-    images = preprocessing.normalise(torch.stack([torch.from_numpy(pixels), torch.from_numpy(255 - pixels)]))
+    both = torch.stack([torch.from_numpy(pixels), torch.from_numpy(255 - pixels)])
+    images = preprocessing.normalise(both)
 
     before = copy.deepcopy(backbone.state_dict())
     backbone.train()
@@ -182,6 +183,9 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), "weights moved"
     with torch.no_grad():
         torch.testing.assert_close(backbone(images[:1]), features[:1], atol=1e-4, rtol=1e-3)
+    encode = backbone.encoder("cpu")
+    torch.testing.assert_close(encode(both), features.detach(), atol=1e-4, rtol=1e-3)
+    assert torch.equal(encode(both[1:])[0], encode(both)[1]), "a vector depends on what else is in its batch"
 
     fingerprint = backbone.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"

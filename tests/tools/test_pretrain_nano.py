@@ -93,11 +93,11 @@ def test_alignment_puts_the_eyes_at_one_place() -> None:
 
 
 def test_whitened_patches() -> None:
-    network = pretrain_nano.build_network({**pretrain_nano.CONFIG, "num_hidden_layers": 1})
+    network = pretrain_nano.InternViTNetwork({**pretrain_nano.CONFIG, "num_hidden_layers": 1})
     generator = torch.Generator().manual_seed(0)
     smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 14, 14, generator=generator), 112, mode="bicubic")
     pretrain_nano.whiten_patches(network, smooth + 3, floor=1e-9)
-    tokens = network.embeddings.patch_embeddings.projection(smooth + 3).flatten(2).transpose(1, 2).reshape(-1, 128)
+    tokens = network.embeddings.patch_embedding(smooth + 3).flatten(2).transpose(1, 2).reshape(-1, 128)
     torch.testing.assert_close(tokens.mean(0), torch.zeros(128), atol=0.01, rtol=0)
     correlation = torch.corrcoef(tokens.T)[-40:, -40:]  # where most of the variance is
     torch.testing.assert_close(correlation, torch.eye(40), atol=0.02, rtol=0)
