@@ -86,10 +86,16 @@ class FeatureStore:
         return manifest["damaged"] if manifest else []
 
     @property
+    def log_path(self) -> Path:
+        """What each run took, a line each: beside the folder, since no two runs take the same."""
+        folder = self.folder.resolve()  # `.` has no name
+        return folder.with_name(f"{folder.name}.log.jsonl")
+
+    @property
     def seconds(self) -> float:
         """What making the store took, over all runs and processes."""
         try:
-            lines = (self.folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
+            lines = self.log_path.read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
             return 0.0
         seconds = 0.0
@@ -208,13 +214,13 @@ class FeatureStore:
                 self._write_manifest()
 
     def log(self, **entry: Any) -> None:
-        """Add what a run took to `log.jsonl`, which is no part of what the store says."""
+        """Add what a run took to the log."""
         line = json.dumps(entry) + "\n"
         try:
-            with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            with self.log_path.open("a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
-            raise cannot_write(self.folder / "log.jsonl", error) from error
+            raise cannot_write(self.log_path, error) from error
 
     def write(self, view: str, shard: str, rows: Mapping[str, np.ndarray], damaged: Iterable[str], dtype: str) -> None:
         """Write a shard anew, atomically: equal rows give equal bytes, in whatever order they were computed."""

@@ -10,9 +10,21 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from benchmarks.speed import commands, index, metrics
-from benchmarks.speed.harness import PAIRS, Disagree, line, measure, reached, write_record
+from benchmarks.speed.harness import PAIRS, Disagree, Work, line, measure, reached, write_record
+
+
+@contextmanager
+def extract(quick: bool) -> Iterator[list[Work]]:
+    """The rows of `benchmarks.speed.extract` on the CPU; torch is imported for them alone."""
+    from benchmarks.speed.extract import on_cpu
+
+    with on_cpu(quick) as works:
+        yield works
+
 
 WORKS = {
     "test_index": index.test_index,
@@ -20,6 +32,7 @@ WORKS = {
     "map": metrics.map_from_arrays,
     "map_csv": metrics.map_from_files,
     "small_commands": commands.small_commands,
+    "extract": extract,
 }
 
 

@@ -12,9 +12,6 @@ HOME = Path(__file__).resolve().parent.parent.parent
 SLOW = HOME / "tests" / "parts" / "slow_means.py"
 load_plugin(SLOW)
 
-# What a run tells of itself and not of the features.
-NOT_COMPARED = {"log.jsonl"}
-
 
 def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
     """Write noise as PNG, 20 to 30 pixels wide and high: the paths relative to `root`, sorted."""
@@ -29,7 +26,7 @@ def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
 
 def files_of(store: Path) -> dict[str, bytes]:
     """Every file of a store, hidden ones too, by its path."""
-    found = (path for path in store.rglob("*") if path.is_file() and path.name not in NOT_COMPARED)
+    found = (path for path in store.rglob("*") if path.is_file())
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in found}
 
 

@@ -169,7 +169,7 @@ def test_two_processes_share_a_store(crops: tuple, undisturbed: Path, tmp_path: 
     for child in children:
         os.waitpid(child, 0)
     assert names_that_differ(folder, undisturbed) == []
-    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in folder.with_name("store.log.jsonl").read_text().splitlines()]
     assert len(lines) == 2
     assert sum(line["encoded"] for line in lines) == 46 - 1 + 38 - 1
 
@@ -228,4 +228,4 @@ def test_one_interrupt_keeps_what_is_running(crops: tuple, tmp_path: Path) -> No
     assert process.returncode == 130
     assert errors.count("\n") == 1
     assert "the same command goes on from there" in errors
-    assert json.loads((tmp_path / "store" / "log.jsonl").read_text())["encoded"] > 0
+    assert json.loads((tmp_path / "store.log.jsonl").read_text())["encoded"] > 0

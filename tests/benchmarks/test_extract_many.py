@@ -47,7 +47,7 @@ def start(line: list[str], **environment: str) -> subprocess.Popen:
 
 
 def logged(store: Path) -> list[dict]:
-    return [json.loads(line) for line in (store / "log.jsonl").read_text().splitlines()]
+    return [json.loads(line) for line in store.with_name("store.log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("kill", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["killed", "both live"])

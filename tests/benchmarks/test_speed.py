@@ -56,7 +56,14 @@ def test_lower_quartile(values):
     assert lower_quartile(values) == pytest.approx(np.quantile(values, 0.25))
 
 
-@pytest.mark.parametrize("name", [name for name in WORKS if name != "small_commands"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "extract" else [])  # it starts processes with torch
+        for name in WORKS
+        if name != "small_commands"
+    ],
+)
 def test_both_ways_agree(name, tmp_path, monkeypatch):
     monkeypatch.setattr(harness, "RECORDS", tmp_path)
     with WORKS[name](True) as works:
