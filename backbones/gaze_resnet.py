@@ -24,6 +24,8 @@ class GazeResNet18(Backbone):
     Without ``weights`` and ``pretrained`` it is random, and says so.
 
     Args:
+        size: pixels a side of the images; 224 as published. Crops much smaller than that have no more to show at 224,
+            and cost twelve times as much as at 64.
         weights: safetensors file that `import --as gaze360`, `gazelstm` or `gazepose` wrote.
         pretrained: ``imagenet`` for timm's ``resnet18.tv_in1k`` from the hub or its cache; the two layers behind it
             stay random.
@@ -38,11 +40,14 @@ class GazeResNet18(Backbone):
 
     def __init__(
         self,
+        size: int = 224,
         weights: str | None = None,
         pretrained: Literal["imagenet"] | None = None,
         seed: int = 0,
         frozen: bool = True,
     ) -> None:
+        if size < 32:
+            raise UserError(f"backbone gaze_resnet18: size must be at least 32, got {size}; a map has a cell every 32")
         if weights and pretrained:
             raise UserError(f"backbone gaze_resnet18: weights={weights} and pretrained={pretrained} exclude each other")
         try:
@@ -67,17 +72,17 @@ class GazeResNet18(Backbone):
             architecture={"name": "gaze_resnet18", "timm": trunk.architecture["timm"]},
             feature="fc2, after fc1 and ReLU",
             feature_dim=256,
-            preprocessing=Preprocessing(size=224, resize=224, interpolation="bilinear"),
+            preprocessing=Preprocessing(size=size, resize=size, interpolation="bilinear"),
             weights_info=info,
             frozen=frozen,
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the vectors ``(B, 256)`` of normalised ``images (B, 3, 224, 224)``."""
+        """Return the vectors ``(B, 256)`` of normalised ``images (B, 3, size, size)``."""
         return self.forward_map(images)[0]
 
     def forward_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors ``(B, 256)`` and the maps ``(B, 512, 7, 7)`` that they are made of."""
+        """Return the vectors ``(B, 256)`` and the maps that they are made of, ``(B, 512, 7, 7)`` at 224 pixels."""
         network: Any = self.network  # timm's ResNet
         maps = network.forward_features(images)
         return network.fc2(functional.relu(network.fc1(maps.mean((2, 3))))), maps

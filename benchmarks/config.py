@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from registry import BACKBONES, DATASETS, HEADS, UserError, did_you_mean
+from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean
 
 RECIPES = Path(__file__).parent / "recipes"
 DATASET_FILES = Path(__file__).parent / "datasets"
@@ -52,10 +52,15 @@ class Views:
 
 @dataclass(frozen=True)
 class Training:
-    """How a head is trained.
+    """How a head is trained, and the backbone with it where that is not frozen.
 
     `class_weight` is `balanced` (each class weighted by the other one's share of all frames of the training split, as
-    published) or None. `seed` is the first of the seeds. `tensorboard` changes what is written, not what is learnt.
+    published) or None. `seed` is the first of the seeds. `schedule` of the learning rate: `constant`, or `cosine` down
+    to 0. `tensorboard` changes what is written, not what is learnt.
+
+    For backbones that train: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
+    float32); `block`, how many consecutive windows of a track stay together when windows are shuffled. Neighbours
+    share most of their frames, and each frame of a batch is encoded once; 1 is the published sampling.
     """
 
     epochs: int
@@ -64,15 +69,18 @@ class Training:
     weight_decay: float
     class_weight: str | None
     seed: int
+    schedule: str = "constant"
+    precision: str = "float32"
+    block: int = 1
     tensorboard: bool = field(default=False, metadata={"changes_result": False})
 
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Filter of the scores along a track: `median` or `gaussian`, `window` frames wide."""
+    """Filter of the scores along a track: `median` or `gaussian`, `window` frames wide; None: chosen on validation."""
 
     filter: str
-    window: int
+    window: int | None
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,8 @@ class Recipe:
         backbone: `type` and arguments for `BACKBONES`.
         stands_in_for: the backbone the recipe names, where the dataset's scale replaced it; else None.
         head: `type` and arguments for `HEADS`, without `feature_dim` and `window`.
+        priors: `type` and arguments for `PRIORS`, where the head needs priors and a provider is named.
+        temporal_dropout: drop blurred neighbours from windows of pixels (GazePose's Gaussian Temporal Dropout).
         limit: at most so many windows a split, spread evenly; None for all.
     """
 
@@ -105,8 +115,15 @@ class Recipe:
     views: Views
     training: Training
     smoothing: Smoothing | None
+    priors: dict[str, Any] | None = None
+    temporal_dropout: bool = False
     limit: int | None = None
     changes: tuple[str, ...] = ()
+
+    @property
+    def on_pixels(self) -> bool:
+        """Whether the backbone trains too: then windows are pixels, and there are no features to keep."""
+        return self.backbone.get("frozen", True) is False
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, ready for JSON."""
@@ -114,8 +131,11 @@ class Recipe:
 
 
 # What a recipe's file may hold, a dataset's file may hold, and the names that `--set` reaches.
-_RECIPE_KEYS = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
-_DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training")
+_OPTIONAL = {"priors": None, "temporal_dropout": False}
+_REQUIRED = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
+RECIPE_KEYS = (*_REQUIRED, *_OPTIONAL)
+_DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
+_PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes whose backbone trains
 _SECTIONS = {"windows": Windows, "views": Views, "training": Training, "smoothing": Smoothing}
 
 
@@ -141,9 +161,9 @@ def load_recipe(name: str) -> dict[str, Any]:
         UserError: no such recipe, or its file has unknown keys, wrong types or left-over arguments.
     """
     path = _find(name, RECIPES, recipe_names(), "recipe")
-    values = _read(path)
-    _check_keys(values, _RECIPE_KEYS, f"recipe {path.name}")
-    missing = [key for key in _RECIPE_KEYS if key not in values]
+    values = {**_OPTIONAL, **_read(path)}
+    _check_keys(values, RECIPE_KEYS, f"recipe {path.name}")
+    missing = [key for key in _REQUIRED if key not in values]
     if missing:
         raise UserError(f"recipe {path.name} lacks {', '.join(missing)}; see {RECIPES / 'internlstm.py'}")
     return values
@@ -160,6 +180,7 @@ def load_dataset(name: str) -> dict[str, Any]:
     path = _find(name, DATASET_FILES, known, "dataset")
     values = _read(path)
     _check_keys(values, _DATASET_KEYS, f"dataset {path.name}")
+    _check_keys(values.get("pixels", {}), _PIXELS_KEYS, f"dataset {path.name}: pixels")
     if "type" not in values:
         raise UserError(f"dataset {path.name} lacks type, the name of its reader ({', '.join(DATASETS.names())})")
     DATASETS.get(values["type"])
@@ -193,9 +214,8 @@ def resolve(
     method, scale = load_recipe(recipe), load_dataset(dataset)
     stem = Path(recipe).stem
 
-    values: dict[str, Any] = {key: method[key] for key in _RECIPE_KEYS}
-    for section in ("windows", "training"):
-        values[section] = _merge(values[section], scale.get(section, {}), f"dataset {dataset}: {section}")
+    changed = [parse_setting(setting) for setting in settings]
+    values: dict[str, Any] = {key: method[key] for key in RECIPE_KEYS}
 
     stands_in_for = None
     asked = values["backbone"].get("type")
@@ -210,12 +230,25 @@ def resolve(
         values["head"] = {"type": head}
     values["head"] = {**values["head"], **scale.get("heads", {}).get(values["head"]["type"], {})}
 
+    pixels = scale.get("pixels", {})
+    if dict(changed).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False:
+        pixels = {}
+    own = pixels.get("backbones", {}).get(values["backbone"]["type"], {})
+    values["backbone"] = {**own, **values["backbone"]}
+    values["training"] = {**defaults(Training), **values["training"]}
+    for section in ("windows", "training"):
+        for part, where in ((scale, f"dataset {dataset}"), (pixels, f"dataset {dataset}: pixels")):
+            values[section] = _merge(values[section], part.get(section, {}), f"{where}: {section}")
+    needs_priors = getattr(HEADS.get(values["head"]["type"]), "needs_priors", ())
+    if needs_priors and values["priors"] is None:
+        values["priors"] = scale.get("priors")
+
     changes = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
     changes += [f"backbone={backbone}"] if backbone is not None else []
     # A path names a place, not a model: what was loaded from it is in the record, by its sha256.
     changes += [f"weights={Path(weights).name}"] if weights is not None else []
     changes += [f"head={head}"] if head is not None else []
-    for key, value in (parse_setting(setting) for setting in settings):
+    for key, value in changed:
         if _set(values, key, value):
             changes.append(f"{key}={_spell(value)}")
     if limit is not None:
@@ -228,6 +261,13 @@ def resolve(
             raise UserError(f"head.{key} follows from the backbone and windows.radius; it cannot be set")
     HEADS.check(values["head"])
     BACKBONES.check(values["backbone"])
+    if values["priors"] is not None:
+        for key in ("root", "cache"):
+            if key in _typed(values["priors"], dict, "priors"):
+                raise UserError(f"priors.{key} follows from --root and --out; it cannot be set")
+        PRIORS.check(values["priors"])
+        if not needs_priors:
+            raise UserError(f"priors are set, and head {values['head']['type']} takes none; leave them out")
     resolved = Recipe(
         name="+".join([stem, *changes]),
         recipe=stem,
@@ -242,6 +282,8 @@ def resolve(
         views=_section(Views, values["views"], "views"),
         training=_section(Training, values["training"], "training"),
         smoothing=None if values["smoothing"] is None else _section(Smoothing, values["smoothing"], "smoothing"),
+        priors=values["priors"],
+        temporal_dropout=_typed(values["temporal_dropout"], bool, "temporal_dropout"),
         limit=limit,
         changes=tuple(changes),
     )
@@ -335,6 +377,10 @@ def _set(values: dict[str, Any], key: str, value: Any) -> bool:
     *path, last = key.split(".")
     node: Any = values
     known = ["version", "backbone", "head", *settable()]
+    if key == "priors" and isinstance(value, str) or key == "priors.type":
+        path, last, value = [], "priors", {"type": value}
+    elif path == ["priors"] and node["priors"] is None:
+        raise UserError(f"--set {key}={value}: no provider of priors is named; put --set priors=NAME before it")
     for name in path:
         if not isinstance(node, dict) or name not in node:
             raise UserError(
@@ -342,11 +388,13 @@ def _set(values: dict[str, Any], key: str, value: Any) -> bool:
             )
         if node[name] is None and name == "smoothing":
             node[name] = {"filter": "median", "window": 5}
+        elif isinstance(node[name], dict):
+            node[name] = dict(node[name])  # a file's own may serve another recipe
         node = node[name]
-    if path[:1] in (["backbone"], ["head"]) and len(path) == 1:
+    if path[:1] in (["backbone"], ["head"], ["priors"]) and len(path) == 1:
         if last == "type":
             raise UserError(f"--set {key}={value}: the old type's arguments would stay; use --{path[0]} {value}")
-    elif key not in settable():
+    elif (key if path else last) not in settable():
         raise UserError(f"--set {key}: unknown key '{key}'{did_you_mean(key, known)}; see --show RECIPE for the keys")
     if last in node and node[last] == value and type(node[last]) is type(value):
         return False
@@ -356,7 +404,16 @@ def _set(values: dict[str, Any], key: str, value: Any) -> bool:
 
 def settable() -> list[str]:
     """Dotted keys that `--set` reaches, but for the arguments of backbone and head."""
-    return ["smoothing", *(f"{section}.{key}" for section, cls in _SECTIONS.items() for key in _leaves(cls))]
+    return [
+        "smoothing",
+        *_OPTIONAL,
+        *(f"{section}.{key}" for section, cls in _SECTIONS.items() for key in _leaves(cls)),
+    ]
+
+
+def defaults(cls: Any) -> dict[str, Any]:
+    """The values that a section's keys have where nobody names them."""
+    return {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
 
 
 def _leaves(cls: type) -> Iterator[str]:
@@ -420,6 +477,7 @@ def _check_values(recipe: Recipe) -> None:
         ("training.epochs", training.epochs, 1),
         ("training.batch_size", training.batch_size, 1),
         ("training.seed", training.seed, 0),
+        ("training.block", training.block, 1),
     ):
         if number < least:
             raise UserError(f"{where} is {number}; it has to be at least {least}")
@@ -429,11 +487,26 @@ def _check_values(recipe: Recipe) -> None:
         raise UserError(f"training.weight_decay is {training.weight_decay}; it cannot be negative")
     if training.class_weight not in ("balanced", None):
         raise UserError(f"training.class_weight is {training.class_weight!r}; it has to be balanced or none")
+    for where, value, known in (
+        ("training.schedule", training.schedule, ("constant", "cosine")),
+        ("training.precision", training.precision, ("float32", "bfloat16")),
+    ):
+        if value not in known:
+            raise UserError(f"{where} is {value!r}; it has to be {' or '.join(known)}")
+    if not recipe.on_pixels:
+        for where, differs in (
+            ("temporal_dropout", recipe.temporal_dropout),
+            ("training.precision", training.precision != "float32"),
+            ("training.block", training.block != 1),
+        ):
+            if differs:
+                raise UserError(f"{where} is for backbones that train; --set backbone.frozen=false makes one of it")
     if recipe.smoothing is not None:
         if recipe.smoothing.filter not in ("median", "gaussian"):
             raise UserError(f"smoothing.filter is {recipe.smoothing.filter!r}; it has to be median or gaussian")
-        if recipe.smoothing.window < 1 or recipe.smoothing.window % 2 == 0:
-            raise UserError(f"smoothing.window is {recipe.smoothing.window}; it has to be an odd number of frames")
+        window = recipe.smoothing.window
+        if window is not None and (window < 1 or window % 2 == 0):
+            raise UserError(f"smoothing.window is {window}; it has to be an odd number of frames, or none")
 
 
 def _spell(value: Any) -> str:

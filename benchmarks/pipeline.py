@@ -1,5 +1,7 @@
 """The straight line: data -> features -> head -> scores -> views fused -> metrics -> record. Each step once.
 
+Where the backbone trains too, windows are pixels and the step of features is left out.
+
 `run` goes all of it; `extract` as far as the features, which may be done beforehand and by many machines.
 
 Features are keyed by the backbone's fingerprint, trainings by a hash of all that determines them, rows by their name;
@@ -22,13 +24,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from benchmarks.config import VIEWS, Recipe
+from benchmarks.config import RECIPE_KEYS, VIEWS, Recipe, Smoothing, Training, defaults
 from benchmarks.data.datasets import Dataset, table_sha256
 from benchmarks.data.frames import BOX, key_frames, windows
 from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
 from benchmarks.progress import say
 from benchmarks.scores import smooth_scores, write_groundtruth, write_predictions
-from registry import BACKBONES, UserError
+from registry import BACKBONES, HEADS, PRIORS, UserError
 from zoo.files import check_writable, replacing, write_text
 
 if TYPE_CHECKING:
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
 
     from backbones.base import Backbone
     from benchmarks.features import Extraction
+    from benchmarks.pixels import Pixels
     from benchmarks.predict import WindowData
+    from benchmarks.priors.base import Prior
     from benchmarks.store import FeatureStore
 
 # Raised when equal settings would come to other numbers: of what a training is found again by, and of a whole row.
@@ -104,6 +108,8 @@ def run(
     device: str = "cpu",
     skip_damaged: bool = False,
     dry_run: bool = False,
+    workers: int = 1,
+    plugins: Sequence[str] = (),
 ) -> list[results.Result]:
     """Run each recipe to its record.
 
@@ -115,9 +121,11 @@ def run(
         device: torch device.
         skip_damaged: treat crops that cannot be decoded as absent.
         dry_run: say what would be done, and do nothing.
+        workers: trainings of a row to run side by side on a CPU, one core each, where they take one core anyway.
+        plugins: loaded by those processes too.
 
     Returns:
-        One result a recipe, in order; none when `dry_run`.
+        One result a recipe, in order; none when `dry_run`, and of several processes in the first alone.
 
     Raises:
         UserError: anything that the user can put right.
@@ -126,6 +134,8 @@ def run(
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two recipes are called {name}; rename the file of one of them")
+    for recipe in recipes:
+        _check_needs(recipe)
     if not dry_run:
         check_writable(out)
     started = time.perf_counter()
@@ -139,29 +149,54 @@ def run(
 
     finished: dict[str, results.Result] = {}
     groups: dict[str, list[Recipe]] = {}
+    providers = {recipe.name: _provider(recipe, dataset, out) for recipe in recipes}
+    settings = {recipe.name: _settings(recipe, description, providers[recipe.name]) for recipe in recipes}
     for recipe in recipes:
-        found = _finished(recipe, out, _settings(recipe, description), seeds, skip_damaged)
+        found = _finished(recipe, out, settings[recipe.name], seeds, skip_damaged)
         if found is not None:
             finished[recipe.name] = found
             folder = result_folder(out, recipe)
             say(f"{recipe.name}: done before, {plural(len(found['seeds']), 'seed')} reused from {folder}")
         else:
-            groups.setdefault(json.dumps(recipe.backbone, sort_keys=True), []).append(recipe)
+            groups.setdefault(_group(recipe), []).append(recipe)
 
     plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
     if dry_run:
         _show_plan([recipe for group in groups.values() for recipe in group], plans, seeds)
         return []
+    if groups:
+        from benchmarks import gpus
+
+        gpus.meet()  # before any of several processes writes what another one still looks for
     for group in groups.values():
-        features = _features(group, plans, dataset, tables, out, device, skip_damaged)
+        source: Features | Pixels
+        if group[0].on_pixels:
+            with gpus.first_alone():
+                source = _pixels(group, plans, dataset, tables, out, skip_damaged, providers[group[0].name])
+        else:
+            source = _features(group, plans, dataset, tables, out, device, skip_damaged)
         for recipe in group:
-            finished[recipe.name] = _row(recipe, plans[recipe.name], features, description, tables, seeds, out, device)
+            row = _row(
+                recipe,
+                plans[recipe.name],
+                source,
+                settings[recipe.name],
+                description,
+                tables,
+                seeds,
+                out,
+                device,
+                workers,
+                plugins,
+            )
+            if row is not None:
+                finished[recipe.name] = row
     for split, facts in description["splits"].items() if groups else ():
         if facts["crops"] < facts["rows"]:
             absent = facts["rows"] - facts["crops"]
             say(f"{split}: {absent:,} of {plural(facts['rows'], 'frame')} have no crop and count as absent")
     say(f"finished in {time.perf_counter() - started:.0f} s")
-    return [finished[recipe.name] for recipe in recipes]
+    return [finished[recipe.name] for recipe in recipes if recipe.name in finished]
 
 
 def extract(
@@ -197,12 +232,17 @@ def extract(
     """
     from benchmarks.features import Extraction
 
+    for recipe in recipes:
+        _check_needs(recipe)
     check_writable(out)
     tables = {split: dataset.frames(split) for split in dataset.splits()}
     plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
     groups: dict[str, list[Recipe]] = {}
     for recipe in recipes:
-        groups.setdefault(json.dumps(recipe.backbone, sort_keys=True), []).append(recipe)
+        if recipe.on_pixels:
+            say(f"{recipe.name}: its backbone trains, so there are no features to compute beforehand")
+        else:
+            groups.setdefault(_group(recipe), []).append(recipe)
     total = Extraction()
     for group in groups.values():
         plan = _plan_features(group, plans, dataset, tables, out, device if engine == "local" else "cpu")
@@ -241,13 +281,47 @@ def _describe(dataset: Dataset, name: str, tables: Mapping[str, pd.DataFrame]) -
     return {"name": name, "note": dataset.note, "checksum": dataset.checksum(), "splits": splits}
 
 
-def _settings(recipe: Recipe, dataset: Mapping[str, Any]) -> dict[str, Any]:
+def _check_needs(recipe: Recipe) -> None:
+    """Say now what the head would miss, not after hours of extraction.
+
+    Raises:
+        UserError: a head that needs more than features over a frozen backbone, or priors that nobody provides.
+    """
+    from benchmarks.predict import check_takes_features
+    from benchmarks.priors.base import lacking
+
+    head: Any = HEADS.get(recipe.head["type"])
+    if not recipe.on_pixels:
+        check_takes_features(recipe.head["type"], head)
+    elif head.needs_priors and recipe.priors is None:
+        raise lacking(recipe.name, head.needs_priors)
+
+
+def _group(recipe: Recipe) -> str:
+    """Recipes of one group share what is read and computed before the first of them trains."""
+    on_pixels = [recipe.temporal_dropout, recipe.priors] if recipe.on_pixels else []
+    return json.dumps([recipe.backbone, *on_pixels], sort_keys=True)
+
+
+def _provider(recipe: Recipe, dataset: Dataset, out: Path) -> Prior | None:
+    if recipe.priors is None:
+        return None
+    return PRIORS.build({**recipe.priors, "root": dataset.root, "cache": _own_folder(out / "priors", recipe, dataset)})
+
+
+def _own_folder(folder: Path, recipe: Recipe, dataset: Dataset) -> Path:
+    """The place of a data set among those of others."""
+    return folder / f"{recipe.dataset}-{_hash(dataset.checksum() or str(dataset.root.resolve()))}"
+
+
+def _settings(recipe: Recipe, dataset: Mapping[str, Any], provider: Prior | None) -> dict[str, Any]:
     config = recipe.as_dict()
     config["training"].pop("tensorboard")
     frames = {split: facts["sha256"] for split, facts in dataset["splits"].items()}
     return {
         "config": config,
         "data": {"name": dataset["name"], "checksum": dataset["checksum"], **frames},
+        **({} if provider is None else {"priors": provider.fingerprint()}),
         "code": {"training": TRAINING_VERSION, "row": ROW_VERSION},
     }
 
@@ -461,6 +535,50 @@ def _features(
     return Features(arrays, positions, section, sum(store.seconds for store in plan.stores.values()), done.damaged)
 
 
+def _pixels(
+    recipes: Sequence[Recipe],
+    plans: Mapping[str, Mapping[str, Plan]],
+    dataset: Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    out: Path,
+    skip_damaged: bool,
+    provider: Prior | None,
+) -> Pixels:
+    """Decode what the windows of some recipes of one backbone that trains touch."""
+    from benchmarks.pixels import Pixels, read_pixels
+    from benchmarks.sharpness import cumulative_normal, sharpness
+
+    recipe = recipes[0]
+    backbone: Backbone = BACKBONES.build(recipe.backbone)
+    started = time.perf_counter()
+    judged = None
+    if recipe.temporal_dropout:  # by the standard of all frames of a split, whatever --limit leaves of them
+        cache = _own_folder(out / "sharpness", recipe, dataset).with_suffix(".npz")
+        judged = {
+            split: cumulative_normal(sharpness(dataset.root, table["image"].tolist(), cache))
+            for split, table in tables.items()
+        }
+    touched = {split: _touched([plans[recipe.name][split] for recipe in recipes]) for split in tables}
+    crops, positions, damaged = read_pixels(
+        dataset.root, tables, touched, backbone.preprocessing, skip_damaged=skip_damaged
+    )
+    if damaged:
+        say(f"{plural(len(damaged), 'damaged crop')} left out, as if absent; the first: {dataset.root / damaged[0]}")
+    fingerprint = backbone.fingerprint()
+    if backbone.weights_info.random_init and "seed" not in recipe.backbone:
+        fingerprint["weights"] = "random init, drawn by the seed of each training"
+    section = {
+        "type": recipe.backbone["type"],
+        "stands_in_for": recipe.stands_in_for,
+        "feature_dim": backbone.feature_dim,
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "fingerprint": fingerprint,
+        "weights": _weights_section(backbone.weights_info),
+    }
+    seconds = time.perf_counter() - started
+    return Pixels(crops, positions, tables, section, seconds, damaged, judged, provider)
+
+
 def _tree(path: str) -> tuple[str, str]:
     """Split the path of a crop into the tree it lies in and its path there."""
     tree, _, rest = path.partition("/")
@@ -495,54 +613,56 @@ def _weights_section(info: Any) -> dict[str, Any]:
 def _row(
     recipe: Recipe,
     plans: Mapping[str, Plan],
-    features: Features,
+    source: Features | Pixels,
+    settings: dict[str, Any],
     description: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
     seeds: int,
     out: Path,
     device: str,
-) -> results.Result:
-    """Train or find the heads of one recipe, score every split, and write the row's folder."""
-    from benchmarks.predict import scores
-    from benchmarks.train import class_weights, train
-    from zoo.weights import read_head
+    workers: int,
+    plugins: Sequence[str],
+) -> results.Result | None:
+    """Train or find the models of one recipe, score every split, and write the row's folder.
+
+    Of several processes that train together the first alone has scores.
+    """
+    from benchmarks import gpus
+    from benchmarks.seeds import Job, run_seeds
+    from benchmarks.train import class_weights
 
     folder = result_folder(out, recipe)
-    settings = _settings(recipe, description)
     wanted = _seeds(recipe, seeds)
     if (folder / "result.json").exists():  # more seeds join those that are there
         wanted = sorted({*wanted, *results.read_result(folder / "result.json")["seeds"]})
 
-    plans = {split: _drop_absent_centres(plan, features.positions[split], split) for split, plan in plans.items()}
-    data = features.window_data(plans["train"], "train", recipe.views.train)
-    validation = features.window_data(plans["val"], "val", ["original"])
-    weights = class_weights(tables["train"]["label"].to_numpy(), recipe.training.class_weight)
-
-    sizes = {"feature_dim": features.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
-    head_config = {**recipe.head, **sizes}
-
-    trainings = out / "trainings" / _hash(_determines_training(recipe, features, description))
-    reports = []
-    scored: dict[str, dict[str, list[np.ndarray]]] = {
-        split: {view: [] for view in recipe.views.test} for split in plans
-    }
-    to_score = {
-        (split, view): features.window_data(plan, split, [view])
-        for split, plan in plans.items()
-        for view in recipe.views.test
-    }
-    scoring = 0.0
-    for seed in wanted:
-        place = trainings / f"seed{seed}"
-        report = train(
-            head_config, recipe.training, seed, data, validation, weights, place, device=device, name=recipe.name
+    plans = {split: _drop_absent_centres(plan, source.positions[split], split) for split, plan in plans.items()}
+    sizes = {"feature_dim": source.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
+    with gpus.first_alone():  # a provider of priors may compute them
+        job = Job(
+            head_config={**recipe.head, **sizes},
+            backbone_config=recipe.backbone if recipe.on_pixels else None,
+            training=recipe.training,
+            data=source.window_data(plans["train"], "train", recipe.views.train),
+            validation=source.window_data(plans["val"], "val", ["original"]),
+            weights=class_weights(tables["train"]["label"].to_numpy(), recipe.training.class_weight),
+            to_score={
+                (split, view): source.window_data(plan, split, [view])
+                for split, plan in plans.items()
+                for view in recipe.views.test
+            },
+            folder=out / "trainings" / _hash(_determines_training(recipe, source, settings, description)),
+            device=device,
+            name=recipe.name,
         )
-        reports.append(report)
-        started = time.perf_counter()
-        head = read_head(place / "head.safetensors")[0].to(device)
-        for (split, view), windows_of_view in to_score.items():
-            scored[split][view].append(scores(head, windows_of_view, device=device))
-        scoring += time.perf_counter() - started
+    outcomes = run_seeds(job, wanted, workers=workers, plugins=plugins)
+    if gpus.rank() > 0:
+        return None
+    reports = [outcome.report for outcome in outcomes]
+    scored = {
+        split: {view: [outcome.scores[split, view] for outcome in outcomes] for view in recipe.views.test}
+        for split in plans
+    }
     reused = [report["seed"] for report in reports if report.pop("reused")]
     trained = len(wanted) - len(reused)
     say(
@@ -553,15 +673,7 @@ def _row(
     fused = {
         split: np.mean([np.stack(of_view) for of_view in views.values()], axis=0) for split, views in scored.items()
     }
-    if recipe.smoothing is not None:
-        for split, plan in plans.items():
-            keys = tables[split].iloc[plan.centres]
-            fused[split] = np.stack(
-                [
-                    smooth_scores(keys, of_seed, recipe.smoothing.filter, recipe.smoothing.window)
-                    for of_seed in fused[split]
-                ]
-            )
+    fused, fitted = _smoothed(fused, plans, tables, recipe.smoothing)
     splits = {
         split: _figures(fused[split], scored[split], plan, tables[split], getattr(recipe.windows.stride, split))
         for split, plan in plans.items()
@@ -574,22 +686,51 @@ def _row(
         "config": recipe.as_dict(),
         "settings": settings,
         "dataset": dict(description),
-        "backbone": {**features.backbone, "stands_in_for": recipe.stands_in_for},
-        "head": {"type": recipe.head["type"], "parameters": reports[0]["parameters"]},
+        "backbone": {**source.backbone, "stands_in_for": recipe.stands_in_for},
+        "head": {
+            "type": recipe.head["type"],
+            "parameters": reports[0]["parameters"],
+            "initialised_from": reports[0].get("initial", {}).get("lstm"),
+        },
         "seeds": wanted,
         "training": reports,
-        "counts": {**counts, "training windows, all views": len(data), "damaged": len(features.damaged)},
+        "fitted": fitted,
+        "counts": {**counts, "training windows, all views": len(job.data), "damaged": len(source.damaged)},
         "splits": splits,
         "seconds": {
-            "features": round(features.seconds, 2),
+            "features": round(source.seconds, 2),
             "training": round(float(np.mean([report["seconds"] for report in reports])), 2),
-            "scoring": round(scoring / len(wanted), 2),
+            "scoring": round(float(np.mean([outcome.seconds for outcome in outcomes])), 2),
         },
         "environment": results.environment(device),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     _write(folder, result, recipe, plans, tables, scored, fused)
     return result
+
+
+def _smoothed(
+    fused: dict[str, np.ndarray],
+    plans: Mapping[str, Plan],
+    tables: Mapping[str, pd.DataFrame],
+    smoothing: Smoothing | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Smooth the scores (seeds, M) of each split along the tracks: the scores, and what was fitted for that."""
+    if smoothing is None:
+        return fused, {}
+    keys = {split: tables[split].iloc[plan.centres] for split, plan in plans.items()}
+    window, fitted = smoothing.window, {}
+    if window is None:
+        from benchmarks.ensemble import choose_window
+
+        known = plans["val"].labels >= 0
+        window = choose_window(keys["val"][known], fused["val"][:, known], plans["val"].labels[known], smoothing.filter)
+        fitted = {"smoothing window": window}
+    smoothed = {
+        split: np.stack([smooth_scores(keys[split], of_seed, smoothing.filter, window) for of_seed in scores])
+        for split, scores in fused.items()
+    }
+    return smoothed, fitted
 
 
 def _drop_absent_centres(plan: Plan, positions: np.ndarray, split: str) -> Plan:
@@ -600,19 +741,32 @@ def _drop_absent_centres(plan: Plan, positions: np.ndarray, split: str) -> Plan:
     return Plan(plan.rows[keep], plan.centres[keep], plan.labels[keep])
 
 
-def _determines_training(recipe: Recipe, features: Features, description: Mapping[str, Any]) -> dict[str, Any]:
+def _determines_training(
+    recipe: Recipe, source: Features | Pixels, settings: Mapping[str, Any], description: Mapping[str, Any]
+) -> dict[str, Any]:
     config = recipe.as_dict()
-    training = {key: value for key, value in config["training"].items() if key not in ("seed", "tensorboard")}
+    usual = defaults(Training)  # left out, so that a training is found again when a key is added
+    training = {
+        key: value
+        for key, value in config["training"].items()
+        if key not in ("seed", "tensorboard") and not (key in usual and usual[key] == value)
+    }
     stride = {split: config["windows"]["stride"][split] for split in ("train", "val")}
+    pixels = {
+        "temporal_dropout": recipe.temporal_dropout,
+        "priors": settings.get("priors"),
+        "weights": source.backbone["weights"]["sha256"],  # of a file, which may hold more than the backbone's
+    }
     return {
         "version": TRAINING_VERSION,
-        "features": features.backbone["fingerprint"],
+        "features": source.backbone["fingerprint"],
         "frames": [description["splits"][split]["sha256"] for split in ("train", "val")],
-        "damaged": features.damaged,
+        "damaged": source.damaged,
         "windows": {"radius": recipe.windows.radius, "stride": stride, "limit": recipe.limit},
         "views": config["views"]["train"],
         "head": config["head"],
         "training": training,
+        **({"pixels": pixels} if recipe.on_pixels else {}),
     }
 
 
@@ -690,6 +844,5 @@ def _config_file(recipe: Recipe, date: str) -> str:
     from pprint import pformat
 
     config = recipe.as_dict()
-    keys = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
-    lines = [f"{key} = {pformat(config[key], width=120, sort_dicts=False)}" for key in keys]
+    lines = [f"{key} = {pformat(config[key], width=120, sort_dicts=False)}" for key in RECIPE_KEYS]
     return f'"""{recipe.name} on {recipe.dataset}, as it was run on {date}."""\n\n' + "\n".join(lines) + "\n"

@@ -67,18 +67,29 @@ class Result(TypedDict):
     dataset: dict[str, Any]
     """`name`, `note`, `checksum`, and for each split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`."""
     backbone: dict[str, Any]
-    """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...)."""
+    """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...).
+
+    Of a backbone that trains, fingerprint and weights are those it starts from.
+    """
     head: dict[str, Any]
-    """`type`, `parameters`."""
+    """`type`, `parameters`, and `initialised_from`: `file`, `kind` and `tensors` of imported weights, or None."""
     seeds: list[int]
     training: list[dict[str, Any]]
-    """For each seed `seed`, `best_epoch`, `best_mAP` (validation, fraction), `seconds`, `history`."""
+    """For each seed `seed`, `best_epoch`, `best_mAP` (validation, fraction), `seconds`, `history`.
+
+    Where the backbone trains too, `initial` has the `sha256` of all weights as they were at the start.
+    """
+    fitted: dict[str, Any]
+    """What was fitted on validation after training: `smoothing window`, `weights` of an ensemble's members by name."""
     counts: dict[str, int]
     """Windows of each split, training windows over all views, damaged crops left out."""
     splits: dict[str, Split]
     """By name, the labelled splits only."""
     seconds: dict[str, float]
-    """What each step took: `features` (of all rows and views), `training` and `scoring` (mean a seed)."""
+    """What each step took: `features` (of all rows and views), `training` and `scoring` (mean a seed).
+
+    Where the backbone trains too, `features` is reading and decoding the crops.
+    """
     environment: dict[str, Any]
     """Versions, platform, processor, device, git commit of the code and whether it was changed."""
     date: str
@@ -123,6 +134,7 @@ def read_result(path: Path) -> Result:
         result = json.loads(path.read_text(encoding="utf-8"))
         if result["schema"] != SCHEMA:
             raise UserError(f"{path} has schema {result['schema']}, this program reads {SCHEMA}; run the recipe again")
+        result.setdefault("fitted", {})  # records from before anything was
         missing = sorted(Result.__annotations__.keys() - result.keys())
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; run the recipe again")

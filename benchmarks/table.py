@@ -22,7 +22,7 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 RECORDS = Path(__file__).parent / "records"
 
 # The rows of the table in the order of the published one; what is not named here comes after, by name.
-ORDER = ("GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**")
+ORDER = ("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def rows(results: Sequence[tuple[Result, str]]) -> list[Row]:
     """Rows of measured results, each beside the figure it answers to, and the cited figures that none answers to."""
     cited = published_test_map()
     measured = [row for result, origin in results for row in _measured(result, origin, cited)]
-    answered = {result["config"]["published"] for result, _ in results}
+    answered = {_method(result)[1] for result, _ in results}
     only_cited = [
         Row(method=method, published_map=value, published_source=source)
         for method, (value, source) in cited.items()
@@ -150,7 +150,10 @@ def notes(table: Sequence[Row]) -> list[str]:
         lines.append(
             "mAP: mean over the seeds, with their standard deviation; interval: bootstrap over clips and seeds."
         )
-        lines.append("Seconds: encoding all frames and views once, then one head's training.")
+        lines.append(
+            "Seconds: encoding all frames and views once, then one head's training; where the backbone trains too, "
+            "decoding, then one training of both."
+        )
     return lines
 
 
@@ -161,24 +164,22 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
         return []
     figures = splits[split]["metrics"]
     low, high = figures["mAP"]["interval"] or (None, None)
-    value, source = cited.get(result["config"]["published"], (None, ""))
+    method, published = _method(result)
+    value, source = cited.get(published or "", (None, ""))
     backbone = result["backbone"]
     name = backbone["type"]
     name += f" for {backbone['stands_in_for']}" if backbone["stands_in_for"] else ""
     name += " (random init)" if backbone["weights"]["random_init"] else ""
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
-    limit = result["config"]["limit"]
-    changed = " (changed)" if [change for change in result["config"]["changes"] if change != f"limit={limit}"] else ""
-    partial = " (partial)" if limit else ""
     return [
         Row(
-            method=result["config"]["method"] + changed + partial,
+            method=method,
             recipe=result["name"],
             backbone=name,
             head=result["head"]["type"],
-            published_map=None if result["config"]["changes"] else value,
-            published_source="" if result["config"]["changes"] else source,
+            published_map=value,
+            published_source=source,
             dataset=result["dataset"]["name"],
             split=split,
             map=figures["mAP"]["mean"],
@@ -194,6 +195,20 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
             origin=origin + sha,
         )
     ]
+
+
+def _method(result: Result) -> tuple[str, str | None]:
+    """A row's method, and the one of `published.csv` that it answers to: none where the command line changed it.
+
+    Imported weights that a training started from are no change but another method, such as `GazeLSTM + Gaze360`.
+    """
+    config, start = result["config"], result["head"].get("initialised_from")
+    begun = f" + {start['kind'].capitalize()}" if start and start["kind"] else ""
+    changes = [change for change in config["changes"] if not (begun and change.startswith("weights="))]
+    limit = config["limit"]
+    changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
+    published = None if changes or config["published"] is None else config["published"] + begun
+    return config["method"] + begun + changed + (" (partial)" if limit else ""), published
 
 
 def _measured_cell(row: Row, with_place: bool) -> str:

@@ -1,36 +1,48 @@
-"""Train a head on windows of features through mmengine's Runner, and keep its best epoch by validation mAP."""
+"""Train a head on windows of features, or backbone and head on windows of pixels, through mmengine's Runner.
+
+Of either the best epoch by validation mAP is kept.
+"""
 
 from __future__ import annotations
 
+import functools
+import io
 import json
 import logging
+import multiprocessing
 import shutil
 import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
+from backbones.base import state_sha256
+from benchmarks import gpus
 from benchmarks.config import Training
 from benchmarks.metrics import lam_map
-from benchmarks.predict import WindowData, scores
+from benchmarks.pixels import AheadLoader, BlockSampler, PixelData, build_backbone
+from benchmarks.predict import WindowData, check_takes_features, logits, probabilities, scores
 from benchmarks.progress import Progress
 from heads.base import Head, Window
 from registry import HEADS, UserError
 from zoo.files import replacing, write_json
+from zoo.model import LookingAtMeModel, PixelWindow, initialise_lstm, write_model
 from zoo.weights import write_head
 
 _ONE_THREAD_PARAMETERS = 2_000_000
@@ -57,15 +69,17 @@ def train(
     head_config: Mapping[str, Any],
     training: Training,
     seed: int,
-    data: WindowData,
-    validation: WindowData,
+    data: WindowData | PixelData,
+    validation: WindowData | PixelData,
     weights: Tensor,
     folder: Path,
     *,
+    backbone_config: Mapping[str, Any] | None = None,
     device: str | torch.device = "cpu",
     name: str = "",
+    advance: Callable[[int, str], None] | None = None,
 ) -> dict[str, Any]:
-    """Train one head with one seed, or find it trained; an interrupted training goes on where it was.
+    """Train one model with one seed, or find it trained; an interrupted training goes on where it was.
 
     Args:
         head_config: `type` and arguments of the head, `feature_dim` and `window` among them.
@@ -74,15 +88,18 @@ def train(
         data: labelled training windows.
         validation: labelled validation windows, which choose the epoch.
         weights: (2,) class weights.
-        folder: receives `head.safetensors` and `training.json`; `runner/` while it runs.
+        folder: receives `head.safetensors`, or `model.safetensors` where the backbone trains too, and `training.json`;
+            `runner/` while it runs.
+        backbone_config: of a backbone that trains; then the windows are pixels.
         device: where to train.
-        name: of the head, for the progress bar.
+        name: of the row, for the progress bar.
+        advance: told of steps done and of how it goes, in place of a progress bar.
 
     Returns:
         The contents of `training.json`: seed, best_epoch, best_mAP, history, seconds, and `reused`.
     """
-    done = folder / "training.json"
-    if done.exists() and (folder / "head.safetensors").exists():
+    done, file = folder / "training.json", weights_file(folder, backbone_config)
+    if done.exists() and file.exists():
         return json.loads(done.read_text(encoding="utf-8")) | {"reused": True}
     for which, labels in (("training", data.labels), ("validation", validation.labels)):
         if len(labels.unique()) < 2:
@@ -91,41 +108,82 @@ def train(
             )
 
     started = time.perf_counter()
-    torch.manual_seed(seed)
-    head: Head = HEADS.build(head_config)
-    needed = [*(["the key frame's map"] if head.map_channels is not None else []), *head.needs_priors]
-    if needed:
-        raise UserError(f"head {head_config['type']} needs {', '.join(needed)}; windows of features do not have them")
+    model, initial = _build(head_config, backbone_config, seed)
+    head = model.head if isinstance(model, LookingAtMeModel) else model
     solve: Callable[[Window, Tensor, Tensor], None] | None = getattr(head, "fit", None)
-    if solve is not None:
-        window, labels = data.all()
-        solve(window, labels, weights)
-        val_map = lam_map(scores(head, validation), validation.labels.numpy()).map
-        outcome: dict[str, Any] = dict(best_epoch=0, best_mAP=val_map, history=[])
-    else:
-        runner_folder = folder / "runner"
-        with _threads_for(head):
-            keep = _descend(head, training, seed, data, validation, weights, runner_folder, torch.device(device), name)
-        head.load_state_dict(keep.best_state)
-        outcome = dict(best_epoch=keep.best_epoch, best_mAP=keep.best_map, history=keep.history)
+    with _threads_for(model, device):
+        if solve is not None:
+            if not isinstance(data, WindowData):
+                raise UserError(f"head {head_config['type']} is solved, not descended to; its backbone cannot train")
+            window, labels = data.all()
+            solve(window, labels, weights)
+            val_map = lam_map(scores(model, validation), validation.labels.numpy()).map
+            outcome: dict[str, Any] = dict(best_epoch=0, best_mAP=val_map, history=[])
+        else:
+            keep = _descend(
+                model, training, seed, data, validation, weights, folder / "runner", torch.device(device), name, advance
+            )
+            model.load_state_dict(keep.best_state)
+            outcome = dict(best_epoch=keep.best_epoch, best_mAP=keep.best_map, history=keep.history)
     seconds = time.perf_counter() - started
-    write_head(folder / "head.safetensors", head.cpu(), head_config)
     report = dict(
-        seed=seed, **outcome, windows=len(data), parameters=sum(p.numel() for p in head.parameters()), seconds=seconds
+        seed=seed,
+        **outcome,
+        **initial,
+        windows=len(data),
+        parameters=sum(p.numel() for p in head.parameters()),
+        seconds=seconds,
     )
+    if gpus.rank() > 0:
+        return report | {"reused": False}
+    model.cpu()
+    if isinstance(model, LookingAtMeModel):
+        assert backbone_config is not None
+        licence = model.backbone.weights_info.licence
+        write_model(file, model, backbone_config, head_config, licence=licence)
+    else:
+        write_head(file, model, head_config)
     write_json(done, report)
     shutil.rmtree(folder / "runner", ignore_errors=True)
     return report | {"reused": False}
 
 
-@contextmanager
-def _threads_for(head: Head) -> Iterator[None]:
-    """Train small heads on one thread, so that their weights do not depend on how many cores a machine has.
+def weights_file(folder: Path, backbone_config: Mapping[str, Any] | None) -> Path:
+    """Where a training leaves what it learnt."""
+    return folder / ("head.safetensors" if backbone_config is None else "model.safetensors")
 
-    A second thread would make a step of SynthLAM's LSTM a third shorter on an idle machine, and longer on a busy one.
+
+def _build(
+    head_config: Mapping[str, Any], backbone_config: Mapping[str, Any] | None, seed: int
+) -> tuple[Any, dict[str, Any]]:
+    """The model as its training starts: a head, or backbone and head; and what the report says of where it starts."""
+    torch.manual_seed(seed)
+    head: Head = HEADS.build(head_config)
+    if backbone_config is None:
+        check_takes_features(head_config["type"], head)
+        return head, {}
+    model = LookingAtMeModel(build_backbone(backbone_config, seed), head)
+    model.backbone.to(memory_format=torch.channels_last)  # pixels come so, and convolutions are faster
+    file = Path(backbone_config.get("weights") or "")
+    lstm = initialise_lstm(head, file) if file.suffix == ".safetensors" else None
+    return model, {"initial": {"sha256": state_sha256(model.state_dict()), "lstm": lstm}}
+
+
+def on_one_thread(model: nn.Module) -> bool:
+    """Whether a model trains on one thread of a CPU, so that its weights do not depend on how many cores there are.
+
+    Small heads do: a second thread would make a step of SynthLAM's LSTM a third shorter on an idle machine, and longer
+    on a busy one. And so do models of pixels, since the seeds of a row train side by side.
     """
+    return isinstance(model, LookingAtMeModel) or (
+        sum(parameter.numel() for parameter in model.parameters()) < _ONE_THREAD_PARAMETERS
+    )
+
+
+@contextmanager
+def _threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
     before = torch.get_num_threads()
-    if sum(parameter.numel() for parameter in head.parameters()) < _ONE_THREAD_PARAMETERS:
+    if on_one_thread(model) and torch.device(device).type == "cpu":
         torch.set_num_threads(1)
     try:
         yield
@@ -134,39 +192,58 @@ def _threads_for(head: Head) -> Iterator[None]:
 
 
 def _descend(
-    head: Head,
+    model: nn.Module,
     training: Training,
     seed: int,
-    data: WindowData,
-    validation: WindowData,
+    data: WindowData | PixelData,
+    validation: WindowData | PixelData,
     weights: Tensor,
     folder: Path,
     device: torch.device,
     name: str,
+    advance: Callable[[int, str], None] | None,
 ) -> _KeepBest:
     folder.mkdir(parents=True, exist_ok=True)
-    keep = _KeepBest(seed, every=max(1, training.epochs // 8))
-    with Progress(f"train {name} seed {seed}".replace("  ", " "), training.epochs, "epoch") as progress:
+    keep = _KeepBest(seed, data, every=max(1, training.epochs // 8))
+    batch_size = -(-training.batch_size // gpus.processes())  # of each process
+    loader = _loader(data, batch_size, seed=seed, block=training.block, shuffle=True)
+    with ExitStack() as stack:
+        if advance is None:
+            what = f"train {name} seed {seed}".replace("  ", " ")
+            bar = Progress(what, training.epochs * len(loader), "step", show=gpus.rank() == 0)
+            advance = stack.enter_context(bar).advance
+        trainee = _Trainee(model, weights, device, training.precision)
         runner = _Runner(
-            model=_Trainee(head, weights),
+            model=trainee,
             work_dir=str(folder),
-            train_dataloader=_loader(data, training.batch_size, shuffle=True, seed=seed),
-            val_dataloader=_loader(validation, 1024, shuffle=False, seed=seed),
+            train_dataloader=loader,
+            val_dataloader=_loader(validation, validation.score_batch, seed=seed),
             train_cfg=dict(by_epoch=True, max_epochs=training.epochs, val_interval=1),
             val_cfg=dict(),
             val_evaluator=[_LamMap()],
             optim_wrapper=dict(optimizer=dict(type="Adam", lr=training.lr, weight_decay=training.weight_decay)),
+            param_scheduler=_schedule(training),
             default_hooks=dict(checkpoint=None, logger=dict(type="LoggerHook", interval=10_000)),
-            custom_hooks=[keep, _ShowProgress(keep, progress)],
+            custom_hooks=[keep, _ShowProgress(keep, advance)],
             visualizer=_visualizer(training.tensorboard),
             randomness=dict(seed=seed),
+            env_cfg=dict(mp_cfg=dict(mp_start_method=multiprocessing.get_start_method())),  # it would set one
             experiment_name=f"lamzoo-{uuid.uuid4().hex}",  # mmengine keeps loggers by this name for the process's life
             resume=(folder / "last_checkpoint").exists(),
         )
         # The Runner takes the first accelerator it finds; the command line says which device.
-        runner.model.to(device)
-        runner.train()
+        trainee.to(device)
+        trainee.spread()
+        with redirect_stdout(io.StringIO()):  # it tells of checkpoints there
+            runner.train()
     return keep
+
+
+def _schedule(training: Training) -> list[dict[str, Any]] | None:
+    if training.schedule == "constant":
+        return None
+    # Step by step from the learning rate to 0, reached at the last step.
+    return [dict(type="CosineAnnealingLR", T_max=training.epochs, by_epoch=True, convert_to_iter_based=True)]
 
 
 class _Runner(Runner):
@@ -185,34 +262,61 @@ class _Runner(Runner):
 
 
 class _Trainee(nn.Module):
-    """A head as mmengine's loops want a model: `train_step` and `val_step`."""
+    """A model as mmengine's loops want one: `train_step` and `val_step`."""
 
     weights: Tensor
 
-    def __init__(self, head: Head, weights: Tensor) -> None:
+    def __init__(self, model: nn.Module, weights: Tensor, device: torch.device, precision: str) -> None:
         super().__init__()
-        self.head = head
+        self.model = model
         self.register_buffer("weights", weights, persistent=False)
+        self._device = device
+        self._mixed = precision == "bfloat16"
+        self._judge: Callable[[Any], Tensor] = functools.partial(logits, model)
 
-    def train_step(self, batch: tuple[Window, Tensor], optim_wrapper: Any) -> dict[str, Tensor]:
+    def spread(self) -> None:
+        """Have the gradients of all processes averaged, where there are several."""
+        if gpus.processes() > 1:
+            own = None if self._device.type == "cpu" else [self._device]
+            wrapped = DistributedDataParallel(_Logits(self.model), device_ids=own, find_unused_parameters=True)
+            self._judge = wrapped.__call__  # the module itself would be saved a second time
+
+    def train_step(self, batch: tuple[Window | PixelWindow, Tensor], optim_wrapper: Any) -> dict[str, Tensor]:
         window, labels = batch
         with optim_wrapper.optim_context(self):
-            loss = cross_entropy(
-                self.head(window.to(self.weights.device)), labels.to(self.weights.device), self.weights
-            )
+            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
+                found = self._judge(window.to(self._device))
+            loss = cross_entropy(found.float(), labels.to(self._device), self.weights)
         optim_wrapper.update_params(loss)
         return {"loss": loss.detach()}
 
-    def val_step(self, batch: tuple[Window, Tensor]) -> list[dict[str, np.ndarray]]:
+    def val_step(self, batch: tuple[Window | PixelWindow, Tensor]) -> list[dict[str, np.ndarray]]:
         window, labels = batch
-        probabilities = self.head(window.to(self.weights.device)).double().softmax(dim=1)[:, 1]
-        return [{"scores": probabilities.cpu().numpy(), "labels": labels.numpy()}]
+        return [{"scores": probabilities(self.model, window.to(self._device)), "labels": labels.numpy()}]
+
+
+class _Logits(nn.Module):
+    """`logits` as a module's forward, which is what DistributedDataParallel looks after."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Tensor:
+        return logits(self.model, batch)
 
 
 class _LamMap(BaseMetric):
-    """LAM mAP of all batches of the validation split."""
+    """LAM mAP of all batches of the validation split, of whatever process."""
 
     default_prefix = "val"
+
+    def evaluate(self, size: int) -> dict[str, Any]:
+        # mmengine's own gathering wants results a window, and cuts what several processes have to equal lengths.
+        batches = [batch for of_process in all_gather_object(self.results) for batch in of_process]
+        found = {f"{self.prefix}/{name}": value for name, value in self.compute_metrics(batches).items()}
+        self.results.clear()
+        return found
 
     def process(self, data_batch: Any, data_samples: Any) -> None:
         self.results.extend(data_samples)
@@ -232,8 +336,9 @@ class _KeepBest(Hook):
 
     priority = "VERY_LOW"
 
-    def __init__(self, seed: int, every: int) -> None:
+    def __init__(self, seed: int, data: WindowData | PixelData, every: int) -> None:
         self.seed = seed
+        self.data = data
         self.every = every
         self.best_state: dict[str, Tensor] = {}
         self.best_map = -1.0
@@ -244,6 +349,8 @@ class _KeepBest(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         # Dropout of an epoch depends on the epoch alone, so that it is the same after a resume.
         torch.manual_seed(self.seed * 100_003 + runner.epoch)
+        if isinstance(self.data, PixelData):
+            self.data.start_epoch(self.seed, runner.epoch)
         self._losses = []
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
@@ -255,9 +362,9 @@ class _KeepBest(Hook):
         if val_map > self.best_map:
             self.best_map, self.best_epoch = val_map, runner.epoch
             self.best_state = {
-                key: value.detach().cpu().clone() for key, value in runner.model.head.state_dict().items()
+                key: value.detach().cpu().clone() for key, value in runner.model.model.state_dict().items()
             }
-        if runner.epoch % self.every == 0 and runner.epoch < runner.max_epochs:
+        if runner.epoch % self.every == 0 and runner.epoch < runner.max_epochs and gpus.rank() == 0:
             folder = Path(runner.work_dir)
             target = folder / "checkpoint.pth"
             with replacing(target) as temporary:
@@ -276,23 +383,31 @@ class _KeepBest(Hook):
 
 
 class _ShowProgress(Hook):
-    """One tick an epoch."""
+    """One tick a step."""
 
-    def __init__(self, keep: _KeepBest, progress: Progress) -> None:
+    def __init__(self, keep: _KeepBest, advance: Callable[[int, str], None]) -> None:
         self.keep = keep
-        self.progress = progress
+        self.advance = advance
 
     def before_train(self, runner: Runner) -> None:
-        self.progress.advance(runner.epoch)
+        self.advance(runner.iter, "")
 
-    def after_train_epoch(self, runner: Runner) -> None:
-        note = f"val mAP {100 * self.keep.best_map:.2f}" if self.keep.best_state else ""
-        self.progress.advance(1, note)
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        self.advance(1, f"val mAP {100 * self.keep.best_map:.2f}" if self.keep.best_state else "")
 
 
-def _loader(data: WindowData, batch_size: int, *, shuffle: bool, seed: int) -> DataLoader:
-    sampler = DefaultSampler(data, shuffle=shuffle, seed=seed)
-    return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+def _loader(
+    data: WindowData | PixelData, batch_size: int, *, seed: int, block: int = 1, shuffle: bool = False
+) -> DataLoader:
+    if isinstance(data, WindowData):
+        sampler = DefaultSampler(data, shuffle=shuffle, seed=seed, round_up=shuffle)
+        return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+    in_blocks = (
+        BlockSampler(data.tracks, block, seed)
+        if shuffle
+        else DefaultSampler(data, shuffle=False, seed=seed, round_up=False)
+    )
+    return AheadLoader(data, batch_size=batch_size, sampler=in_blocks, collate_fn=_as_it_is)
 
 
 def _as_it_is(batch: Any) -> Any:

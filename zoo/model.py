@@ -1,16 +1,40 @@
 """A backbone and a head, joined; nowhere else are they."""
 
+import inspect
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone, check_state
+from backbones.base import Backbone, WeightsInfo, check_state, file_sha256
 from heads.base import Head, Window
 from registry import BACKBONES, HEADS, UserError
-from zoo.weights import read_weights
+from zoo.weights import read_weights, write_weights
+
+PASS = 64  # frames a forward pass where no gradient is wanted: what is kept of a pass is its vectors
+
+
+@dataclass
+class PixelWindow:
+    """A batch of windows whose frames are pixels; windows overlap, so each frame comes once.
+
+    Attributes:
+        pixels: ``(U, size, size, 3)`` uint8, RGB, as the backbone's preprocessing makes them.
+        rows: ``(B, T)`` int64, places in ``pixels``, -1 where a frame is absent.
+        priors: of the key frames, by name, ``(B, ...)`` each, for heads that need them.
+    """
+
+    pixels: Tensor
+    rows: Tensor
+    priors: dict[str, Tensor] | None = None
+
+    def to(self, device: str | torch.device) -> "PixelWindow":
+        """Return the same windows on ``device``."""
+        priors = self.priors and {name: tensor.to(device) for name, tensor in self.priors.items()}
+        return replace(self, pixels=self.pixels.to(device), rows=self.rows.to(device), priors=priors)
 
 
 class LookingAtMeModel(nn.Module):
@@ -61,20 +85,39 @@ class LookingAtMeModel(nn.Module):
             present: ``(B, T)`` bool.
             priors: of the key frames, by name, for heads that need them.
         """
-        centre_map = None
+        rows = present.long().flatten().cumsum(0).view_as(present) - 1  # numbers those that are there
+        return self._window(*self._vectors(images[present]), rows.masked_fill(~present, -1), priors)
+
+    def encode_pixels(self, batch: PixelWindow) -> Window:
+        """Do the same for frames that several windows share, each of which runs through the backbone once.
+
+        Outside of training it does so `PASS` frames at a time, since then no frame has a say in another's vector.
+        """
+        size = max(1, len(batch.pixels)) if self.training and not self.backbone.frozen else PASS
+        passes = [self._vectors(self.backbone.preprocessing.normalise(part)) for part in batch.pixels.split(size)]
+        maps = [own for _, own in passes if own is not None]
+        return self._window(
+            torch.cat([vectors for vectors, _ in passes]), torch.cat(maps) if maps else None, batch.rows, batch.priors
+        )
+
+    def _vectors(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Vectors ``(U, D)`` of normalised ``images (U, 3, H, W)``, and their maps where the head looks at one."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
             if self.head.map_channels is None:
-                encoded = self.backbone(images[present])
-            else:
-                backbone: Any = self.backbone  # one that has maps
-                encoded, maps = backbone.forward_map(images[present])
-                centre = present.shape[1] // 2
-                is_centre = torch.zeros_like(present)
-                is_centre[:, centre] = True
-                centre_map = maps.new_zeros(len(present), *maps.shape[1:])
-                centre_map[present[:, centre]] = maps[is_centre[present]]
-        features = encoded.new_zeros(*present.shape, encoded.shape[-1])
-        features[present] = encoded
+                return self.backbone(images), None
+            backbone: Any = self.backbone  # one that has maps
+            return backbone.forward_map(images)
+
+    def _window(self, vectors: Tensor, maps: Tensor | None, rows: Tensor, priors: dict[str, Tensor] | None) -> Window:
+        """Give each place of the windows the vector of its frame: ``rows (B, T)`` are places in ``vectors``."""
+        present = rows >= 0
+        features = vectors.new_zeros(*rows.shape, vectors.shape[-1])
+        features[present] = vectors[rows[present]]
+        centre_map = None
+        if maps is not None:
+            centres = rows[:, rows.shape[1] // 2]
+            centre_map = maps.new_zeros(len(rows), *maps.shape[1:])
+            centre_map[centres >= 0] = maps[centres[centres >= 0]]
         return Window(features, present, centre_map, priors)
 
     def forward(self, images: Tensor, present: Tensor, priors: dict[str, Tensor] | None = None) -> Tensor:
@@ -84,9 +127,39 @@ class LookingAtMeModel(nn.Module):
         """
         return self.head(self.encode(images, present, priors))
 
+    def judge(self, batch: PixelWindow) -> Tensor:
+        """Return logits ``(B, 2)`` of windows of pixels."""
+        return self.head(self.encode_pixels(batch))
+
+
+def write_model(
+    path: Path, model: LookingAtMeModel, backbone: Mapping[str, Any], head: Mapping[str, Any], **about: Any
+) -> str:
+    """Write both parts with what builds them, for `read_model`.
+
+    Args:
+        path: a ``.safetensors`` file.
+        model: trained.
+        backbone: ``dict(type=NAME, **arguments)``; what says where its weights came from is left out, they are here.
+        head: the same; feature_dim and window are added.
+        **about: what else to remember.
+
+    Returns:
+        The file's sha256.
+    """
+    bare = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained", "frozen")}
+    pretrained = inspect.signature(BACKBONES.get(backbone["type"])).parameters.get("pretrained")
+    if pretrained is not None and pretrained.default is True:
+        bare["pretrained"] = False
+    head = {**head, "feature_dim": model.head.feature_dim, "window": model.head.window}
+    return write_weights(path, model.state_dict(), {**about, "backbone": bare, "head": head})
+
 
 def read_model(path: Path) -> LookingAtMeModel:
-    """Build the backbone and the head that `import --as gazelstm` or `gazepose` wrote, in evaluation mode.
+    """Build the backbone and the head that `write_model`, or `import --as gazelstm` or `gazepose`, wrote.
+
+    Returns:
+        The model in evaluation mode, its backbone frozen.
 
     Raises:
         UserError: a damaged file, one that does not hold both, or tensors that do not fit.
@@ -96,7 +169,7 @@ def read_model(path: Path) -> LookingAtMeModel:
     if not isinstance(backbone, dict) or "type" not in backbone or not isinstance(head, dict):
         raise UserError(f"weights {path} are not those of a backbone and its head; import --as gazelstm makes such")
     try:
-        model = LookingAtMeModel.build({**backbone, "weights": str(path)}, head)
+        model = LookingAtMeModel.build(backbone, head)
     except UserError as error:
         raise UserError(f"weights {path}: {error}") from error
     check_state(
@@ -105,4 +178,24 @@ def read_model(path: Path) -> LookingAtMeModel:
         str(path),
     )
     model.load_state_dict(state)
+    licence = about.get("licence") or "unknown"
+    model.backbone.weights_info = WeightsInfo(path.name, str(path), file_sha256(path), licence)
     return model.eval()
+
+
+def initialise_lstm(head: Head, path: Path) -> dict[str, Any] | None:
+    """Give a head's LSTM the weights that a file of `import` has for it: Gaze360's, beside the trunk.
+
+    Returns:
+        The file's name, what was imported, and the tensors taken; None where the file has no LSTM of these shapes.
+
+    Raises:
+        UserError: the file does not exist or is damaged.
+    """
+    state, about = read_weights(path)
+    wanted = {name: tensor.shape for name, tensor in head.state_dict().items() if name.startswith("lstm.")}
+    found = {name: state[f"head.{name}"] for name in wanted if f"head.{name}" in state}
+    if not wanted or {name: tensor.shape for name, tensor in found.items()} != wanted:
+        return None
+    head.load_state_dict(found, strict=False)
+    return {"file": path.name, "kind": about.get("kind"), "tensors": "lstm.*"}

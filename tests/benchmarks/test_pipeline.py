@@ -9,8 +9,9 @@ import pytest
 from benchmarks import pipeline, results
 from benchmarks.config import Recipe, resolve
 from benchmarks.data.datasets import Ego4D
+from benchmarks.ensemble import WINDOWS
 from benchmarks.metrics import lam_map
-from benchmarks.scores import match, read_groundtruth, read_predictions
+from benchmarks.scores import match, read_groundtruth, read_predictions, smooth_scores
 from registry import HEADS, UserError
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=8", "training.lr=0.05"]
@@ -95,6 +96,25 @@ def test_the_files_of_a_row_score_as_the_record_says(three: tuple, split: str) -
         predictions = read_predictions(folder / f"seed{seed}" / f"{split}.csv")
         matched = predictions["score"].to_numpy()[match(truth, predictions, ("truth", "ours"))]
         assert lam_map(matched, truth["label"].to_numpy()).map == pytest.approx(value, abs=1e-12)
+
+
+def test_the_smoothing_window_is_chosen_on_validation(lam_tree: Path, tmp_path: Path) -> None:
+    """Written into the record, the best of all on these scores, and shared with the unsmoothed row's training."""
+    hardly = "training.epochs=1", "training.lr=1e-5"  # so that scores are bad enough to be worth smoothing
+    rows = [recipe(name, *hardly) for name in ("internlstm_flip_tta", "internlstm_flip_tta_smooth")]
+    plain, smooth = pipeline.run(rows, Ego4D(lam_tree), seeds=2, out=tmp_path)
+    assert len(list((tmp_path / "trainings").iterdir())) == 1
+    table = pd.read_csv(folder_of(tmp_path, plain) / "predictions.csv", dtype={"clip": str, "track": str})
+    own = {}
+    for window in WINDOWS:
+        scored = [
+            lam_map(smooth_scores(rows_of, rows_of["score"].to_numpy(), "median", window), rows_of["label"].to_numpy())
+            for _, rows_of in table[table["split"] == "val"].groupby("seed")
+        ]
+        own[window] = np.mean([figures.map for figures in scored])
+    assert plain["fitted"] == {}
+    assert smooth["fitted"] == {"smoothing window": max(own, key=own.get)} and own[1] < max(own.values())
+    assert smooth["splits"]["val"]["metrics"]["mAP"]["mean"] == pytest.approx(max(own.values()), abs=1e-12)
 
 
 def test_a_record_says_where_it_came_from(three: tuple) -> None:
@@ -216,7 +236,13 @@ def test_every_head_runs_by_name_alone(lam_tree: Path, tmp_path: Path, head: str
     settings = {
         "lstm": SMALL["lstm"], "gru": SMALL["lstm"], "transformer": ["head.width=8", "head.heads=2", "head.mlp=8"]
     }.get(head, [])  # fmt: skip
-    row = resolve("internlstm_flip_tta", "ego4d", backbone="tiny_means", head=head, settings=[*QUICK, *settings])
+    row = resolve(
+        "internlstm_flip_tta",
+        "ego4d",
+        backbone="tiny_means",
+        head=head,
+        settings=[*QUICK, "training.epochs=2", *settings],
+    )
     result = pipeline.run([row], Ego4D(lam_tree), out=tmp_path)[0]
     assert result["head"]["type"] == head
     assert result["name"].startswith(f"internlstm_flip_tta+backbone=tiny_means+head={head}")

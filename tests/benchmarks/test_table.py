@@ -38,7 +38,7 @@ def result(name: str = "internlstm", **changes: object) -> Result:
 
 
 def cells(text: str, method: str) -> list[str]:
-    line = next(line for line in text.splitlines() if re.match(rf"\| {re.escape(method)} ", line))
+    line = next(line for line in text.splitlines() if re.match(rf"\| {re.escape(method)} +\|", line))
     return [cell.strip() for cell in line.strip("|").split("|")]
 
 
@@ -55,6 +55,8 @@ def test_a_row_in_print() -> None:
 def test_cited_rows_stand_without_measured_figures() -> None:
     text = table.render(table.rows([]))
     for method, value in (
+        ("GazeLSTM", "66.07"),
+        ("GazeLSTM + Gaze360", "71.92"),
         ("GazePose", "76.29"),
         ("InternLSTM", "76.57"),
         (r"InternLSTM\*", "76.94"),
@@ -69,7 +71,8 @@ def test_order_is_that_of_the_published_table() -> None:
     rows = table.rows(
         [(result("probe", config__method="Linear probe**", config__published=None), "x"), (result(), "x")]
     )
-    assert [row.method for row in rows] == ["GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**", "Linear probe**"]
+    cited = ["GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**"]
+    assert [row.method for row in rows] == [*cited, "Linear probe**"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +93,17 @@ def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     measured = next(row for row in rows if row.recipe)
     assert measured.published_map is None
     assert measured.method == "InternLSTM (changed)"
+
+
+def test_what_a_training_started_from_makes_another_method() -> None:
+    """GazeLSTM from imported Gaze360 weights is cited with another figure than GazeLSTM from nothing."""
+    config = {"method": "GazeLSTM", "published": "GazeLSTM", "limit": None, "changes": ["weights=mine.safetensors"]}
+    head = {"type": "gazelstm", "parameters": 1, "initialised_from": {"file": "mine.safetensors", "kind": "gaze360"}}
+    rows = [row for row in table.rows([(result("gazelstm", config=config, head=head), "x")]) if row.recipe]
+    assert [(row.method, row.published_map) for row in rows] == [("GazeLSTM + Gaze360", 71.92)]
+    head["initialised_from"] = None
+    rows = [row for row in table.rows([(result("gazelstm", config=config, head=head), "x")]) if row.recipe]
+    assert [(row.method, row.published_map) for row in rows] == [("GazeLSTM (changed)", None)]
 
 
 def test_one_class_only_is_no_figure() -> None:
