@@ -72,5 +72,5 @@ def lacking(recipe: str, needs: Sequence[str]) -> UserError:
     ways = "; ".join(f"{name}: {getattr(PRIORS.get(name), 'how', '')}".rstrip(": ") for name in PRIORS)
     return UserError(
         f"recipe {recipe}: its head needs {' and '.join(needs)}, and no provider of priors is named; "
-        f"give priors=dict(type=NAME) with one of these names - {ways}"
+        f"add --set priors=NAME with one of these names - {ways}"
     )
