@@ -295,7 +295,7 @@ def _find(content: Any, kind: str, where: str) -> tuple[str, dict[str, Tensor], 
         if problem is None:
             if model == kind:
                 return prefix, stripped, tensors
-            hint = f"; it looks like a {model} checkpoint: --as {model}"
+            hint = f"; it fits --as {model}"
             raise UserError(f"checkpoint {where} is no {kind} checkpoint: {problems[kind]}{hint}")
         stripping = f", '{prefix}' stripped" if prefix else ""
         problems[model] = (

@@ -1,7 +1,7 @@
 """Time what is done often against the plain way of doing it.
 
 example:
-  python -m benchmarks.speed                    everything, in ten minutes
+  python -m benchmarks.speed                    everything, in twenty minutes
   python -m benchmarks.speed --quick            everything small, in seconds
   python -m benchmarks.speed map map_csv --record
 """

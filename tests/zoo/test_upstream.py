@@ -409,7 +409,7 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
             if other != kind:
                 message = refused(source, other)
                 assert message.startswith(f"checkpoint {source} is no {other} checkpoint: expected ")
-                assert message.endswith(f"it looks like a {kind} checkpoint: --as {kind}")
+                assert message.endswith(f"it fits --as {kind}")
     resnet = {name.removeprefix("base_model."): tensor for name, tensor in states["gaze360"].items()}
     assert "looks like" not in refused(save(tmp_path, resnet), "gazelstm")
 
