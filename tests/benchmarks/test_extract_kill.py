@@ -1,5 +1,6 @@
 """Killed at any moment, an extraction ends in the bytes of one that was left alone, and does little of it twice."""
 
+import functools
 import json
 import os
 import random
@@ -219,7 +220,9 @@ def test_the_command_line_killed(crops: tuple, tmp_path: Path) -> None:
 
 def test_one_interrupt_keeps_what_is_running(crops: tuple, tmp_path: Path) -> None:
     line = [sys.executable, *command(crops[0], tmp_path / "store", delay=0.2)]
-    process = subprocess.Popen(line, cwd=HOME, stderr=subprocess.PIPE, text=True)
+    # A shell's background jobs ignore interrupts, and so does what they start.
+    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(line, cwd=HOME, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
     while not list((tmp_path / "store").glob(".*.part")):
         time.sleep(0.01)
     time.sleep(0.3)
