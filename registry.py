@@ -14,7 +14,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -382,3 +382,10 @@ def load_entry_points() -> None:
             load_plugin(entry_point.module)
         except UserError as error:
             raise UserError(f"installed plug-in '{entry_point.name}': {error}") from error
+
+
+def load_plugins(plugins: Iterable[str | Path]) -> None:
+    """Load the plug-ins of installed packages, then the ones named; errors as of `load_plugin`."""
+    load_entry_points()
+    for plugin in plugins:
+        load_plugin(plugin)

@@ -16,8 +16,9 @@ from typing import Any
 
 from benchmarks.features import Extraction, accounted, extract
 from benchmarks.progress import Progress
+from benchmarks.results import cores
 from benchmarks.store import FeatureStore, by_shard
-from registry import BACKBONES, UserError, load_entry_points, load_plugin
+from registry import BACKBONES, UserError, load_plugins
 
 HOME = Path(__file__).resolve().parent.parent
 
@@ -31,8 +32,7 @@ def torchrun_share() -> tuple[int, int]:
 
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
+    torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
     return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 
 
@@ -129,9 +129,7 @@ class Worker:
         from benchmarks.features import fingerprint_of
 
         os.chdir(here)  # relative paths mean what they mean to who started this
-        load_entry_points()
-        for plugin in plugins:
-            load_plugin(plugin)
+        load_plugins(plugins)
         self._backbone = BACKBONES.build(part).to(settings["device"])
         self._store = FeatureStore(Path(store), fingerprint_of(self._backbone, settings["dtype"]))
         self._root = Path(root)

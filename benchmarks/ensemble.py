@@ -11,19 +11,13 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.metrics import lam_map
-from benchmarks.scores import LOGIT_CUT, smooth_scores
+from benchmarks.scores import logits, sigmoid, smooth_scores
 from registry import UserError
 
 WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31, 41, 51)  # frames; at 30 a second, up to one and two thirds of one
 
 # Ridge on the weights, in units of the mean loss: members that say nearly the same share their weight.
 _RIDGE = 1e-3
-
-
-def logits(scores: np.ndarray) -> np.ndarray:
-    """Log odds of scores in [0, 1], those beyond what float32 can tell from certain cut off."""
-    cut = np.clip(np.asarray(scores, dtype=np.float64), LOGIT_CUT, 1 - LOGIT_CUT)
-    return np.log(cut / (1 - cut))
 
 
 def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -72,7 +66,7 @@ def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 def combine(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Fuse K members' scores (K, N) by the weighted mean of their logits: (N,) in [0, 1]."""
-    return 1 / (1 + np.exp(-(np.asarray(weights) @ logits(scores))))
+    return sigmoid(np.asarray(weights) @ logits(scores))
 
 
 def choose_window(

@@ -66,6 +66,13 @@ class Extraction:
     damaged: list[str] = field(default_factory=list)
     seconds: float = 0.0
 
+    def add(self, other: Extraction) -> None:
+        """Take in what another one did."""
+        self.encoded += other.encoded
+        self.reused += other.reused
+        self.damaged += other.damaged
+        self.seconds += other.seconds
+
 
 class Item(NamedTuple):
     """One feature vector to be computed."""

@@ -249,8 +249,7 @@ def extract(
         done = _encode(plan, dataset, device, skip_damaged, batch_size, share, plugins, engine)
         if share[0] == 0:  # of several processes one speaks
             _say_encoded(plan, done, dataset.root)
-        total.encoded, total.reused = total.encoded + done.encoded, total.reused + done.reused
-        total.damaged, total.seconds = total.damaged + done.damaged, total.seconds + done.seconds
+        total.add(done)
     return total
 
 
@@ -311,7 +310,12 @@ def _provider(recipe: Recipe, dataset: Dataset, out: Path) -> Prior | None:
 
 def _own_folder(folder: Path, recipe: Recipe, dataset: Dataset) -> Path:
     """The place of a data set among those of others."""
-    return folder / f"{recipe.dataset}-{_hash(dataset.checksum() or str(dataset.root.resolve()))}"
+    return folder / f"{recipe.dataset}-{_hash(_identity(dataset))}"
+
+
+def _identity(dataset: Dataset) -> str:
+    """What a data set is told from others by: the checksum it is shipped under, else where it lies."""
+    return dataset.checksum() or str(dataset.root.resolve())
 
 
 def _settings(recipe: Recipe, dataset: Mapping[str, Any], provider: Prior | None) -> dict[str, Any]:
@@ -443,8 +447,7 @@ def _plan_features(
 
     backbone = BACKBONES.build(recipes[0].backbone).to(device)
     fingerprint = fingerprint_of(backbone)
-    data = dataset.checksum() or str(dataset.root.resolve())
-    place = {"dataset": recipes[0].dataset, "data": data, "format": FORMAT, **fingerprint}
+    place = {"dataset": recipes[0].dataset, "data": _identity(dataset), "format": FORMAT, **fingerprint}
     folder = out / "features" / f"{recipes[0].dataset}-{_hash(place)}"
 
     touched = {split: _touched([plans[recipe.name][split] for recipe in recipes]) for split in tables}
@@ -483,9 +486,8 @@ def _encode(
             done = extract_with_ray(plan.part, plugins, root, views, store, **how)
         else:
             done = extract(plan.backbone, root, views, store, share=share, **how)
-        total.encoded, total.reused = total.encoded + done.encoded, total.reused + done.reused
-        total.seconds += done.seconds
-        total.damaged += [f"{tree}/{image}" for image in done.damaged]
+        done.damaged = [f"{tree}/{image}" for image in done.damaged]
+        total.add(done)
     return total
 
 
@@ -497,9 +499,12 @@ def _say_encoded(plan: FeaturePlan, done: Extraction, root: Path) -> None:
     else:
         folders = {store.folder.parent for store in plan.stores.values()}
         say(f"{name}: {plural(done.reused, 'feature vector')} reused from {', '.join(map(str, folders))}")
-    if done.damaged:
-        first = root / done.damaged[0]
-        say(f"{plural(len(done.damaged), 'damaged crop')} left out, as if absent; the first: {first}")
+    _say_damaged(done.damaged, root)
+
+
+def _say_damaged(damaged: Sequence[str], root: Path) -> None:
+    if damaged:
+        say(f"{plural(len(damaged), 'damaged crop')} left out, as if absent; the first: {root / damaged[0]}")
 
 
 def _features(
@@ -524,14 +529,7 @@ def _features(
         by_tree = [_tree(path) for path in table["image"].to_numpy()[usable]]
         for view in plan.views[split]:
             arrays[split, view] = _read(plan.stores, view, by_tree, plan.backbone.feature_dim)
-    section = {
-        "type": recipes[0].backbone["type"],
-        "stands_in_for": recipes[0].stands_in_for,
-        "feature_dim": plan.backbone.feature_dim,
-        "parameters": sum(parameter.numel() for parameter in plan.backbone.parameters()),
-        "fingerprint": plan.fingerprint,
-        "weights": _weights_section(plan.backbone.weights_info),
-    }
+    section = _backbone_section(recipes[0], plan.backbone, plan.fingerprint)
     return Features(arrays, positions, section, sum(store.seconds for store in plan.stores.values()), done.damaged)
 
 
@@ -562,19 +560,11 @@ def _pixels(
     crops, positions, damaged = read_pixels(
         dataset.root, tables, touched, backbone.preprocessing, skip_damaged=skip_damaged
     )
-    if damaged:
-        say(f"{plural(len(damaged), 'damaged crop')} left out, as if absent; the first: {dataset.root / damaged[0]}")
+    _say_damaged(damaged, dataset.root)
     fingerprint = backbone.fingerprint()
     if backbone.weights_info.random_init and "seed" not in recipe.backbone:
         fingerprint["weights"] = "random init, drawn by the seed of each training"
-    section = {
-        "type": recipe.backbone["type"],
-        "stands_in_for": recipe.stands_in_for,
-        "feature_dim": backbone.feature_dim,
-        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
-        "fingerprint": fingerprint,
-        "weights": _weights_section(backbone.weights_info),
-    }
+    section = _backbone_section(recipe, backbone, fingerprint)
     seconds = time.perf_counter() - started
     return Pixels(crops, positions, tables, section, seconds, damaged, judged, provider)
 
@@ -593,6 +583,18 @@ def _read(stores: Mapping[str, Any], view: str, by_tree: Sequence[tuple[str, str
         rows = [row for row, (of, _) in enumerate(by_tree) if of == tree]
         features[rows] = stores[tree].read(view, [by_tree[row][1] for row in rows]).float()
     return features
+
+
+def _backbone_section(recipe: Recipe, backbone: Backbone, fingerprint: dict[str, Any]) -> dict[str, Any]:
+    """The record's facts on the backbone of a group of recipes."""
+    return {
+        "type": recipe.backbone["type"],
+        "stands_in_for": recipe.stands_in_for,
+        "feature_dim": backbone.feature_dim,
+        "parameters": sum(parameter.numel() for parameter in backbone.parameters()),
+        "fingerprint": fingerprint,
+        "weights": _weights_section(backbone.weights_info),
+    }
 
 
 def _weights_section(info: Any) -> dict[str, Any]:

@@ -173,12 +173,22 @@ def fuse_scores(scores: np.ndarray, how: str = "mean") -> np.ndarray:
     if how == "mean":
         return scores.mean(axis=0)
     if how == "logit":
-        cut = np.clip(scores, LOGIT_CUT, 1 - LOGIT_CUT)
-        return 1 / (1 + np.exp(-np.mean(np.log(cut / (1 - cut)), axis=0)))
+        return sigmoid(logits(scores).mean(axis=0))
     if how == "rank":
         ranks = pd.DataFrame(scores.T).rank(method="average").to_numpy()
         return ((ranks - 0.5) / max(scores.shape[1], 1)).mean(axis=1)
     raise UserError(f"fusion {how!r}: must be one of {', '.join(FUSIONS)}")
+
+
+def logits(scores: np.ndarray) -> np.ndarray:
+    """Log odds of scores in [0, 1], those beyond what float32 can tell from certain cut off."""
+    cut = np.clip(np.asarray(scores, dtype=np.float64), LOGIT_CUT, 1 - LOGIT_CUT)
+    return np.log(cut / (1 - cut))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    """Scores of log odds."""
+    return 1 / (1 + np.exp(-x))
 
 
 def fuse(tables: Sequence[pd.DataFrame], names: Sequence[str], how: str = "mean") -> pd.DataFrame:

@@ -24,8 +24,8 @@ from benchmarks.config import Training
 from benchmarks.pixels import PixelData
 from benchmarks.predict import WindowData, scores
 from benchmarks.progress import Progress
-from benchmarks.train import on_one_thread, train, weights_file
-from registry import HEADS, UserError, load_entry_points, load_plugin
+from benchmarks.train import on_one_thread, threads_for, train, weights_file
+from registry import HEADS, UserError, load_plugins
 from zoo.model import read_model
 from zoo.weights import read_head
 
@@ -91,13 +91,8 @@ def run_seed(job: Job, seed: int, advance: Callable[[int, str], None] | None = N
     started = time.perf_counter()
     file = weights_file(place, job.backbone_config)
     model = (read_head(file)[0] if job.backbone_config is None else read_model(file)).to(job.device)
-    before = torch.get_num_threads()
-    if job.device == "cpu" and on_one_thread(model):
-        torch.set_num_threads(1)
-    try:
+    with threads_for(model, job.device):
         found = {key: scores(model, windows, device=job.device) for key, windows in job.to_score.items()}
-    finally:
-        torch.set_num_threads(before)
     return Outcome(report, found, time.perf_counter() - started)
 
 
@@ -184,9 +179,7 @@ def _worker(payload: bytes, connection: Connection, plugins: Sequence[str]) -> N
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
     try:
-        load_entry_points()
-        for plugin in plugins:
-            load_plugin(plugin)
+        load_plugins(plugins)
         job: Job = pickle.loads(payload)
         while (seed := connection.recv()) is not None:
             connection.send(("done", run_seed(job, seed, _Words(connection))))

@@ -111,7 +111,7 @@ def train(
     model, initial = _build(head_config, backbone_config, seed)
     head = model.head if isinstance(model, LookingAtMeModel) else model
     solve: Callable[[Window, Tensor, Tensor], None] | None = getattr(head, "fit", None)
-    with _threads_for(model, device):
+    with threads_for(model, device):
         if solve is not None:
             if not isinstance(data, WindowData):
                 raise UserError(f"head {head_config['type']} is solved, not descended to; its backbone cannot train")
@@ -181,7 +181,8 @@ def on_one_thread(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
+def threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
+    """Let a model have the threads it is trained and scored with."""
     before = torch.get_num_threads()
     if on_one_thread(model) and torch.device(device).type == "cpu":
         torch.set_num_threads(1)

@@ -8,12 +8,3 @@ def add_plugin_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
     )
-
-
-def load_plugins(plugins: list[str]) -> None:
-    """Load the plug-ins of installed packages, then those of `--plugin`."""
-    from registry import load_entry_points, load_plugin
-
-    load_entry_points()
-    for plugin in plugins:
-        load_plugin(plugin)

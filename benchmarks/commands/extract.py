@@ -15,9 +15,9 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.commands import add_plugin_option, load_plugins
+from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
     from benchmarks.features import Extraction
@@ -103,7 +103,7 @@ def images_below(root: Path) -> Iterator[str]:
 
 def _of_images(args: argparse.Namespace) -> int:
     from benchmarks.config import VIEWS, parse_setting
-    from registry import BACKBONES, UserError
+    from registry import BACKBONES, UserError, load_plugins
     from zoo.files import check_writable
 
     views = (args.views or "original").split(",")
@@ -132,39 +132,22 @@ def _of_images(args: argparse.Namespace) -> int:
     share = torchrun_share()
     device = _device(args.device)
     wanted = dict.fromkeys(views, images)
+    how: dict[str, Any] = dict(
+        batch_size=args.batch_size, device=device, dtype=args.dtype, skip_damaged=args.skip_damaged
+    )
     if args.engine == "ray":
         store = FeatureStore(args.out, fingerprint_of(BACKBONES.build(part), args.dtype))
-        done = extract_with_ray(
-            part,
-            args.plugin,
-            args.images,
-            wanted,
-            store,
-            batch_size=args.batch_size,
-            device=device,
-            dtype=args.dtype,
-            skip_damaged=args.skip_damaged,
-        )
+        done = extract_with_ray(part, args.plugin, args.images, wanted, store, **how)
     else:
         backbone = BACKBONES.build(part).to(device)
         store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
-        done = extract(
-            backbone,
-            args.images,
-            wanted,
-            store,
-            batch_size=args.batch_size,
-            device=device,
-            dtype=args.dtype,
-            skip_damaged=args.skip_damaged,
-            share=share,
-        )
+        done = extract(backbone, args.images, wanted, store, share=share, **how)
     return _print(done, args.out, share)
 
 
 def _of_recipes(args: argparse.Namespace) -> int:
     from benchmarks.commands.run import chosen
-    from registry import UserError
+    from registry import UserError, load_plugins
 
     if args.views is not None or args.dtype is not None:
         option = "--views" if args.views is not None else "--dtype"

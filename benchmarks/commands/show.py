@@ -12,7 +12,7 @@ import dataclasses
 import inspect
 import json
 
-from benchmarks.commands import add_plugin_option, load_plugins
+from benchmarks.commands import add_plugin_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
     from benchmarks.config import RECIPES, recipe_names, resolve, settable
-    from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean
+    from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)

@@ -83,7 +83,7 @@ def make_jpegs(root: Path, count: int) -> list[str]:
     return images
 
 
-def plain_model(backbone: RandomInternViT, config: Mapping[str, Any]) -> torch.nn.Module:
+def plain_model(network: InternViTNetwork, config: Mapping[str, Any]) -> torch.nn.Module:
     """The network of transformers, with the same weights."""
     from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
     from transformers.models.internvl.modeling_internvl import InternVLVisionModel
@@ -108,7 +108,7 @@ def plain_model(backbone: RandomInternViT, config: Mapping[str, Any]) -> torch.n
         ".ls2": ".lambda_2",
     }
     state = {}
-    for name, tensor in backbone.network.state_dict().items():
+    for name, tensor in network.state_dict().items():
         for ours, theirs in renames.items():
             name = name.replace(ours, theirs)
         if ".attention.qkv." in name:
@@ -155,7 +155,7 @@ class Case:
         self.images = make_jpegs(self.root, count)
         self.device = torch.device(device)
         self.backbone = RandomInternViT(config, self.device, dtype)
-        self.model = plain_model(self.backbone, config)
+        self.model = plain_model(self.backbone.network, config)
         self._runs = 0
 
     def plain(self) -> Tensor:

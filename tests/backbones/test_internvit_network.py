@@ -17,6 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones import fp8
 from backbones.base import Preprocessing
 from backbones.internvit_network import InternViTNetwork, make_encoder, run_layer
+from benchmarks.speed.extract import plain_model
 from registry import BACKBONES, UserError
 
 SYNTHLAM = Path(__file__).parents[2] / "benchmarks" / "data" / "synthlam" / "synthlam-1.tar.xz"
@@ -52,41 +53,10 @@ def pixels_of(size: int, count: int = 5) -> torch.Tensor:
     return torch.randint(0, 256, (count, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
-# part of an official name -> part of transformers'
-RENAMED = {
-    "embeddings.class_embedding": "embeddings.cls_token",
-    "embeddings.patch_embedding.": "embeddings.patch_embeddings.projection.",
-    "embeddings.position_embedding": "embeddings.position_embeddings",
-    "encoder.layers.": "encoder.layer.",
-    ".attn.proj.": ".attention.projection_layer.",
-    ".attn.": ".attention.",
-    ".norm1.": ".layernorm_before.",
-    ".norm2.": ".layernorm_after.",
-    ".ls1": ".lambda_1",
-    ".ls2": ".lambda_2",
-}
-
-
 def reference(network: InternViTNetwork, config: dict[str, Any]) -> nn.Module:
     """Transformers' network with the same weights."""
-    internvl = pytest.importorskip("transformers.models.internvl.modeling_internvl")
-    from transformers.models.internvl.configuration_internvl import InternVLVisionConfig
-
-    names = {"qkv_bias": "attention_bias", "qk_normalization": "use_qk_norm"}
-    arguments = {names.get(key, key): value for key, value in config.items()}
-    # Mean pooling switches off the final norm, which InternViT does not have.
-    model = internvl.InternVLVisionModel(InternVLVisionConfig(**arguments, use_mean_pooling=True)).eval()
-    state = {}
-    for key, tensor in network.state_dict().items():
-        for official, theirs in RENAMED.items():
-            key = key.replace(official, theirs)
-        if ".qkv." in key:
-            state |= {
-                key.replace(".qkv.", f".{part}_proj."): rows for part, rows in zip("qkv", tensor.chunk(3), strict=True)
-            }
-        else:
-            state[key] = tensor
-    model.load_state_dict(state)
+    pytest.importorskip("transformers.models.internvl.modeling_internvl")
+    model: Any = plain_model(network, config)
     for layer in model.encoder.layer:  # always 1e-6 there; the official code takes it from the configuration
         for norm in (layer.attention.q_norm, layer.attention.k_norm):
             norm.variance_epsilon = config["layer_norm_eps"]

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.ensemble import WINDOWS, choose_window, combine, fit_weights, logits
+from benchmarks.ensemble import WINDOWS, choose_window, combine, fit_weights
 from benchmarks.metrics import lam_map
-from benchmarks.scores import fuse_scores, smooth_scores
+from benchmarks.scores import fuse_scores, logits, smooth_scores
 from registry import UserError
 
 
