@@ -127,13 +127,19 @@ class Recipe:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested dictionaries and lists, ready for JSON."""
-        return _plain(dataclasses.asdict(self))
+        return plain(dataclasses.asdict(self))
+
+    def as_file(self) -> dict[str, Any]:
+        """What a recipe's file holds, of the values here."""
+        config = self.as_dict()
+        return {key: config[key] for key in RECIPE_KEYS}
 
 
 # What a recipe's file may hold, a dataset's file may hold, and the names that `--set` reaches.
 _OPTIONAL = {"priors": None, "temporal_dropout": False}
 _REQUIRED = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
 RECIPE_KEYS = (*_REQUIRED, *_OPTIONAL)
+ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
 _DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
 _PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes whose backbone trains
 _SECTIONS = {"windows": Windows, "views": Views, "training": Training, "smoothing": Smoothing}
@@ -160,13 +166,21 @@ def load_recipe(name: str) -> dict[str, Any]:
     Raises:
         UserError: no such recipe, or its file has unknown keys, wrong types or left-over arguments.
     """
-    path = _find(name, RECIPES, recipe_names(), "recipe")
-    values = {**_OPTIONAL, **_read(path)}
-    _check_keys(values, RECIPE_KEYS, f"recipe {path.name}")
-    missing = [key for key in _REQUIRED if key not in values]
-    if missing:
-        raise UserError(f"recipe {path.name} lacks {', '.join(missing)}; see {RECIPES / 'internlstm.py'}")
-    return values
+    return _load(name, "recipe", _REQUIRED, _OPTIONAL, "internlstm.py")
+
+
+def load_ensemble(name: str) -> dict[str, Any]:
+    """Read one ensemble, by name or as a path that ends in `.py`.
+
+    Raises:
+        UserError: no such file, or unknown keys.
+    """
+    return _load(name, "ensemble", ENSEMBLE_KEYS, {}, "ensemble.py")
+
+
+def is_ensemble(name: str) -> bool:
+    """Whether a recipe, by name or as a path that ends in `.py`, has members in place of a backbone and a head."""
+    return "members" in _read(_find(name, RECIPES, recipe_names(), "recipe"))
 
 
 def load_dataset(name: str) -> dict[str, Any]:
@@ -249,8 +263,8 @@ def resolve(
     changes += [f"weights={Path(weights).name}"] if weights is not None else []
     changes += [f"head={head}"] if head is not None else []
     for key, value in changed:
-        if _set(values, key, value):
-            changes.append(f"{key}={_spell(value)}")
+        if set_value(values, key, value):
+            changes.append(f"{key}={spell(value)}")
     if limit is not None:
         if limit < 1:
             raise UserError(f"--limit is {limit}; it has to be at least 1")
@@ -263,7 +277,7 @@ def resolve(
     BACKBONES.check(values["backbone"])
     if values["priors"] is not None:
         for key in ("root", "cache"):
-            if key in _typed(values["priors"], dict, "priors"):
+            if key in typed(values["priors"], dict, "priors"):
                 raise UserError(f"priors.{key} follows from --root and --out; it cannot be set")
         PRIORS.check(values["priors"])
         if not needs_priors:
@@ -271,9 +285,9 @@ def resolve(
     resolved = Recipe(
         name="+".join([stem, *changes]),
         recipe=stem,
-        version=_typed(values["version"], int, "version"),
-        method=_typed(values["method"], str, "method"),
-        published=_typed(values["published"], str | None, "published"),
+        version=typed(values["version"], int, "version"),
+        method=typed(values["method"], str, "method"),
+        published=typed(values["published"], str | None, "published"),
         dataset=scale["type"],
         backbone=values["backbone"],
         stands_in_for=stands_in_for,
@@ -281,9 +295,9 @@ def resolve(
         windows=_section(Windows, values["windows"], "windows"),
         views=_section(Views, values["views"], "views"),
         training=_section(Training, values["training"], "training"),
-        smoothing=None if values["smoothing"] is None else _section(Smoothing, values["smoothing"], "smoothing"),
+        smoothing=smoothing_of(values["smoothing"]),
         priors=values["priors"],
-        temporal_dropout=_typed(values["temporal_dropout"], bool, "temporal_dropout"),
+        temporal_dropout=typed(values["temporal_dropout"], bool, "temporal_dropout"),
         limit=limit,
         changes=tuple(changes),
     )
@@ -308,6 +322,16 @@ def parse_setting(setting: str) -> tuple[str, Any]:
         return key, ast.literal_eval(text)
     except (ValueError, SyntaxError):
         return key, text
+
+
+def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, Any], example: str) -> dict[str, Any]:
+    path = _find(name, RECIPES, recipe_names(), "recipe")
+    values = {**optional, **_read(path)}
+    _check_keys(values, (*required, *optional), f"{kind} {path.name}")
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise UserError(f"{kind} {path.name} lacks {', '.join(missing)}; see {RECIPES / example}")
+    return values
 
 
 def _find(name: str, folder: Path, known: list[str], kind: str) -> Path:
@@ -372,7 +396,7 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str) -> dict
     return merged
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> bool:
+def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
     """Set one dotted key; False when it already had that value."""
     *path, last = key.split(".")
     node: Any = values
@@ -433,10 +457,10 @@ def _section(cls: Any, values: Any, where: str) -> Any:
     missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
     if missing:
         raise UserError(f"{where} lacks {', '.join(missing)}")
-    return cls(**{name: _typed(value, hints[name], f"{where}.{name}") for name, value in values.items()})
+    return cls(**{name: typed(value, hints[name], f"{where}.{name}") for name, value in values.items()})
 
 
-def _typed(value: Any, kind: Any, where: str) -> Any:
+def typed(value: Any, kind: Any, where: str) -> Any:
     """The value as `kind`, or an error that names the key. A whole number is a float too; a list is a tuple too."""
     if dataclasses.is_dataclass(kind):
         return _section(kind, value, where)
@@ -444,12 +468,12 @@ def _typed(value: Any, kind: Any, where: str) -> Any:
         inner = typing.get_args(kind)[0]
         if isinstance(value, str) or not isinstance(value, Sequence):
             raise UserError(f"{where} is {value!r}; it has to be a list of {inner.__name__}")
-        return tuple(_typed(item, inner, where) for item in value)
+        return tuple(typed(item, inner, where) for item in value)
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         kinds = typing.get_args(kind)
         if value is None and type(None) in kinds:
             return None
-        return _typed(value, next(k for k in kinds if k is not type(None)), where)
+        return typed(value, next(k for k in kinds if k is not type(None)), where)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
@@ -501,19 +525,32 @@ def _check_values(recipe: Recipe) -> None:
         ):
             if differs:
                 raise UserError(f"{where} is for backbones that train; --set backbone.frozen=false makes one of it")
-    if recipe.smoothing is not None:
-        if recipe.smoothing.filter not in ("median", "gaussian"):
-            raise UserError(f"smoothing.filter is {recipe.smoothing.filter!r}; it has to be median or gaussian")
-        window = recipe.smoothing.window
-        if window is not None and (window < 1 or window % 2 == 0):
-            raise UserError(f"smoothing.window is {window}; it has to be an odd number of frames, or none")
 
 
-def _spell(value: Any) -> str:
+def smoothing_of(values: Mapping[str, Any] | None) -> Smoothing | None:
+    """Check a section `smoothing`.
+
+    Raises:
+        UserError: of the wrong type or value.
+    """
+    if values is None:
+        return None
+    smoothing: Smoothing = _section(Smoothing, values, "smoothing")
+    if smoothing.filter not in ("median", "gaussian"):
+        raise UserError(f"smoothing.filter is {smoothing.filter!r}; it has to be median or gaussian")
+    window = smoothing.window
+    if window is not None and (window < 1 or window % 2 == 0):
+        raise UserError(f"smoothing.window is {window}; it has to be an odd number of frames, or none")
+    return smoothing
+
+
+def spell(value: Any) -> str:
+    """A value as it stands in a row's name."""
     return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A copy of lists and dictionaries alone, for JSON."""
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value

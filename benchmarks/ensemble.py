@@ -1,96 +1,374 @@
-"""What is fitted on the validation split after training: the weights of an ensemble, the window of a smoothing.
-
-Both look at validation scores and labels alone; test scores are transformed by what was found there.
-"""
+"""Ensembles: rows that are made of the scores of other rows. Their members' weights are fitted on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import math
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.metrics import lam_map
-from benchmarks.scores import logits, sigmoid, smooth_scores
+from benchmarks import results
+from benchmarks.config import (
+    ENSEMBLE_KEYS,
+    Recipe,
+    Smoothing,
+    is_ensemble,
+    load_ensemble,
+    parse_setting,
+    plain,
+    resolve,
+    set_value,
+    smoothing_of,
+    spell,
+    typed,
+)
+from benchmarks.fitted import combine, fit_weights
+from benchmarks.progress import say
+from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed
 from registry import UserError
 
-WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31, 41, 51)  # frames; at 30 a second, up to one and two thirds of one
-
-# Ridge on the weights, in units of the mean loss: members that say nearly the same share their weight.
-_RIDGE = 1e-3
+# A member's changes in its spelling: `internlstm+head=gru+training.lr=1e-3`, but not the plus in `1e+3`.
+_CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.]*=)")
 
 
-def fit_weights(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Fit the weights of an ensemble's members: the non-negative logistic regression of the label on their logits.
+@dataclass(frozen=True)
+class Ensemble:
+    """A row whose scores are the weighted mean of its members' logits, one weight a member and seed.
 
-    Both classes count alike, as they do in mAP; the members' logits are compared in units of their own spread, so a
-    confident member is not a heavy one. Convex, so the answer does not depend on where the search begins.
+    Attributes:
+        name: the recipe's file stem, plus what the command line changed.
+        recipe: the file stem alone.
+        version: raised by the authors when its number would move.
+        method: the name the row has in print.
+        published: method in `published.csv` that the row answers to, or None.
+        dataset: the dataset's name.
+        members: rows of their own, each with all its seeds.
+        spellings: the members as `members` in a file names them.
+        smoothing: of the fused scores.
+        limit: of the members' windows.
+    """
+
+    name: str
+    recipe: str
+    version: int
+    method: str
+    published: str | None
+    dataset: str
+    members: tuple[Recipe, ...]
+    spellings: tuple[str, ...]
+    smoothing: Smoothing | None
+    limit: int | None = None
+    changes: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested dictionaries and lists, ready for JSON; the members by name, each having a record of its own."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        del fields["spellings"]
+        smoothing = None if self.smoothing is None else dataclasses.asdict(self.smoothing)
+        return plain({**fields, "members": [member.name for member in self.members], "smoothing": smoothing})
+
+    def as_file(self) -> dict[str, Any]:
+        """What an ensemble's file holds, of the values here."""
+        config = {**self.as_dict(), "members": list(self.spellings)}
+        return {key: config[key] for key in ENSEMBLE_KEYS}
+
+
+def resolve_row(
+    name: str,
+    dataset: str = "synthlam",
+    *,
+    backbone: str | None = None,
+    weights: str | None = None,
+    head: str | None = None,
+    settings: Sequence[str] = (),
+    limit: int | None = None,
+) -> Recipe | Ensemble:
+    """Resolve a recipe, or an ensemble with all its members.
 
     Args:
-        scores: (K, N) P(looking) of K members on the validation split.
-        labels: (N,) 0 or 1.
-
-    Returns:
-        (K,) weights of the logits, not negative, sum 1.
+        name: of a recipe or ensemble, or a path that ends in `.py`.
+        dataset: name of a dataset, or a path that ends in `.py`.
+        backbone: of an ensemble, replaces that of its members on features; so does `weights`.
+        weights: path given to the backbone's argument of that name.
+        head: replaces the recipe's; an ensemble has none.
+        settings: `key=value` pairs. Of an ensemble, `members` and `smoothing` are its own; any other reaches every
+            member that has it and does not name it itself.
+        limit: at most so many windows a split.
 
     Raises:
-        UserError: the labels are of one class only.
+        UserError: anything unknown, of the wrong type, or that no member has.
     """
-    from scipy.optimize import minimize  # half a second of import; scikit-learn brings it
+    if not is_ensemble(name):
+        return resolve(name, dataset, backbone=backbone, weights=weights, head=head, settings=settings, limit=limit)
+    if head is not None:
+        raise UserError(
+            f"--head {head}: ensemble {name} has no head of its own; --set members=RECIPE+head={head},RECIPE,... "
+            "names members with another"
+        )
+    values: dict[str, Any] = load_ensemble(name)
+    changes = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
+    shared = []
+    for setting in settings:
+        key, value = parse_setting(setting)
+        if key == "members":
+            wanted = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+            if wanted != values["members"]:
+                values["members"] = wanted
+                changes.append("members=" + ",".join(map(str, wanted)) if isinstance(wanted, Sequence) else str(wanted))
+        elif key.partition(".")[0] == "smoothing":
+            changes += [f"{key}={spell(value)}"] if set_value(values, key, value) else []
+        else:
+            shared.append(setting)
+    spellings = typed(values["members"], tuple[str, ...], "members")
+    if len(spellings) < 2:
+        raise UserError(f"members is {list(spellings)}; an ensemble has at least two")
+    asked = [{**_asked(spelling), "dataset": dataset, "limit": limit} for spelling in spellings]
+    for option, given in (("backbone", backbone), ("weights", weights)):
+        if given is not None:
+            changes.append(f"{option}={given if option == 'backbone' else Path(given).name}")
+            for arguments in asked:
+                if not resolve(**arguments).on_pixels:
+                    arguments[option] = given
+    for setting in shared:
+        if _give(asked, setting):
+            key, value = parse_setting(setting)
+            changes.append(f"{key}={spell(value)}")
+    members = tuple(resolve(**arguments) for arguments in asked)
+    names = [member.name for member in members]
+    for each in names:
+        if names.count(each) > 1:
+            raise UserError(f"members name {each} twice")
+    changes += [f"limit={limit}"] if limit is not None else []
+    return Ensemble(
+        name="+".join([Path(name).stem, *changes]),
+        recipe=Path(name).stem,
+        version=typed(values["version"], int, "version"),
+        method=typed(values["method"], str, "method"),
+        published=typed(values["published"], str | None, "published"),
+        dataset=members[0].dataset,
+        members=members,
+        spellings=tuple(map(_spelling, asked)),
+        smoothing=smoothing_of(values["smoothing"]),
+        limit=limit,
+        changes=tuple(changes),
+    )
 
-    labels = np.asarray(labels)
-    positives = labels == 1
-    if positives.all() or not positives.any():
-        raise UserError("the weights of an ensemble are fitted on validation frames of both classes; here is one only")
-    x = logits(scores)
-    spread = x.std(axis=1)
-    spread[spread == 0] = 1.0  # a constant member; its weight moves nothing
-    x = x / spread[:, None]
-    sign = np.where(positives, 1.0, -1.0)
-    share = np.where(positives, 0.5 / positives.sum(), 0.5 / (~positives).sum())
 
-    def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = parameters[:-1], parameters[-1]
-        margin = sign * (weights @ x + bias)
-        pull = -share * sign / (1 + np.exp(np.clip(margin, -500, 500)))
-        value = float(share @ np.logaddexp(0, -margin)) + _RIDGE * float(weights @ weights)
-        return value, np.append(x @ pull + 2 * _RIDGE * weights, pull.sum())
-
-    start = np.append(np.full(len(x), 1 / len(x)), 0.0)
-    bounds = [(0.0, None)] * len(x) + [(None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 1000, "ftol": 1e-12})
-    weights = found.x[:-1] / spread
-    # All members worse than chance: nothing to choose by, so all alike.
-    return weights / weights.sum() if weights.sum() > 0 else np.full(len(x), 1 / len(x))
+def _asked(spelling: str) -> dict[str, Any]:
+    """The arguments of `resolve` that a member's spelling stands for."""
+    recipe, *changes = _CHANGE.split(spelling)
+    arguments: dict[str, Any] = {"recipe": recipe, "settings": []}
+    for change in changes:
+        option, _, value = change.partition("=")
+        if option in ("backbone", "weights", "head"):
+            arguments[option] = value
+        else:
+            arguments["settings"].append(change)
+    if is_ensemble(recipe):
+        raise UserError(f"member {recipe} is an ensemble itself; name its members in its place")
+    return arguments
 
 
-def combine(scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Fuse K members' scores (K, N) by the weighted mean of their logits: (N,) in [0, 1]."""
-    return sigmoid(np.asarray(weights) @ logits(scores))
+def _spelling(asked: Mapping[str, Any]) -> str:
+    options = [f"{option}={asked[option]}" for option in ("backbone", "weights", "head") if asked.get(option)]
+    return "+".join([asked["recipe"], *options, *asked["settings"]])
 
 
-def choose_window(
-    frames: pd.DataFrame, scores: np.ndarray, labels: np.ndarray, how: str, windows: Sequence[int] = WINDOWS
-) -> int:
-    """Choose the smoothing window with the highest mAP on the validation split, in the mean over seeds.
+def _give(asked: Sequence[dict[str, Any]], setting: str) -> bool:
+    """Give a setting to every member that has it and does not name it itself; whether it changed one.
+
+    Raises:
+        UserError: no member has it, or none takes the value.
+    """
+    refused, changed, taken = None, False, False
+    key = setting.partition("=")[0]
+    for arguments in asked:
+        if any(own.partition("=")[0] == key for own in arguments["settings"]):
+            taken = True
+            continue
+        before = resolve(**arguments).name
+        settings = [*arguments["settings"], setting]
+        try:
+            after = resolve(**{**arguments, "settings": settings}).name
+        except UserError as error:
+            refused = refused or error
+            continue
+        taken = True
+        if after != before:
+            arguments["settings"], changed = settings, True
+    if not taken and refused is not None:
+        raise refused
+    return changed
+
+
+def recipes_of(rows: Sequence[Recipe | Ensemble]) -> list[Recipe]:
+    """The recipes among the rows and the members of the ensembles, each once."""
+    found: dict[str, Recipe] = {}
+    for row in rows:
+        for recipe in row.members if isinstance(row, Ensemble) else (row,):
+            found.setdefault(recipe.name, recipe)
+    return list(found.values())
+
+
+def settings_of(ensemble: Ensemble, members: Mapping[str, Mapping[str, Any]], row_version: int) -> dict[str, Any]:
+    """What a run must share with another to be the same row.
 
     Args:
-        frames: N rows with clip, track and frame.
-        scores: (S, N) of S seeds.
-        labels: (N,) 0 or 1.
-        how: the filter, as for `smooth_scores`.
-        windows: what to choose from; the first of equals wins.
+        ensemble: the row.
+        members: name -> the member's settings.
+        row_version: of the code.
+    """
+    return {
+        "config": ensemble.as_dict(),
+        "members": {member.name: members[member.name] for member in ensemble.members},
+        "code": {"row": row_version},
+    }
 
-    Returns:
-        Frames, odd; 1 where smoothing does not help.
+
+def run_ensemble(
+    ensemble: Ensemble,
+    out: Path,
+    *,
+    settings: dict[str, Any],
+    description: Mapping[str, Any],
+    plans: Mapping[str, Mapping[str, Plan]],
+    tables: Mapping[str, pd.DataFrame],
+    device: str,
+) -> results.Result:
+    """Fuse the scores of the members, whose rows are done, and write the row's folder.
+
+    Args:
+        ensemble: the row.
+        out: of the run.
+        settings: of `settings_of`.
+        description: of the dataset.
+        plans: member -> split -> its windows.
+        tables: split -> frame table.
+        device: named in the record.
 
     Raises:
-        UserError: the labels are of one class only.
+        UserError: the members have no seed in common, no validation frame in common, or a member's files are no longer
+            what its run wrote.
     """
-    reached = []
-    for window in windows:
-        values = [lam_map(smooth_scores(frames, of_seed, how, window), labels).map for of_seed in scores]
-        if None in values:
-            raise UserError("a smoothing window is chosen on validation frames of both classes; here is one only")
-        reached.append(float(np.mean([value for value in values if value is not None])))
-    return windows[int(np.argmax(reached))]
+    started = time.perf_counter()
+    names = [member.name for member in ensemble.members]
+    folders = {member.name: result_folder(out, member) for member in ensemble.members}
+    found = {name: results.read_result(folders[name] / "result.json") for name in names}
+    seeds = sorted(set.intersection(*(set(found[name]["seeds"]) for name in names)))
+    if not seeds:
+        raise UserError(
+            f"{ensemble.name}: its members have no seed in common; give all the same, --set training.seed=N"
+        )
+    splits = [split for split in tables if split != "train"]
+    own = {split: _common([plans[name][split] for name in names]) for split in splits}
+    parts: dict[str, dict[str, list[np.ndarray]]] = {split: {} for split in splits}
+    for name in names:
+        scored = _read_scores(folders[name], plans[name], tables, seeds)
+        for split in splits:
+            keep = np.isin(plans[name][split].centres, own[split].centres)
+            parts[split][name] = [scored[split, seed][keep] for seed in seeds]
+
+    known = own["val"].labels >= 0
+    labels = own["val"].labels[known]
+    weights = [
+        fit_weights(np.stack([parts["val"][name][number][known] for name in names]), labels)
+        for number in range(len(seeds))
+    ]
+    fused = {
+        split: np.stack(
+            [combine(np.stack([parts[split][name][number] for name in names]), weights[number])
+             for number in range(len(seeds))]
+        )
+        for split in splits
+    }  # fmt: skip
+    mean = np.mean(weights, axis=0)
+    say(
+        f"{ensemble.name}: weights fitted on {plural(int(known.sum()), 'validation frame')}: "
+        + ", ".join(f"{name} {weight:.2f}" for name, weight in zip(names, mean, strict=True))
+    )
+    fused, fitted = smoothed(fused, own, tables, ensemble.smoothing)
+    by_fingerprint = {str(found[name]["backbone"]["fingerprint"]): found[name] for name in names}
+    seconds = {
+        "features": sum(each["seconds"]["features"] for each in by_fingerprint.values()),
+        "training": sum(found[name]["seconds"]["training"] for name in names),
+        "scoring": sum(found[name]["seconds"]["scoring"] for name in names) + time.perf_counter() - started,
+    }
+    made = Made(
+        seeds=seeds,
+        parts=parts,
+        fused=fused,
+        fitted={"weights": {name: [float(each[n]) for each in weights] for n, name in enumerate(names)}, **fitted},
+        backbone=_section("backbone", found),
+        head=_section("head", found),
+        training=[],
+        counts={"damaged": max(found[name]["counts"]["damaged"] for name in names)},
+        seconds=seconds,
+    )
+    strides = {
+        split: math.lcm(*(getattr(member.windows.stride, split) for member in ensemble.members)) for split in splits
+    }
+    return record(
+        result_folder(out, ensemble),
+        ensemble,
+        made,
+        settings=settings,
+        description=description,
+        plans=own,
+        tables=tables,
+        strides=strides,
+        device=device,
+    )
+
+
+def _common(plans: Sequence[Plan]) -> Plan:
+    """The windows whose key frame is one of all members."""
+    keep = np.ones(len(plans[0].centres), dtype=bool)
+    for plan in plans[1:]:
+        keep &= np.isin(plans[0].centres, plan.centres)
+    if not keep.any():
+        raise UserError("the members of an ensemble have no key frame in common; --set windows.stride.val=1 gives some")
+    return Plan(plans[0].rows[keep], plans[0].centres[keep], plans[0].labels[keep])
+
+
+def _read_scores(
+    folder: Path, plans: Mapping[str, Plan], tables: Mapping[str, pd.DataFrame], seeds: Sequence[int]
+) -> dict[tuple[str, int], np.ndarray]:
+    """Scores (M,) by split and seed, of `predictions.csv`, in the order of the plan."""
+    path = folder / "predictions.csv"
+    keys = ["clip", "track", "frame"]
+    try:
+        table = pd.read_csv(
+            path,
+            usecols=["split", "seed", *keys, "score"],
+            dtype={"split": str, "clip": str, "track": str, "score": str},  # numpy reads every digit of a score
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; delete {folder} and run again") from error
+    table = table[table["split"] != "train"]
+    scores = {}
+    for (split, seed), part in table.groupby(["split", "seed"]):
+        if split not in plans or seed not in seeds:
+            continue
+        expected = tables[split].iloc[plans[split].centres]
+        if len(part) != len(expected) or any((part[key].to_numpy() != expected[key].to_numpy()).any() for key in keys):
+            raise UserError(f"{path} is not what its run wrote; delete {folder} and run again")
+        scores[str(split), int(seed)] = part["score"].to_numpy().astype(np.float64)
+    lacking = [seed for seed in seeds for split in plans if split != "train" and (split, seed) not in scores]
+    if lacking:
+        raise UserError(f"{path} lacks seed {lacking[0]}; delete {folder} and run again")
+    return scores
+
+
+def _section(which: str, found: Mapping[str, results.Result]) -> dict[str, Any]:
+    """The record's section `backbone` or `head`: what the members are made of. A backbone they share counts once."""
+    sections = [result[which] for result in found.values()]  # type: ignore[literal-required]
+    if which == "backbone":
+        sections = list({str(section["fingerprint"]): section for section in sections}.values())
+    return {"type": "ensemble", "of": sections, "parameters": sum(section["parameters"] for section in sections)}

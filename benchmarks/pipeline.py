@@ -10,10 +10,8 @@ torch's training stack is imported only where there is work for it.
 
 from __future__ import annotations
 
-import datetime
 import hashlib
 import json
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,14 +22,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from benchmarks.config import RECIPE_KEYS, VIEWS, Recipe, Smoothing, Training, defaults
+from benchmarks.config import VIEWS, Recipe, Training, defaults
 from benchmarks.data.datasets import Dataset, table_sha256
-from benchmarks.data.frames import BOX, key_frames, windows
-from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
+from benchmarks.data.frames import key_frames, windows
+from benchmarks.ensemble import Ensemble, recipes_of, run_ensemble, settings_of
 from benchmarks.progress import say
-from benchmarks.scores import smooth_scores, write_groundtruth, write_predictions
+from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed
 from registry import BACKBONES, HEADS, PRIORS, UserError
-from zoo.files import check_writable, replacing, write_text
+from zoo.files import check_writable
 
 if TYPE_CHECKING:
     import torch
@@ -47,25 +45,8 @@ if TYPE_CHECKING:
 TRAINING_VERSION = 1
 ROW_VERSION = 2
 
-BOOTSTRAP_REPEATS = 1000
-
 # Weights up to this size are hashed again before a finished row is believed; 200 MB take a fifth of a second.
 _RECHECKED_BYTES = 200_000_000
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The windows of one split for one recipe.
-
-    Attributes:
-        rows: (M, T) int64 row numbers of the split's frame table, -1 where the frame is absent.
-        centres: (M,) int64 row numbers of the key frames.
-        labels: (M,) int64 their labels.
-    """
-
-    rows: np.ndarray
-    centres: np.ndarray
-    labels: np.ndarray
 
 
 @dataclass
@@ -100,7 +81,7 @@ class Features:
 
 
 def run(
-    recipes: Sequence[Recipe],
+    rows: Sequence[Recipe | Ensemble],
     dataset: Dataset,
     *,
     seeds: int = 1,
@@ -111,10 +92,10 @@ def run(
     workers: int = 1,
     plugins: Sequence[str] = (),
 ) -> list[results.Result]:
-    """Run each recipe to its record.
+    """Run each row to its record; of an ensemble, its members first, each to its own.
 
     Args:
-        recipes: resolved recipes of one dataset.
+        rows: resolved recipes and ensembles of one dataset.
         dataset: where the frames come from.
         seeds: how many; the first is the recipe's `training.seed`, the others follow it.
         out: receives `features/`, `trainings/` and `results/<dataset>/<name>/`.
@@ -125,15 +106,17 @@ def run(
         plugins: loaded by those processes too.
 
     Returns:
-        One result a recipe, in order; none when `dry_run`, and of several processes in the first alone.
+        One result a row, in order; none when `dry_run`, and of several processes in the first alone.
 
     Raises:
         UserError: anything that the user can put right.
     """
-    names = [recipe.name for recipe in recipes]
+    names = [row.name for row in rows]
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two recipes are called {name}; rename the file of one of them")
+    recipes = recipes_of(rows)
+    ensembles = [row for row in rows if isinstance(row, Ensemble)]
     for recipe in recipes:
         _check_needs(recipe)
     if not dry_run:
@@ -151,18 +134,24 @@ def run(
     groups: dict[str, list[Recipe]] = {}
     providers = {recipe.name: _provider(recipe, dataset, out) for recipe in recipes}
     settings = {recipe.name: _settings(recipe, description, providers[recipe.name]) for recipe in recipes}
-    for recipe in recipes:
-        found = _finished(recipe, out, settings[recipe.name], seeds, skip_damaged)
+    for ensemble in ensembles:
+        settings[ensemble.name] = settings_of(ensemble, settings, ROW_VERSION)
+    everything: list[Recipe | Ensemble] = [*recipes, *ensembles]
+    for row in everything:
+        first = row.members[0] if isinstance(row, Ensemble) else row
+        found = _finished(row, out, settings[row.name], _seeds(first, seeds), skip_damaged)
         if found is not None:
-            finished[recipe.name] = found
-            folder = result_folder(out, recipe)
-            say(f"{recipe.name}: done before, {plural(len(found['seeds']), 'seed')} reused from {folder}")
-        else:
-            groups.setdefault(_group(recipe), []).append(recipe)
+            finished[row.name] = found
+            say(f"{row.name}: done before, {plural(len(found['seeds']), 'seed')} reused from {result_folder(out, row)}")
+        elif isinstance(row, Recipe):
+            groups.setdefault(_group(row), []).append(row)
 
     plans = {recipe.name: {split: _plan(recipe, split, table) for split, table in tables.items()} for recipe in recipes}
     if dry_run:
         _show_plan([recipe for group in groups.values() for recipe in group], plans, seeds)
+        for ensemble in ensembles:
+            if ensemble.name not in finished:
+                print(f"{ensemble.name}: weights for {', '.join(member.name for member in ensemble.members)}")
         return []
     if groups:
         from benchmarks import gpus
@@ -176,7 +165,7 @@ def run(
         else:
             source = _features(group, plans, dataset, tables, out, device, skip_damaged)
         for recipe in group:
-            row = _row(
+            result = _row(
                 recipe,
                 plans[recipe.name],
                 source,
@@ -189,18 +178,29 @@ def run(
                 workers,
                 plugins,
             )
-            if row is not None:
-                finished[recipe.name] = row
+            if result is not None:
+                finished[recipe.name] = result
+    for ensemble in ensembles:
+        if ensemble.name not in finished and all(member.name in finished for member in ensemble.members):
+            finished[ensemble.name] = run_ensemble(
+                ensemble,
+                out,
+                settings=settings[ensemble.name],
+                description=description,
+                plans=plans,
+                tables=tables,
+                device=device,
+            )
     for split, facts in description["splits"].items() if groups else ():
         if facts["crops"] < facts["rows"]:
             absent = facts["rows"] - facts["crops"]
             say(f"{split}: {absent:,} of {plural(facts['rows'], 'frame')} have no crop and count as absent")
     say(f"finished in {time.perf_counter() - started:.0f} s")
-    return [finished[recipe.name] for recipe in recipes if recipe.name in finished]
+    return [finished[name] for name in names if name in finished]
 
 
 def extract(
-    recipes: Sequence[Recipe],
+    rows: Sequence[Recipe | Ensemble],
     dataset: Dataset,
     *,
     out: Path = Path("runs"),
@@ -211,10 +211,10 @@ def extract(
     plugins: Sequence[str] = (),
     engine: str = "local",
 ) -> Extraction:
-    """Fill the feature stores that `run` of these recipes looks into, with the frames that some window touches.
+    """Fill the feature stores that `run` of these rows looks into, with the frames that some window touches.
 
     Args:
-        recipes: resolved recipes of one dataset.
+        rows: resolved recipes and ensembles of one dataset.
         dataset: where the frames come from.
         out: as for `run`.
         device: torch device.
@@ -232,6 +232,7 @@ def extract(
     """
     from benchmarks.features import Extraction
 
+    recipes = recipes_of(rows)
     for recipe in recipes:
         _check_needs(recipe)
     check_writable(out)
@@ -251,19 +252,6 @@ def extract(
             _say_encoded(plan, done, dataset.root)
         total.add(done)
     return total
-
-
-def result_folder(out: Path, recipe: Recipe) -> Path:
-    """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
-    slug = re.sub(r"[^\w.+=,-]+", "-", recipe.name)
-    if len(slug) > 150:  # file systems stop at 255 bytes
-        slug = f"{slug[:140]}-{hashlib.sha256(recipe.name.encode()).hexdigest()[:8]}"
-    return out / "results" / recipe.dataset / slug
-
-
-def plural(count: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`, `1,200 crops`."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _describe(dataset: Dataset, name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -331,21 +319,23 @@ def _settings(recipe: Recipe, dataset: Mapping[str, Any], provider: Prior | None
 
 
 def _finished(
-    recipe: Recipe, out: Path, settings: Mapping[str, Any], seeds: int, skip_damaged: bool
+    row: Recipe | Ensemble, out: Path, settings: Mapping[str, Any], seeds: Sequence[int], skip_damaged: bool
 ) -> results.Result | None:
     """The row's record, if it is there, of these settings, and of these seeds at least."""
-    folder = result_folder(out, recipe)
+    folder = result_folder(out, row)
     if not (folder / "result.json").exists():
         return None
     found = results.read_result(folder / "result.json")
-    differs = results.difference(found["settings"], settings) or _weights_differ(found)
+    differs = results.difference(found["settings"], settings)
+    if differs is None and isinstance(row, Recipe):  # an ensemble's members are looked at one by one
+        differs = _weights_differ(found)
     if differs:
         raise UserError(
             f"run folder {folder} comes from other settings ({differs}); delete it, or use another --out DIR"
         )
     if found["counts"]["damaged"] and not skip_damaged:
         return None
-    return found if set(_seeds(recipe, seeds)) <= set(found["seeds"]) else None
+    return found if set(seeds) <= set(found["seeds"]) else None
 
 
 def _weights_differ(found: results.Result) -> str | None:
@@ -675,64 +665,37 @@ def _row(
     fused = {
         split: np.mean([np.stack(of_view) for of_view in views.values()], axis=0) for split, views in scored.items()
     }
-    fused, fitted = _smoothed(fused, plans, tables, recipe.smoothing)
-    splits = {
-        split: _figures(fused[split], scored[split], plan, tables[split], getattr(recipe.windows.stride, split))
-        for split, plan in plans.items()
-        if (plan.labels >= 0).any()
-    }
-    counts = {f"{split} windows": len(plan.centres) for split, plan in plans.items()}
-    result: results.Result = {
-        "schema": results.SCHEMA,
-        "name": recipe.name,
-        "config": recipe.as_dict(),
-        "settings": settings,
-        "dataset": dict(description),
-        "backbone": {**source.backbone, "stands_in_for": recipe.stands_in_for},
-        "head": {
+    fused, fitted = smoothed(fused, plans, tables, recipe.smoothing)
+    made = Made(
+        seeds=wanted,
+        parts=scored,
+        fused=fused,
+        fitted=fitted,
+        backbone={**source.backbone, "stands_in_for": recipe.stands_in_for},
+        head={
             "type": recipe.head["type"],
             "parameters": reports[0]["parameters"],
             "initialised_from": reports[0].get("initial", {}).get("lstm"),
         },
-        "seeds": wanted,
-        "training": reports,
-        "fitted": fitted,
-        "counts": {**counts, "training windows, all views": len(job.data), "damaged": len(source.damaged)},
-        "splits": splits,
-        "seconds": {
-            "features": round(source.seconds, 2),
-            "training": round(float(np.mean([report["seconds"] for report in reports])), 2),
-            "scoring": round(float(np.mean([outcome.seconds for outcome in outcomes])), 2),
+        training=reports,
+        counts={"training windows, all views": len(job.data), "damaged": len(source.damaged)},
+        seconds={
+            "features": source.seconds,
+            "training": float(np.mean([report["seconds"] for report in reports])),
+            "scoring": float(np.mean([outcome.seconds for outcome in outcomes])),
         },
-        "environment": results.environment(device),
-        "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-    }
-    _write(folder, result, recipe, plans, tables, scored, fused)
-    return result
-
-
-def _smoothed(
-    fused: dict[str, np.ndarray],
-    plans: Mapping[str, Plan],
-    tables: Mapping[str, pd.DataFrame],
-    smoothing: Smoothing | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Smooth the scores (seeds, M) of each split along the tracks: the scores, and what was fitted for that."""
-    if smoothing is None:
-        return fused, {}
-    keys = {split: tables[split].iloc[plan.centres] for split, plan in plans.items()}
-    window, fitted = smoothing.window, {}
-    if window is None:
-        from benchmarks.ensemble import choose_window
-
-        known = plans["val"].labels >= 0
-        window = choose_window(keys["val"][known], fused["val"][:, known], plans["val"].labels[known], smoothing.filter)
-        fitted = {"smoothing window": window}
-    smoothed = {
-        split: np.stack([smooth_scores(keys[split], of_seed, smoothing.filter, window) for of_seed in scores])
-        for split, scores in fused.items()
-    }
-    return smoothed, fitted
+    )
+    return record(
+        folder,
+        recipe,
+        made,
+        settings=settings,
+        description=description,
+        plans=plans,
+        tables=tables,
+        strides={split: getattr(recipe.windows.stride, split) for split in plans},
+        device=device,
+    )
 
 
 def _drop_absent_centres(plan: Plan, positions: np.ndarray, split: str) -> Plan:
@@ -774,77 +737,3 @@ def _determines_training(
 
 def _hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _figures(
-    fused: np.ndarray, views: Mapping[str, Sequence[np.ndarray]], plan: Plan, table: pd.DataFrame, stride: int
-) -> results.Split:
-    """The figures of one labelled split; `fused` is (seeds, M)."""
-    known = plan.labels >= 0
-    labels, clips = plan.labels[known], table["clip"].to_numpy()[plan.centres][known]
-    by_seed = [lam_map(scores[known], labels) for scores in fused]
-    interval = bootstrap_interval(fused[:, known], labels, clips, repeats=BOOTSTRAP_REPEATS)
-    figures = [metrics.to_dict() for metrics in by_seed]
-    confusions = [metrics["confusion"] for metrics in figures]
-    return {
-        "windows": len(labels),
-        "positives": int(labels.sum()),
-        "clips": interval.clips,
-        "stride": stride,
-        "metrics": {name: _metric([each[name] for each in figures], interval.bounds[name]) for name in NAMES},
-        "confusion": {name: float(np.mean([each[name] for each in confusions])) for name in confusions[0]},
-        "views": {
-            view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
-            for view, of_seeds in views.items()
-        },
-    }
-
-
-def _metric(values: Sequence[float | None], interval: Sequence[float] | None) -> results.Metric:
-    defined = [value for value in values if value is not None]
-    if len(defined) < len(values):  # one class only: no average precision
-        return {"mean": None, "std": None, "interval": None, "per_seed": list(values)}
-    std = float(np.std(defined, ddof=1)) if len(defined) > 1 else 0.0
-    bounds = None if interval is None else [float(bound) for bound in interval]
-    return {"mean": float(np.mean(defined)), "std": std, "interval": bounds, "per_seed": list(values)}
-
-
-def _write(
-    folder: Path,
-    result: results.Result,
-    recipe: Recipe,
-    plans: Mapping[str, Plan],
-    tables: Mapping[str, pd.DataFrame],
-    scored: Mapping[str, Mapping[str, Sequence[np.ndarray]]],
-    fused: Mapping[str, np.ndarray],
-) -> None:
-    """The row's folder; `result.json` comes last, since it is what says that the rest is whole."""
-    columns = ["clip", "track", "frame", "person", *BOX, "unique_id", "label"]
-    parts = []
-    for split, plan in plans.items():
-        keys = tables[split].iloc[plan.centres][columns]
-        if split != "train" and (keys["label"] >= 0).all():
-            write_groundtruth(folder / f"groundtruth_{split}.csv", keys, split)
-        for number, seed in enumerate(result["seeds"]):
-            own = {f"score_{view}": of_seeds[number] for view, of_seeds in scored[split].items()}
-            parts.append(keys.assign(**own, score=fused[split][number]).assign(split=split, seed=seed))
-            if split != "train":
-                write_predictions(
-                    folder / f"seed{seed}" / f"{split}.csv", keys.assign(score=fused[split][number]), split
-                )
-    with replacing(folder / "predictions.csv") as temporary:
-        table = pd.concat(parts)
-        table[["split", "seed", *(name for name in table.columns if name not in ("split", "seed"))]].to_csv(
-            temporary, index=False
-        )
-    write_text(folder / "config.py", _config_file(recipe, result["date"]))
-    results.write_result(folder, result)
-
-
-def _config_file(recipe: Recipe, date: str) -> str:
-    """The resolved recipe as a recipe file: `--recipe PATH/config.py` runs it again."""
-    from pprint import pformat
-
-    config = recipe.as_dict()
-    lines = [f"{key} = {pformat(config[key], width=120, sort_dicts=False)}" for key in RECIPE_KEYS]
-    return f'"""{recipe.name} on {recipe.dataset}, as it was run on {date}."""\n\n' + "\n".join(lines) + "\n"

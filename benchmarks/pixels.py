@@ -28,7 +28,7 @@ from registry import BACKBONES
 from zoo.model import PixelWindow
 
 if TYPE_CHECKING:
-    from benchmarks.pipeline import Plan
+    from benchmarks.rows import Plan
 
 _CHUNK = 5000  # crops that are waited for together
 BUDGET = 4_000_000_000  # bytes of pixels that are kept; of more, crops are decoded when they are asked for

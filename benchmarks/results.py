@@ -50,7 +50,7 @@ class Split(TypedDict):
     confusion: dict[str, float]
     """`true_positives`, `false_positives`, `true_negatives`, `false_negatives` at 0.5, mean over the seeds."""
     views: dict[str, Metric]
-    """mAP of each view alone, before averaging and smoothing."""
+    """mAP of each view alone, before averaging and smoothing; of an ensemble, of each member's own row."""
 
 
 class Result(TypedDict):
@@ -69,10 +69,14 @@ class Result(TypedDict):
     backbone: dict[str, Any]
     """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...).
 
-    Of a backbone that trains, fingerprint and weights are those it starts from.
+    Of a backbone that trains, fingerprint and weights are those it starts from. Of an ensemble: `type`, `parameters`,
+    and `of`, the sections of its members, each backbone once.
     """
     head: dict[str, Any]
-    """`type`, `parameters`, and `initialised_from`: `file`, `kind` and `tensors` of imported weights, or None."""
+    """`type`, `parameters`, and `initialised_from`: `file`, `kind` and `tensors` of imported weights, or None.
+
+    Of an ensemble: `type`, `parameters`, and `of`, the sections of its members.
+    """
     seeds: list[int]
     training: list[dict[str, Any]]
     """For each seed `seed`, `best_epoch`, `best_mAP` (validation, fraction), `seconds`, `history`.
@@ -80,7 +84,7 @@ class Result(TypedDict):
     Where the backbone trains too, `initial` has the `sha256` of all weights as they were at the start.
     """
     fitted: dict[str, Any]
-    """What was fitted on validation after training: `smoothing window`, `weights` of an ensemble's members by name."""
+    """What was fitted on validation after training: `smoothing window`; `weights`, member -> one a seed."""
     counts: dict[str, int]
     """Windows of each split, training windows over all views, damaged crops left out."""
     splits: dict[str, Split]

@@ -8,9 +8,10 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tabulate import tabulate
 
@@ -22,7 +23,10 @@ PUBLISHED = Path(__file__).parent / "published.csv"
 RECORDS = Path(__file__).parent / "records"
 
 # The rows of the table in the order of the published one; what is not named here comes after, by name.
-ORDER = ("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**")
+ORDER = (
+    *("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**"),
+    *("InternLSTM** smoothed", "Ensemble"),
+)
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ def render(table: Sequence[Row], form: str = "github") -> str:
             row.recipe,
             row.backbone,
             row.head,
-            "" if row.published_map is None else f"{row.published_map:.2f}",
+            _cited_cell(row),
             _measured_cell(row, with_place=len(datasets) > 1),
             ""
             if row.map_low is None or row.map_high is None
@@ -167,17 +171,14 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     method, published = _method(result)
     value, source = cited.get(published or "", (None, ""))
     backbone = result["backbone"]
-    name = backbone["type"]
-    name += f" for {backbone['stands_in_for']}" if backbone["stands_in_for"] else ""
-    name += " (random init)" if backbone["weights"]["random_init"] else ""
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
     return [
         Row(
             method=method,
             recipe=result["name"],
-            backbone=name,
-            head=result["head"]["type"],
+            backbone=", ".join(dict.fromkeys(map(_backbone, backbone.get("of", [backbone])))),
+            head=", ".join(part["type"] for part in result["head"].get("of", [result["head"]])),
             published_map=value,
             published_source=source,
             dataset=result["dataset"]["name"],
@@ -197,6 +198,12 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     ]
 
 
+def _backbone(section: Mapping[str, Any]) -> str:
+    name = section["type"]
+    name += f" for {section['stands_in_for']}" if section["stands_in_for"] else ""
+    return name + (" (random init)" if section["weights"]["random_init"] else "")
+
+
 def _method(result: Result) -> tuple[str, str | None]:
     """A row's method, and the one of `published.csv` that it answers to: none where the command line changed it.
 
@@ -209,6 +216,12 @@ def _method(result: Result) -> tuple[str, str | None]:
     changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
     published = None if changes or config["published"] is None else config["published"] + begun
     return config["method"] + begun + changed + (" (partial)" if limit else ""), published
+
+
+def _cited_cell(row: Row) -> str:
+    if row.published_map is None:
+        return ""
+    return f"{row.published_map:.0f}" if row.published_map.is_integer() else f"{row.published_map:.2f}"
 
 
 def _measured_cell(row: Row, with_place: bool) -> str:

@@ -8,7 +8,18 @@ import pytest
 
 import bench
 from benchmarks.speed.harness import reached
-from tools.update_docs import BEGIN, END, PERFORMANCE, README, SPEED, render_performance, render_readme
+from tools.update_docs import (
+    BEGIN,
+    END,
+    PERFORMANCE,
+    README,
+    RESULTS,
+    SPEED,
+    SPLITS,
+    render_performance,
+    render_readme,
+    render_results,
+)
 
 HOME = Path(__file__).resolve().parent.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -24,6 +35,12 @@ def test_performance_is_that_of_the_committed_records() -> None:
     text = PERFORMANCE.read_text(encoding="utf-8")
     assert "cpu" in [marks[2] for marks in SPEED.finditer(text)]
     assert render_performance(text) == text
+
+
+def test_results_are_those_of_the_committed_records() -> None:
+    text = RESULTS.read_text(encoding="utf-8")
+    assert len(SPLITS.findall(text)) == 1
+    assert render_results(text) == text
 
 
 def test_committed_speeds_are_what_they_must_be() -> None:

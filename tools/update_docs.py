@@ -1,7 +1,7 @@
-"""Take finished runs into the committed records, and render from them the README's table and picture and what is fast.
+"""Take finished runs into the committed records, and render from them the README's table and picture and the docs.
 
 example:
-  python bench.py --recipe all --seeds 3 && python -m tools.update_docs --out runs
+  python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs
   python -m benchmarks.speed --record && python -m tools.update_docs --speed-only
 """
 
@@ -19,14 +19,17 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
-from benchmarks.results import HOME, read_result
+from benchmarks.results import HOME, Result, read_result
 from benchmarks.speed import harness
-from benchmarks.table import RECORDS, as_text
+from benchmarks.table import RECORDS, as_text, collect, rows
 from zoo.files import write_json, write_text
 
 README = HOME / "README.md"
 PICTURE = HOME / "docs" / "assets" / "crops.png"
 BEGIN, END = "<!-- table: rendered by tools/update_docs.py -->", "<!-- end of table -->"
+
+RESULTS = HOME / "docs" / "results.md"
+SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
 
 PERFORMANCE = HOME / "docs" / "performance.md"
 # Between the marks stands the table of the records of one kind of machine: `benchmarks/records/speed/<kind>/`.
@@ -57,6 +60,35 @@ def render_readme(text: str) -> str:
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{as_text(None)}\n\n{END}{after}"
+
+
+def render_results(text: str) -> str:
+    """The page on results with the figures of the committed records between its marks."""
+    return SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
+
+
+def splits_table() -> str:
+    """Validation beside test, and what was fitted on validation, for every committed record."""
+    records = {row["name"]: row for row, _ in collect(None)}
+    body = []
+    for name in (row.recipe for row in rows(collect(None)) if row.recipe in records):
+        record = records[name]
+        cells = []
+        for split in ("val", "test"):
+            if split in record["splits"]:
+                metric = record["splits"][split]["metrics"]["mAP"]
+                by_seed = [100 * value for value in metric["per_seed"] if value is not None]
+                cells += [f"{np.mean(by_seed):.2f}", f"{min(by_seed):.1f} to {max(by_seed):.1f}"]
+        body.append([name, *cells, _fitted(record)])
+    head = ["row", "val mAP", "seeds", "test mAP", "seeds", "fitted on validation"]
+    return tabulate(body, head, tablefmt="github", disable_numparse=True)
+
+
+def _fitted(record: Result) -> str:
+    words = [f"{member} {np.mean(weights):.2f}" for member, weights in record["fitted"].get("weights", {}).items()]
+    if "smoothing window" in record["fitted"]:
+        words.append(f"median of {record['fitted']['smoothing window']} frames")
+    return ", ".join(words)
 
 
 def render_performance(text: str) -> str:
@@ -160,6 +192,7 @@ def main() -> None:
     for path in update_records(out):
         print(path.relative_to(HOME))
     write_text(README, render_readme(README.read_text(encoding="utf-8")))
+    write_text(RESULTS, render_results(RESULTS.read_text(encoding="utf-8")))
     folder = out / "results" / "synthlam" / PICTURED
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"clip": str, "track": str, "unique_id": str})
     seed = json.loads((folder / "result.json").read_text(encoding="utf-8"))["seeds"][0]

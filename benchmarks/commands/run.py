@@ -20,6 +20,7 @@ from benchmarks.commands import add_plugin_option
 if TYPE_CHECKING:
     from benchmarks.config import Recipe
     from benchmarks.data.datasets import Dataset
+    from benchmarks.ensemble import Ensemble
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,22 +62,23 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
     load_plugins(args.plugin)
-    recipes, dataset = chosen(args, head=args.head, limit=args.limit)
+    rows, dataset = chosen(args, head=args.head, limit=args.limit)
 
     from benchmarks import gpus
-    from benchmarks.pipeline import run as run_recipes
+    from benchmarks.ensemble import recipes_of
+    from benchmarks.pipeline import run as run_rows
     from benchmarks.results import cores
 
     device = gpus.join(default_device(args.device))
-    on_features = [recipe.name for recipe in recipes if not recipe.on_pixels]
+    on_features = [recipe.name for recipe in recipes_of(rows) if not recipe.on_pixels]
     if gpus.processes() > 1 and on_features:
         raise UserError(
             f"torchrun is for recipes whose backbone trains; run {', '.join(on_features)} without it, after "
             "torchrun bench.py extract where there are many frames"
         )
     with redirect_stderr(io.StringIO()) if gpus.rank() > 0 else nullcontext():
-        finished = run_recipes(
-            recipes,
+        finished = run_rows(
+            rows,
             dataset,
             seeds=args.seeds,
             out=args.out,
@@ -93,13 +95,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None = None) -> tuple[list[Recipe], Dataset]:
-    """The recipes and the dataset that `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` name.
+def chosen(
+    args: argparse.Namespace, head: str | None = None, limit: int | None = None
+) -> tuple[list[Recipe | Ensemble], Dataset]:
+    """The rows and the dataset that `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` name.
 
     Raises:
         UserError: there is no such thing, or an option does not fit it.
     """
-    from benchmarks.config import load_dataset, recipe_names, resolve
+    from benchmarks.config import is_ensemble, load_dataset, recipe_names
+    from benchmarks.ensemble import recipes_of, resolve_row
     from benchmarks.progress import say
     from registry import DATASETS, UserError
 
@@ -108,9 +113,12 @@ def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None 
     if not names:
         raise UserError("--recipe names no recipe; see python bench.py --list")
     reader = DATASETS.get(load_dataset(args.dataset)["type"])
-    recipes = []
+    rows = []
     for name in dict.fromkeys(names):
-        recipe = resolve(
+        if everything and head is not None and is_ensemble(name):
+            say(f"{name}: left out, an ensemble has no head of its own")
+            continue
+        row = resolve_row(
             name,
             args.dataset,
             backbone=args.backbone,
@@ -119,12 +127,14 @@ def chosen(args: argparse.Namespace, head: str | None = None, limit: int | None 
             settings=args.set,
             limit=limit,
         )
-        lacks = _lacks(recipe) if everything and args.backbone is None and args.weights is None else None
+        lacks = None
+        if everything and args.backbone is None and args.weights is None:
+            lacks = next(filter(None, map(_lacks, recipes_of([row]))), None)
         if lacks:
             say(f"{name}: left out, it needs {lacks}")
         else:
-            recipes.append(recipe)
-    return recipes, reader(args.root)
+            rows.append(row)
+    return rows, reader(args.root)
 
 
 def _lacks(recipe: Recipe) -> str | None:

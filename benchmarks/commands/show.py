@@ -26,7 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
-    from benchmarks.config import RECIPES, recipe_names, resolve, settable
+    from benchmarks.config import RECIPES, recipe_names, settable
+    from benchmarks.ensemble import Ensemble, resolve_row
     from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
     from zoo.cards import load_cards
 
@@ -35,8 +36,11 @@ def run(args: argparse.Namespace) -> int:
     name, parts = args.name, []
     if name in recipe_names():
         text = inspect.cleandoc(_docstring((RECIPES / f"{name}.py").read_text(encoding="utf-8")))
-        config = json.dumps(resolve(name, args.dataset).as_dict(), indent=2, ensure_ascii=False)
+        row = resolve_row(name, args.dataset)
+        config = json.dumps(row.as_dict(), indent=2, ensure_ascii=False)
         keys = f"--set reaches {', '.join(settable())}, and any argument of backbone and head"
+        if isinstance(row, Ensemble):
+            keys = "--set reaches members, smoothing, smoothing.filter and smoothing.window; any other key its members"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
     for kind, registry in (("backbone", BACKBONES), ("head", HEADS), ("dataset", DATASETS), ("prior", PRIORS)):
         if name in registry:

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.config import Recipe, load_recipe, parse_setting, recipe_names, resolve
+from benchmarks.config import load_recipe, parse_setting, recipe_names, resolve
+from benchmarks.ensemble import resolve_row
 from registry import UserError
 
 RECIPE = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
@@ -11,8 +12,7 @@ RECIPE = Path(__file__).resolve().parents[2] / "benchmarks" / "recipes"
 @pytest.mark.parametrize("name", recipe_names())
 @pytest.mark.parametrize("dataset", ["synthlam", "ego4d"])
 def test_every_recipe_resolves(name: str, dataset: str) -> None:
-    recipe = resolve(name, dataset)
-    assert isinstance(recipe, Recipe)
+    recipe = resolve_row(name, dataset)
     assert (recipe.name, recipe.dataset, recipe.changes) == (name, dataset, ())
 
 
@@ -68,11 +68,11 @@ def test_gaze_models_as_published() -> None:
 
 def test_scale_of_pixels_is_for_backbones_that_train() -> None:
     pose, frozen = resolve("gazepose"), resolve("internlstm", backbone="gaze_resnet18")
-    assert (pose.backbone["size"], pose.training.block > 1, pose.priors) == (64, True, {"type": "synthlam"})
+    assert (pose.backbone["size"], pose.training.block > 1, pose.priors) == (48, True, {"type": "synthlam"})
     assert (frozen.backbone, frozen.training.block, frozen.priors) == ({"type": "gaze_resnet18"}, 1, None)
     assert frozen.training == resolve("internlstm").training
     thawed = resolve("internlstm", backbone="gaze_resnet18", settings=["backbone.frozen=false"])
-    assert thawed.backbone["size"] == 64
+    assert thawed.backbone["size"] == 48
     assert thawed.training.block == pose.training.block
     assert resolve("gazepose", settings=["training.block=1", "backbone.size=96"]).backbone["size"] == 96
 

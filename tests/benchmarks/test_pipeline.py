@@ -9,7 +9,7 @@ import pytest
 from benchmarks import pipeline, results
 from benchmarks.config import Recipe, resolve
 from benchmarks.data.datasets import Ego4D
-from benchmarks.ensemble import WINDOWS
+from benchmarks.fitted import WINDOWS
 from benchmarks.metrics import lam_map
 from benchmarks.scores import match, read_groundtruth, read_predictions, smooth_scores
 from registry import HEADS, UserError
