@@ -17,6 +17,7 @@ COMMANDS = {
     "list": "backbones, heads, datasets, recipes, models",
     "show": "one of them in full",
     "table": "published figures beside measured ones",
+    "compare": "whether two rows differ: paired difference, interval, p",
     "prepare": "Ego4D downloads -> json_original, result_LAM, face_imgs",
     "index": "the frame table of a split, with its key frames",
     "extract": "features of any tree of images",

@@ -240,6 +240,7 @@ def run_ensemble(
     description: Mapping[str, Any],
     plans: Mapping[str, Mapping[str, Plan]],
     tables: Mapping[str, pd.DataFrame],
+    facts: Mapping[str, Mapping[str, np.ndarray]],
     device: str,
 ) -> results.Result:
     """Fuse the scores of the members, whose rows are done, and write the row's folder.
@@ -251,6 +252,7 @@ def run_ensemble(
         description: of the dataset.
         plans: member -> split -> its windows.
         tables: split -> frame table.
+        facts: of `benchmarks.diagnosis.known_facts`.
         device: named in the record.
 
     Raises:
@@ -323,6 +325,7 @@ def run_ensemble(
         plans=own,
         tables=tables,
         strides=strides,
+        facts=facts,
         device=device,
     )
 

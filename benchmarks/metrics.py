@@ -112,7 +112,7 @@ def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     if not positives or not negatives:
         missing = "no rows" if not len(labels) else "no looking frames" if not positives else "no not-looking frames"
         return Metrics(None, None, None, accuracy, *counts, note=f"AP is undefined: {missing}")
-    best_first, worst_first = _sorted_labels(scores, looking)
+    best_first, worst_first = sorted_labels(scores, looking)
     ap_looking, ap_not_looking = _average_precision_of(best_first), _average_precision_of(~worst_first)
     return Metrics((ap_looking + ap_not_looking) / 2, ap_looking, ap_not_looking, accuracy, *counts)
 
@@ -144,7 +144,8 @@ def bootstrap_interval(
 
     Frames of a clip are anything but independent, so whole clips are drawn, as many as there are. With the scores of S
     trainings each repeat also draws S of them with replacement, scores them on the same drawn clips and takes the mean:
-    the interval of "mean over seeds", nested. Percentile bounds (2.5, 97.5). Efron and Tibshirani 1993, chapter 13.
+    the interval of "mean over seeds", nested. Percentile bounds (Efron and Tibshirani 1993, chapter 13), expanded for
+    few clips and seeds (`_tail`): of 30 clips the plain ones would miss the truth 7 times in 100, not 5.
 
     Args:
         scores: (N,) P(looking), or (S, N) of S seeds.
@@ -173,18 +174,46 @@ def bootstrap_interval(
     draws = random.multinomial(count, np.full(count, 1 / count), size=repeats).astype(np.float64)
     with threadpool_limits(1, user_api="blas"):  # thousands of small products: threads would wait for each other
         for number in range(seeds):
-            values[:, number] = _resampled(*_checked(table[number], labels), clip, draws)
+            values[:, number] = resampled(*_checked(table[number], labels), clip, draws)
     drawn = random.integers(seeds, size=(repeats, seeds))  # with one seed, that seed
     means = values[:, drawn, np.arange(repeats)[:, None]].mean(axis=-1)  # (4, repeats)
     bounds: dict[str, tuple[float, float] | None] = {}
-    for name, row in zip(NAMES, means, strict=True):
-        defined = row[~np.isnan(row)]
-        enough = 2 * len(defined) > repeats
-        low, high = np.quantile(defined, (0.025, 0.975)).tolist() if enough else (0.0, 0.0)
-        bounds[name] = (low, high) if enough else None
+    for name, row, by_seed in zip(NAMES, means, values, strict=True):
+        known = ~np.isnan(row)
+        if 2 * known.sum() <= repeats:
+            bounds[name] = None
+            continue
+        tail = _tail(by_seed[:, known], count)
+        low, high = np.quantile(row[known], (tail, 1 - tail)).tolist()
+        bounds[name] = low, high
     undefined = int(np.isnan(means[0]).sum())
     note = f"{undefined} of {repeats} resamples lack a class and are left out" if undefined else ""
     return Interval(bounds, count, seeds, repeats, undefined, note)
+
+
+def _tail(values: np.ndarray, clips: int) -> float:
+    """Share of the resamples to leave out on either side so that 95 % of the intervals hold the truth.
+
+    Resamples of n spread by sqrt((n - 1) / n) less than what they imitate, and the tails of few are Student's, not
+    Gauss's: where the plain percentile is taken at the normal quantile 1.96 the expanded one is taken at Student's,
+    times the root (Hesterberg 2015, "What Teachers Should Know about the Bootstrap"). Clips and seeds have each their
+    n; degrees of freedom of both together by Satterthwaite.
+
+    Args:
+        values: (S, R) one figure of S seeds in R resamples of the clips.
+        clips: how many clips there are.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    seeds = len(values)
+    of_clips = float(values.mean(axis=0).var()) * clips / (clips - 1)
+    of_seeds = float(values.mean(axis=1).var(ddof=1)) / seeds if seeds > 1 else 0.0
+    if of_clips + of_seeds == 0:
+        return 0.025
+    squares = of_clips**2 / (clips - 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
+    shown = of_clips * (clips - 1) / clips + of_seeds * (seeds - 1) / seeds  # by the resamples
+    widening = np.sqrt((of_clips + of_seeds) / shown) if shown else 1.0
+    return float(ndtr(-widening * stdtrit((of_clips + of_seeds) ** 2 / squares, 0.975)))
 
 
 def _checked(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -220,7 +249,7 @@ def _rankings(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray | None = 
     return order[down], order[up]
 
 
-def _sorted_labels(scores: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def sorted_labels(scores: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The labels in the order of `_rankings`: bool (N,) from the highest score to the lowest, and the other way."""
     # The bits of a float64 that is not negative sort as the integer that they are, and those of 0 to 1 leave the two
     # highest free: with the label put below, sorting numbers does what sorting row numbers and two look-ups would.
@@ -286,14 +315,18 @@ def _average_precision(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
         return np.einsum("...g,...g->...", best_from_here, gain) / found[..., -1]
 
 
-def _resampled(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Figures of each resample: float64 (4, R) in the order of `NAMES`, NaN where a class is missing.
+def resampled(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Compute the figures of clips that count several times or not at all, all at once; rows are sorted once.
 
     Args:
-        scores: (N,) of one seed.
-        labels: (N,).
+        scores: (N,) P(looking) of one seed.
+        labels: (N,) 0 or 1.
         clip: int (N,) the clip's number.
-        draws: float64 (R, C) how often each clip was drawn.
+        draws: float64 (R, C) how often each clip counts.
+
+    Returns:
+        float64 (4, R) in the order of `NAMES`, NaN where a class is missing. mAP is exact up to 16,384 rows, beyond
+        that to 0.0001.
     """
     clips, bins = draws.shape[1], min(len(scores), _BINS)
     bin_of_rank = np.arange(len(scores)) * bins // max(len(scores), 1)

@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from benchmarks.config import VIEWS, Recipe, Training, defaults
+from benchmarks.config import VIEWS, Recipe, Training, defaults, load_dataset
 from benchmarks.data.datasets import Dataset, table_sha256
 from benchmarks.data.frames import key_frames, windows
+from benchmarks.diagnosis import known_facts
 from benchmarks.ensemble import Ensemble, recipes_of, run_ensemble, settings_of
 from benchmarks.progress import say
 from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from benchmarks.store import FeatureStore
 
 # Raised when equal settings would come to other numbers: of what a training is found again by, and of a whole row.
-TRAINING_VERSION = 1
-ROW_VERSION = 2
+TRAINING_VERSIONS = {"features": 2, "pixels": 1}
+ROW_VERSION = 3
 
 # Weights up to this size are hashed again before a finished row is believed; 200 MB take a fifth of a second.
 _RECHECKED_BYTES = 200_000_000
@@ -157,6 +158,8 @@ def run(
         from benchmarks import gpus
 
         gpus.meet()  # before any of several processes writes what another one still looks for
+    unfinished = any(row.name not in finished for row in everything)
+    facts = _facts(recipes, plans, dataset, tables, out, providers) if unfinished else {}
     for group in groups.values():
         source: Features | Pixels
         if group[0].on_pixels:
@@ -172,6 +175,7 @@ def run(
                 settings[recipe.name],
                 description,
                 tables,
+                facts,
                 seeds,
                 out,
                 device,
@@ -189,6 +193,7 @@ def run(
                 description=description,
                 plans=plans,
                 tables=tables,
+                facts=facts,
                 device=device,
             )
     for split, facts in description["splits"].items() if groups else ():
@@ -296,6 +301,32 @@ def _provider(recipe: Recipe, dataset: Dataset, out: Path) -> Prior | None:
     return PRIORS.build({**recipe.priors, "root": dataset.root, "cache": _own_folder(out / "priors", recipe, dataset)})
 
 
+def _facts(
+    recipes: Sequence[Recipe],
+    plans: Mapping[str, Mapping[str, Plan]],
+    dataset: Dataset,
+    tables: Mapping[str, pd.DataFrame],
+    out: Path,
+    providers: Mapping[str, Prior | None],
+) -> dict[str, dict[str, np.ndarray]]:
+    """What is known of the labelled key frames of all rows, for their diagnosis."""
+    from benchmarks import gpus
+
+    provider = next((each for each in providers.values() if each is not None), None)
+    shipped = load_dataset(recipes[0].dataset).get("priors") if dataset.checksum() else None  # a --root may lack them
+    if provider is None and shipped is not None:
+        cache = _own_folder(out / "priors", recipes[0], dataset)
+        provider = PRIORS.build({**shipped, "root": dataset.root, "cache": cache})
+    with gpus.first_alone():
+        return known_facts(
+            dataset.root, tables, list(plans.values()), _sharpness_cache(out, recipes[0], dataset), provider
+        )
+
+
+def _sharpness_cache(out: Path, recipe: Recipe, dataset: Dataset) -> Path:
+    return _own_folder(out / "sharpness", recipe, dataset).with_suffix(".npz")
+
+
 def _own_folder(folder: Path, recipe: Recipe, dataset: Dataset) -> Path:
     """The place of a data set among those of others."""
     return folder / f"{recipe.dataset}-{_hash(_identity(dataset))}"
@@ -314,8 +345,12 @@ def _settings(recipe: Recipe, dataset: Mapping[str, Any], provider: Prior | None
         "config": config,
         "data": {"name": dataset["name"], "checksum": dataset["checksum"], **frames},
         **({} if provider is None else {"priors": provider.fingerprint()}),
-        "code": {"training": TRAINING_VERSION, "row": ROW_VERSION},
+        "code": {"training": _training_version(recipe), "row": ROW_VERSION},
     }
+
+
+def _training_version(recipe: Recipe) -> int:
+    return TRAINING_VERSIONS["pixels" if recipe.on_pixels else "features"]
 
 
 def _finished(
@@ -333,7 +368,7 @@ def _finished(
         raise UserError(
             f"run folder {folder} comes from other settings ({differs}); delete it, or use another --out DIR"
         )
-    if found["counts"]["damaged"] and not skip_damaged:
+    if found["counts"]["damaged"] and not skip_damaged or found["diagnosis"] is None:
         return None
     return found if set(seeds) <= set(found["seeds"]) else None
 
@@ -541,7 +576,7 @@ def _pixels(
     started = time.perf_counter()
     judged = None
     if recipe.temporal_dropout:  # by the standard of all frames of a split, whatever --limit leaves of them
-        cache = _own_folder(out / "sharpness", recipe, dataset).with_suffix(".npz")
+        cache = _sharpness_cache(out, recipe, dataset)
         judged = {
             split: cumulative_normal(sharpness(dataset.root, table["image"].tolist(), cache))
             for split, table in tables.items()
@@ -609,6 +644,7 @@ def _row(
     settings: dict[str, Any],
     description: Mapping[str, Any],
     tables: Mapping[str, pd.DataFrame],
+    facts: Mapping[str, Mapping[str, np.ndarray]],
     seeds: int,
     out: Path,
     device: str,
@@ -694,6 +730,7 @@ def _row(
         plans=plans,
         tables=tables,
         strides={split: getattr(recipe.windows.stride, split) for split in plans},
+        facts=facts,
         device=device,
     )
 
@@ -723,7 +760,7 @@ def _determines_training(
         "weights": source.backbone["weights"]["sha256"],  # of a file, which may hold more than the backbone's
     }
     return {
-        "version": TRAINING_VERSION,
+        "version": _training_version(recipe),
         "features": source.backbone["fingerprint"],
         "frames": [description["splits"][split]["sha256"] for split in ("train", "val")],
         "damaged": source.damaged,

@@ -9,10 +9,13 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from registry import UserError
 from zoo.files import write_json
+
+if TYPE_CHECKING:
+    from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
 SCHEMA = 1
 
@@ -51,6 +54,69 @@ class Split(TypedDict):
     """`true_positives`, `false_positives`, `true_negatives`, `false_negatives` at 0.5, mean over the seeds."""
     views: dict[str, Metric]
     """mAP of each view alone, before averaging and smoothing; of an ensemble, of each member's own row."""
+    without_clip: NotRequired[dict[str, list[float | None]]]
+    """Clip -> mAP of all other clips, one a seed: what comparing rows takes. Older records lack it."""
+
+
+class Calibration(TypedDict):
+    """How far scores are from shares: of frames scored 0.7, 7 of 10 should be looking."""
+
+    ece: float
+    """Expected calibration error (see `benchmarks.diagnosis.calibration_error`), mean over the seeds."""
+    ece_std: float
+    """Sample standard deviation over the seeds; 0 for one seed."""
+    log_loss: float
+    """Mean negative log likelihood of the labels in nats, of scores cut off 1e-6 from 0 and 1; mean over the seeds."""
+
+
+class Reliability(TypedDict):
+    """A reliability diagram: 15 bins of equal width from score 0 to 1, the scores of all seeds together."""
+
+    count: list[int]
+    score: list[float | None]
+    """Mean of the bin's scores; None where there are none."""
+    looking: list[float | None]
+    """Share of them whose frame is labelled looking."""
+
+
+class Groups(TypedDict):
+    """mAP by something known of the key frames; one entry a group in every list but `edges`."""
+
+    edges: list[float]
+    """Between the groups, ascending; a value on an edge belongs above it. Key frames of unknown value come last."""
+    groups: list[str]
+    """What they are called: `below 31`, `31 to 41`, `49.2 or more`, `unknown`."""
+    windows: list[int]
+    positives: list[int]
+    clips: list[int]
+    mAP: list[float | None]
+    """Mean over the seeds; None where a group has one class only."""
+    low: list[float | None]
+    """Lower end of its 95 % interval, by bootstrap over clips and seeds; None where there is none."""
+    high: list[float | None]
+
+
+class SplitDiagnosis(TypedDict):
+    """Of one labelled split."""
+
+    calibration: dict[str, Calibration]
+    """Of the row's own scores (`raw`), and of those after `temperature` and `platt`."""
+    reliability: dict[str, Reliability]
+    """Of `raw` and `platt`."""
+    groups: dict[str, Groups]
+    """By `face size` (shorter side of the box, pixels), `absent frames` (of the window), `sharpness` (variance of the
+    Laplacian), `head yaw` (absolute, degrees); what is known of no frame is left out."""
+
+
+class Diagnosis(TypedDict):
+    """Where a row is right, and whether its scores can be taken at their word; see docs/diagnosis.md."""
+
+    temperature: list[float] | None
+    """Fitted on validation, one a seed; None without validation frames of both classes."""
+    platt: list[list[float]] | None
+    """Likewise, slope and bias of the logits."""
+    splits: dict[str, SplitDiagnosis]
+    """The labelled splits but train. No score, metric or rank of the row rests on anything in here."""
 
 
 class Result(TypedDict):
@@ -89,6 +155,8 @@ class Result(TypedDict):
     """Windows of each split, training windows over all views, damaged crops left out."""
     splits: dict[str, Split]
     """By name, the labelled splits only."""
+    diagnosis: Diagnosis | None
+    """None in records from before there was one."""
     seconds: dict[str, float]
     """What each step took: `features` (of all rows and views), `training` and `scoring` (mean a seed).
 
@@ -144,6 +212,7 @@ def read_result(path: Path) -> Result:
         if result["schema"] != SCHEMA:
             raise UserError(f"{path} has schema {result['schema']}, this program reads {SCHEMA}; run the recipe again")
         result.setdefault("fitted", {})  # records from before anything was
+        result.setdefault("diagnosis", None)
         missing = sorted(Result.__annotations__.keys() - result.keys())
         if missing:
             raise UserError(f"{path} lacks {', '.join(missing)}; run the recipe again")

@@ -15,8 +15,10 @@ import pandas as pd
 
 from benchmarks import results
 from benchmarks.data.frames import BOX
+from benchmarks.diagnosis import diagnose
 from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
 from benchmarks.scores import smooth_scores, write_groundtruth, write_predictions
+from benchmarks.statistics import without_each_clip
 from zoo.files import replacing, write_text
 
 if TYPE_CHECKING:
@@ -70,10 +72,15 @@ class Made:
 
 def result_folder(out: Path, row: Recipe | Ensemble) -> Path:
     """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
-    slug = re.sub(r"[^\w.+=,-]+", "-", row.name)
+    return out / "results" / row.dataset / folder_name(row.name)
+
+
+def folder_name(name: str) -> str:
+    """What a folder is called after a row."""
+    slug = re.sub(r"[^\w.+=,-]+", "-", name)
     if len(slug) > 150:  # file systems stop at 255 bytes
-        slug = f"{slug[:140]}-{hashlib.sha256(row.name.encode()).hexdigest()[:8]}"
-    return out / "results" / row.dataset / slug
+        slug = f"{slug[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return slug
 
 
 def plural(count: int, noun: str) -> str:
@@ -115,6 +122,7 @@ def record(
     plans: Mapping[str, Plan],
     tables: Mapping[str, pd.DataFrame],
     strides: Mapping[str, int],
+    facts: Mapping[str, Mapping[str, np.ndarray]],
     device: str,
 ) -> results.Result:
     """Compute a row's figures and write its folder.
@@ -128,6 +136,7 @@ def record(
         plans: split -> its key frames.
         tables: split -> frame table.
         strides: split -> every how many frames of a track a key frame lies.
+        facts: split -> what is known of its frames, as `benchmarks.diagnosis.known_facts` tells.
         device: that it was computed on.
 
     Returns:
@@ -152,6 +161,7 @@ def record(
         "fitted": made.fitted,
         "counts": {**counts, **made.counts},
         "splits": splits,
+        "diagnosis": diagnose(made.fused, plans, tables, facts),
         "seconds": {name: round(seconds, 2) for name, seconds in made.seconds.items()},
         "environment": results.environment(device),
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
@@ -181,6 +191,7 @@ def _figures(
             view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
             for view, of_seeds in views.items()
         },
+        "without_clip": without_each_clip(fused[:, known], labels, clips),
     }
 
 

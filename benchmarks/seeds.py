@@ -31,6 +31,9 @@ from zoo.weights import read_head
 
 _BETWEEN_WORDS = 0.5  # seconds between two messages of progress
 
+# A process takes five seconds to start, a step of a head on features five milliseconds or more.
+_FEW_STEPS = 500
+
 
 @dataclass(frozen=True)
 class Job:
@@ -112,10 +115,10 @@ def run_seeds(job: Job, seeds: Sequence[int], *, workers: int = 1, plugins: Sequ
     """
     fresh = [seed for seed in seeds if not (job.folder / f"seed{seed}" / "training.json").exists()]
     workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
-    if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job):
+    steps = -(-len(job.data) // job.training.batch_size) * job.training.epochs
+    if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job, steps):
         return [run_seed(job, seed) for seed in seeds]
     payload = pickle.dumps(job)
-    steps = -(-len(job.data) // job.training.batch_size) * job.training.epochs
     outcomes: dict[int, Outcome] = {}
     waiting = list(seeds)
     running: dict[Connection, tuple[Any, int]] = {}
@@ -164,10 +167,12 @@ def run_seeds(job: Job, seeds: Sequence[int], *, workers: int = 1, plugins: Sequ
     return [outcomes[seed] for seed in seeds]
 
 
-def _side_by_side(job: Job) -> bool:
+def _side_by_side(job: Job, steps: int) -> bool:
     """Whether a training takes one thread and more time than a process takes to start."""
     if job.backbone_config is not None:
         return True
+    if steps < _FEW_STEPS:
+        return False
     with torch.device("meta"):
         head = HEADS.build(job.head_config)
     return on_one_thread(head) and not hasattr(head, "fit")

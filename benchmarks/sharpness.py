@@ -89,7 +89,7 @@ def sharpness(root: Path, images: Sequence[str], cache: Path) -> np.ndarray:
     values = np.array([known.get(image, math.nan) for image in images], dtype=np.float64)
     damaged = sum(math.isnan(known[image]) for image in lacking)
     if damaged:
-        say(f"sharpness: {damaged} crop{'s'[: damaged > 1]} cannot be decoded; where neighbours, they are dropped")
+        say(f"sharpness: {damaged} crop{'s'[: damaged > 1]} cannot be decoded")
     return values
 
 

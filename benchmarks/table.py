@@ -9,13 +9,14 @@ import csv
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
 from benchmarks.results import Result, read_result
+from benchmarks.statistics import Scored, difference, scored
 from registry import UserError
 
 FORMATS = ("github", "csv", "json", "latex", "html")
@@ -28,10 +29,16 @@ ORDER = (
     *("InternLSTM** smoothed", "Ensemble"),
 )
 
+_TIE = "†"
+
 
 @dataclass(frozen=True)
 class Row:
-    """One row. Figures are fractions or None; the cited ones are as published, in percent."""
+    """One row. Figures are fractions or None; the cited ones are as published, in percent.
+
+    `tied`: whether the row cannot be told apart from the best of its dataset and split; None of the best itself, and
+    where the records do not hold what it takes to say.
+    """
 
     method: str
     recipe: str = ""
@@ -45,6 +52,7 @@ class Row:
     map_std: float | None = None
     map_low: float | None = None
     map_high: float | None = None
+    tied: bool | None = None
     accuracy: float | None = None
     seeds: int = 0
     backbone_parameters: int = 0
@@ -73,7 +81,12 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
 def rows(results: Sequence[tuple[Result, str]]) -> list[Row]:
     """Rows of measured results, each beside the figure it answers to, and the cited figures that none answers to."""
     cited = published_test_map()
-    measured = [row for result, origin in results for row in _measured(result, origin, cited)]
+    tied = _ties([result for result, _ in results])
+    measured = [
+        replace(row, tied=tied.get((row.dataset, row.recipe)))
+        for result, origin in results
+        for row in _measured(result, origin, cited)
+    ]
     answered = {_method(result)[1] for result, _ in results}
     only_cited = [
         Row(method=method, published_map=value, published_source=source)
@@ -150,6 +163,11 @@ def notes(table: Sequence[Row]) -> list[str]:
         lines.append("SynthLAM is synthetic data: its figures compare rows with each other, not with the cited column.")
     if any(" for " in row.backbone for row in table):
         lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
+    if any(row.tied for row in table):
+        lines.append(
+            f"{_TIE}: not to be told apart from the best row of the same dataset and split; the 95 % interval of the "
+            "paired difference to it, for other clips and seeds, includes 0."
+        )
     if any(row.seeds for row in table):
         lines.append(
             "mAP: mean over the seeds, with their standard deviation; interval: bootstrap over clips and seeds."
@@ -161,12 +179,42 @@ def notes(table: Sequence[Row]) -> list[str]:
     return lines
 
 
+def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
+    """(dataset, row) -> whether it cannot be told apart from the best of the rows that scored the same key frames."""
+    groups: dict[tuple[Any, ...], list[tuple[float, Result, Mapping[str, Any]]]] = {}
+    for result in results:
+        split, facts = _split(result), result["dataset"]
+        mean = None if split is None else result["splits"][split]["metrics"]["mAP"]["mean"]
+        if split is not None and mean is not None:
+            own = result["splits"][split]
+            frames = (facts["name"], facts["splits"][split]["sha256"], split, own["stride"], own["windows"])
+            groups.setdefault(frames, []).append((mean, result, own))
+    found = {}
+    for group in groups.values():
+        _, best, best_figures = max(group, key=lambda entry: entry[0])
+        for _, result, figures in group:
+            if result is best or not (figures.get("without_clip") and best_figures.get("without_clip")):
+                continue  # nothing to say of records from before it was kept
+            above = difference(_scored(best, best_figures), _scored(result, figures))
+            if above is not None:
+                found[result["dataset"]["name"], result["name"]] = above.includes_zero
+    return found
+
+
+def _scored(result: Result, figures: Mapping[str, Any]) -> Scored:
+    return scored(result["seeds"], figures["metrics"]["mAP"]["per_seed"], figures["without_clip"])
+
+
+def _split(result: Result) -> str | None:
+    """The split whose figures the table shows."""
+    return next((split for split in ("test", "val") if split in result["splits"]), None)
+
+
 def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[Row]:
-    splits = result["splits"]
-    split = "test" if "test" in splits else "val"
-    if split not in splits:
+    split = _split(result)
+    if split is None:
         return []
-    figures = splits[split]["metrics"]
+    figures = result["splits"][split]["metrics"]
     low, high = figures["mAP"]["interval"] or (None, None)
     method, published = _method(result)
     value, source = cited.get(published or "", (None, ""))
@@ -231,7 +279,7 @@ def _measured_cell(row: Row, with_place: bool) -> str:
     if row.map is None or row.map_std is None:
         return f"undefined: one class only{place}"
     spread = f" ± {100 * row.map_std:.2f}" if row.seeds > 1 else ""
-    return f"{100 * row.map:.2f}{spread}{place}"
+    return f"{100 * row.map:.2f}{spread}{f' {_TIE}' if row.tied else ''}{place}"
 
 
 def _parameters(row: Row) -> str:

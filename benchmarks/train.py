@@ -14,8 +14,9 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,12 @@ from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
-from mmengine.runner import Runner
+from mmengine.registry import LOOPS
+from mmengine.runner import EpochBasedTrainLoop, Runner, ValLoop
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Sampler
 
 from backbones.base import state_sha256
 from benchmarks import gpus
@@ -46,6 +48,7 @@ from zoo.model import LookingAtMeModel, PixelWindow, initialise_lstm, write_mode
 from zoo.weights import write_head
 
 _ONE_THREAD_PARAMETERS = 2_000_000
+_HOOKS_EVERY = 50  # steps of a training on features, each of which may take less time than mmengine's hooks do
 
 
 def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
@@ -115,7 +118,7 @@ def train(
         if solve is not None:
             if not isinstance(data, WindowData):
                 raise UserError(f"head {head_config['type']} is solved, not descended to; its backbone cannot train")
-            window, labels = data.all()
+            window, labels = data[:]
             solve(window, labels, weights)
             val_map = lam_map(scores(model, validation), validation.labels.numpy()).map
             outcome: dict[str, Any] = dict(best_epoch=0, best_mAP=val_map, history=[])
@@ -204,40 +207,84 @@ def _descend(
     name: str,
     advance: Callable[[int, str], None] | None,
 ) -> _KeepBest:
-    folder.mkdir(parents=True, exist_ok=True)
     keep = _KeepBest(seed, data, every=max(1, training.epochs // 8))
     batch_size = -(-training.batch_size // gpus.processes())  # of each process
-    loader = _loader(data, batch_size, seed=seed, block=training.block, shuffle=True)
+    loader = _loader(data, batch_size, device, seed=seed, block=training.block, shuffle=True)
     with ExitStack() as stack:
         if advance is None:
             what = f"train {name} seed {seed}".replace("  ", " ")
             bar = Progress(what, training.epochs * len(loader), "step", show=gpus.rank() == 0)
             advance = stack.enter_context(bar).advance
-        trainee = _Trainee(model, weights, device, training.precision)
-        runner = _Runner(
-            model=trainee,
-            work_dir=str(folder),
-            train_dataloader=loader,
-            val_dataloader=_loader(validation, validation.score_batch, seed=seed),
-            train_cfg=dict(by_epoch=True, max_epochs=training.epochs, val_interval=1),
-            val_cfg=dict(),
-            val_evaluator=[_LamMap()],
-            optim_wrapper=dict(optimizer=dict(type="Adam", lr=training.lr, weight_decay=training.weight_decay)),
-            param_scheduler=_schedule(training),
-            default_hooks=dict(checkpoint=None, logger=dict(type="LoggerHook", interval=10_000)),
-            custom_hooks=[keep, _ShowProgress(keep, advance)],
-            visualizer=_visualizer(training.tensorboard),
-            randomness=dict(seed=seed),
-            env_cfg=dict(mp_cfg=dict(mp_start_method=multiprocessing.get_start_method())),  # it would set one
-            experiment_name=f"lamzoo-{uuid.uuid4().hex}",  # mmengine keeps loggers by this name for the process's life
-            resume=(folder / "last_checkpoint").exists(),
-        )
-        # The Runner takes the first accelerator it finds; the command line says which device.
-        trainee.to(device)
-        trainee.spread()
+        hooks = [keep, _ShowProgress(keep, advance)]
+        runner = _runner(model, training, seed, loader, validation, weights, folder, device, hooks)
         with redirect_stdout(io.StringIO()):  # it tells of checkpoints there
             runner.train()
     return keep
+
+
+def one_epoch(head: Head, training: Training, data: WindowData, weights: Tensor, folder: Path) -> Callable[[], Tensor]:
+    """A function that trains a head for one epoch a call, and returns the losses (steps,); `train` without validation.
+
+    Args:
+        head: on the CPU.
+        training: batch size, learning rate, seed.
+        data: labelled windows.
+        weights: (2,) class weights.
+        folder: for mmengine's files.
+    """
+    device = torch.device("cpu")
+    loader = _loader(data, training.batch_size, device, seed=training.seed, shuffle=True)
+    keep = _KeepBest(training.seed, data, every=1)
+    runner = _runner(head, replace(training, epochs=0), training.seed, loader, data, weights, folder, device, [keep])
+    with redirect_stdout(io.StringIO()):
+        runner.train()  # builds what an epoch needs
+
+    def run() -> Tensor:
+        runner.train_loop.run_epoch()
+        return torch.stack(runner.train_loop.losses)
+
+    return run
+
+
+def _runner(
+    model: nn.Module,
+    training: Training,
+    seed: int,
+    loader: DataLoader,
+    validation: WindowData | PixelData,
+    weights: Tensor,
+    folder: Path,
+    device: torch.device,
+    hooks: Sequence[Hook],
+) -> _Runner:
+    """The Runner of one training, which goes on from a checkpoint in `folder` if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    on_features = isinstance(validation, WindowData)
+    trainee = _Trainee(model, weights, device, training.precision)
+    # On features one kernel for all parameters. Models of pixels keep the steps they have always taken, to the bit.
+    fused = {"fused": True} if on_features else {}
+    runner = _Runner(
+        model=trainee,
+        work_dir=str(folder),
+        train_dataloader=loader,
+        val_dataloader=_loader(validation, validation.score_batch, device, seed=seed),
+        train_cfg=dict(type="EpochsWithFewHooks", max_epochs=training.epochs, every=_HOOKS_EVERY if on_features else 1),
+        val_cfg=dict(type="ScoreLoop") if on_features else {},
+        val_evaluator=[_LamMap()],
+        optim_wrapper=dict(optimizer=dict(type="Adam", lr=training.lr, weight_decay=training.weight_decay, **fused)),
+        param_scheduler=_schedule(training),
+        default_hooks=dict(checkpoint=None, logger=dict(type="LoggerHook", interval=10_000)),
+        custom_hooks=list(hooks),
+        visualizer=_visualizer(training.tensorboard),
+        randomness=dict(seed=seed),
+        env_cfg=dict(mp_cfg=dict(mp_start_method=multiprocessing.get_start_method())),  # it would set one
+        experiment_name=f"lamzoo-{uuid.uuid4().hex}",  # mmengine keeps loggers by this name for the process's life
+        resume=(folder / "last_checkpoint").exists(),
+    )
+    # The Runner takes the first accelerator it finds; the command line says which device.
+    trainee.to(device)
+    trainee.spread()
+    return runner
 
 
 def _schedule(training: Training) -> list[dict[str, Any]] | None:
@@ -262,6 +309,61 @@ class _Runner(Runner):
         pass
 
 
+@LOOPS.register_module()
+class EpochsWithFewHooks(EpochBasedTrainLoop):
+    """mmengine's loop over epochs, whose hooks hear of every n-th step and of an epoch's last one.
+
+    Schedules take each step. The steps' losses are kept here, as hooks do not see them all.
+
+    Args:
+        runner: mmengine's.
+        dataloader: of training batches.
+        max_epochs: how many.
+        every: n; with 1 it is mmengine's own loop.
+    """
+
+    def __init__(self, runner: Runner, dataloader: DataLoader, max_epochs: int, every: int) -> None:
+        super().__init__(runner, dataloader, max_epochs)
+        self.every = every
+        self.losses: list[Tensor] = []
+
+    def run_epoch(self) -> None:
+        """One epoch."""
+        self.losses = []
+        super().run_epoch()
+
+    def run_iter(self, idx: int, data_batch: Any) -> None:
+        """One step."""
+        heard = (idx + 1) % self.every == 0 or idx + 1 == len(self.dataloader)
+        if heard:
+            self.runner.call_hook("before_train_iter", batch_idx=idx, data_batch=data_batch)
+        outputs = self.runner.model.train_step(data_batch, optim_wrapper=self.runner.optim_wrapper)
+        self.losses.append(outputs["loss"])
+        if heard:
+            self.runner.call_hook("after_train_iter", batch_idx=idx, data_batch=data_batch, outputs=outputs)
+        else:
+            for schedule in self.runner.param_schedulers or ():
+                if not schedule.by_epoch:
+                    schedule.step()
+        self._iter += 1
+
+
+@LOOPS.register_module()
+class ScoreLoop(ValLoop):
+    """Validation of a head: its windows scored as any others are."""
+
+    def run(self) -> dict[str, float | None]:
+        """Score, and tell the hooks."""
+        runner, data = self.runner, self.dataloader.dataset
+        runner.call_hook("before_val")
+        runner.call_hook("before_val_epoch")
+        found = scores(runner.model.model, data, device=runner.model.weights.device)
+        metrics = {"val/mAP": lam_map(found, data.labels.cpu().numpy()).map}
+        runner.call_hook("after_val_epoch", metrics=metrics)
+        runner.call_hook("after_val")
+        return metrics
+
+
 class _Trainee(nn.Module):
     """A model as mmengine's loops want one: `train_step` and `val_step`."""
 
@@ -284,16 +386,19 @@ class _Trainee(nn.Module):
 
     def train_step(self, batch: tuple[Window | PixelWindow, Tensor], optim_wrapper: Any) -> dict[str, Tensor]:
         window, labels = batch
-        with optim_wrapper.optim_context(self):
-            with torch.autocast(self._device.type, torch.bfloat16, enabled=self._mixed):
-                found = self._judge(window.to(self._device))
-            loss = cross_entropy(found.float(), labels.to(self._device), self.weights)
-        optim_wrapper.update_params(loss)
+        with torch.autocast(self._device.type, torch.bfloat16) if self._mixed else nullcontext():
+            found = self._judge(window.to(self._device))
+        loss = cross_entropy(found.float(), labels.to(self._device), self.weights)
+        # What update_params does where gradients are not summed over steps, less a division by 1.
+        optim_wrapper.backward(loss)
+        optim_wrapper.step()
+        optim_wrapper.zero_grad()
         return {"loss": loss.detach()}
 
-    def val_step(self, batch: tuple[Window | PixelWindow, Tensor]) -> list[dict[str, np.ndarray]]:
+    def val_step(self, batch: tuple[PixelWindow, Tensor]) -> list[dict[str, np.ndarray]]:
         window, labels = batch
-        return [{"scores": probabilities(self.model, window.to(self._device)), "labels": labels.numpy()}]
+        found = probabilities(logits(self.model, window.to(self._device)))
+        return [{"scores": found, "labels": labels.numpy()}]
 
 
 class _Logits(nn.Module):
@@ -345,21 +450,17 @@ class _KeepBest(Hook):
         self.best_map = -1.0
         self.best_epoch = 0
         self.history: list[dict[str, float]] = []
-        self._losses: list[Tensor] = []
 
     def before_train_epoch(self, runner: Runner) -> None:
         # Dropout of an epoch depends on the epoch alone, so that it is the same after a resume.
         torch.manual_seed(self.seed * 100_003 + runner.epoch)
         if isinstance(self.data, PixelData):
             self.data.start_epoch(self.seed, runner.epoch)
-        self._losses = []
-
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self._losses.append(outputs["loss"])
 
     def after_val_epoch(self, runner: Runner, metrics: dict[str, float] | None = None) -> None:
         val_map = float((metrics or {})["val/mAP"])
-        self.history.append(dict(epoch=runner.epoch, loss=float(torch.stack(self._losses).mean()), val_mAP=val_map))
+        loss = float(torch.stack(runner.train_loop.losses).mean())
+        self.history.append(dict(epoch=runner.epoch, loss=loss, val_mAP=val_map))
         if val_map > self.best_map:
             self.best_map, self.best_epoch = val_map, runner.epoch
             self.best_state = {
@@ -384,31 +485,78 @@ class _KeepBest(Hook):
 
 
 class _ShowProgress(Hook):
-    """One tick a step."""
+    """Passes on how many steps are done, whenever a hook hears of one."""
 
     def __init__(self, keep: _KeepBest, advance: Callable[[int, str], None]) -> None:
         self.keep = keep
         self.advance = advance
+        self._told = 0
 
     def before_train(self, runner: Runner) -> None:
-        self.advance(runner.iter, "")
+        self._tell(runner.iter, "")
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        self.advance(1, f"val mAP {100 * self.keep.best_map:.2f}" if self.keep.best_state else "")
+        self._tell(runner.iter + 1, f"val mAP {100 * self.keep.best_map:.2f}" if self.keep.best_state else "")
+
+    def _tell(self, done: int, note: str) -> None:
+        self.advance(done - self._told, note)
+        self._told = done
 
 
 def _loader(
-    data: WindowData | PixelData, batch_size: int, *, seed: int, block: int = 1, shuffle: bool = False
+    data: WindowData | PixelData,
+    batch_size: int,
+    device: torch.device,
+    *,
+    seed: int,
+    block: int = 1,
+    shuffle: bool = False,
 ) -> DataLoader:
     if isinstance(data, WindowData):
-        sampler = DefaultSampler(data, shuffle=shuffle, seed=seed, round_up=shuffle)
-        return DataLoader(data, batch_size=batch_size, sampler=sampler, collate_fn=_as_it_is)
+        batches = _Batches(len(data), batch_size, seed) if shuffle else range(0)  # validation goes by no loader
+        return _GatheringLoader(data.on(device), batch_size=None, sampler=batches)
     in_blocks = (
         BlockSampler(data.tracks, block, seed)
         if shuffle
         else DefaultSampler(data, shuffle=False, seed=seed, round_up=False)
     )
     return AheadLoader(data, batch_size=batch_size, sampler=in_blocks, collate_fn=_as_it_is)
+
+
+class _GatheringLoader(DataLoader):
+    """A DataLoader of which nothing is left but the gather; torch's own would take a twentieth of a small step."""
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # torch's draws a seed for worker processes here, and an epoch's dropout has always been drawn after that.
+        torch.empty((), dtype=torch.int64).random_()
+        return (self.dataset[places] for places in self.sampler)
+
+
+class _Batches(Sampler):
+    """The windows of an epoch in the order of mmengine's DefaultSampler, cut into batches: nothing is done by window.
+
+    Args:
+        count: M windows.
+        batch_size: windows a batch; the last one of an epoch has what is left.
+        seed: with the epoch, of the order.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self._count = count
+        self._batch_size = batch_size
+        self._seed = seed
+        self._epoch = 0
+
+    def __len__(self) -> int:
+        return -(-self._count // self._batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.randperm(self._count, generator=torch.Generator().manual_seed(self._seed + self._epoch))
+        return iter(order.split(self._batch_size))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes; mmengine's loop does."""
+        self._epoch = epoch
 
 
 def _as_it_is(batch: Any) -> Any:

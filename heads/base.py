@@ -30,7 +30,9 @@ class Window:
         return self.features.masked_fill(~self.present[..., None], 0.0)
 
     def to(self, device: str | torch.device) -> "Window":
-        """Return the same windows on ``device``."""
+        """Return the same windows on ``device``, the features in float32 whatever they were kept in."""
+        if self.features.device == torch.device(device) and self.features.dtype == torch.float32:
+            return self
         moved: dict = {}
         for field in fields(self):
             value = getattr(self, field.name)
@@ -38,7 +40,7 @@ class Window:
                 moved[field.name] = {name: tensor.to(device) for name, tensor in value.items()}
             elif value is not None:
                 moved[field.name] = value.to(device)
-        return replace(self, **moved)
+        return replace(self, **moved | {"features": moved["features"].float()})
 
 
 class Head(nn.Module):
@@ -72,6 +74,24 @@ class Head(nn.Module):
     def forward(self, window: Window) -> Tensor:
         """Return logits ``(B, 2)``; class 1 is looking at the camera's wearer. Absent frames have no say."""
         raise NotImplementedError
+
+    def encode(self, features: Tensor) -> Tensor:
+        """Return what `judge` needs of each frame, ``(N, D)`` -> ``(N, E)``; here the features as they are.
+
+        Windows around neighbouring key frames share most of their frames. A head that works on each frame by itself
+        before it looks at windows does that here, once a frame, when windows are scored. It overrides `judge` too.
+        """
+        return features
+
+    def judge(self, encoded: Tensor, rows: Tensor, present: Tensor) -> Tensor:
+        """Return the logits ``(B, 2)`` of windows that share frames; they are those of `forward`, up to rounding.
+
+        Args:
+            encoded: ``(N, E)``, what `encode` returned for the features of N frames.
+            rows: ``(B, T)`` int64, places in ``encoded``; an absent frame's is that of a zero vector.
+            present: ``(B, T)`` bool, as in `Window`.
+        """
+        return self(Window(encoded[rows], present))
 
     def require(self, window: Window) -> None:
         """Check that a window has the map and the priors that the head needs; `forward` calls it where it needs any.

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from bench import COMMANDS
+
 HOME = Path(__file__).resolve().parent.parent
 FLOORS = {"registry": 0, "backbones": 1, "heads": 1, "zoo": 2, "benchmarks": 3, "bench": 4, "tools": 4}
 SOURCES = [HOME / "registry.py", HOME / "bench.py"] + [
@@ -50,7 +52,7 @@ def test_no_module_is_both_script_and_import(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["--help"], ["--table"], *([name, "--help"] for name in ("run", "list", "show", "table", "extract", "score"))],
+    [["--help"], ["--table"], *([name, "--help"] for name in COMMANDS)],
     ids=" ".join,
 )
 def test_torch_is_not_imported(command: list[str]) -> None:

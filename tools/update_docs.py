@@ -37,6 +37,7 @@ SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n)
 SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
     *("command_score", "command_fuse", "command_submit"),
+    *("windows", "head_step", "loop", "scoring"),
 ]
 
 PICTURED = "internlstm_flip_tta"

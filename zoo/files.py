@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -42,8 +43,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: two blanks of indentation, no NaN."""
-    write_text(path, json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    """Write a JSON file atomically: two blanks of indentation, arrays of plain values on one line, no NaN."""
+    text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
+    # A string of JSON holds no line break, so what is matched is never part of one.
+    text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
+    write_text(path, text + "\n")
 
 
 def check_writable(folder: Path) -> None:
@@ -63,5 +67,5 @@ def check_writable(folder: Path) -> None:
 def cannot_write(path: Path, error: OSError) -> UserError:
     """The user's side of a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return UserError(f"no space left for {path}; free some, or use another folder: --out DIR")
-    return UserError(f"cannot write {path}: {error.strerror or error}; use another folder: --out DIR")
+        return UserError(f"no space left for {path}; free some, or write elsewhere")
+    return UserError(f"cannot write {path}: {error.strerror or error}; write elsewhere")

@@ -3,6 +3,7 @@
 example:
   python bench.py --recipe internlstm_flip_tta
   python bench.py --recipe internlstm,probe --seeds 3 --head gru --set training.lr=1e-3
+  python bench.py --recipe internlstm_flip_tta --sweep head=lstm,gru,transformer,probe training.lr=5e-4,1e-3
   python bench.py --recipe internlstm_flip_tta --dataset ego4d --root /data/ego4d --weights /data/InternViT-6B
   torchrun --nproc-per-node 8 bench.py --recipe gazepose --dataset ego4d --root /data/ego4d --set priors=face_mesh
 """
@@ -41,6 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="any value of the recipe: training.lr=1e-3"
     )
+    parser.add_argument(
+        "--sweep",
+        nargs="+",
+        default=[],
+        metavar="KEY=A,B",
+        help="a grid of rows of one recipe: backbone, head, weights, and what --set reaches",
+    )
     add_plugin_option(parser)
     parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
     parser.add_argument("--limit", type=int, metavar="N", help="at most N windows a split; the row says partial")
@@ -62,12 +70,22 @@ def run(args: argparse.Namespace) -> int:
     if args.seeds < 1:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
     load_plugins(args.plugin)
-    rows, dataset = chosen(args, head=args.head, limit=args.limit)
+    if args.sweep:
+        from benchmarks.sweep import parse_grid, rows_of
+
+        grid = parse_grid(args.sweep)
+        given = dict(backbone=args.backbone, weights=args.weights, head=args.head, settings=args.set, limit=args.limit)
+        combinations = rows_of(grid, _one_recipe(args.recipe), args.dataset, **given)
+        rows, dataset = list(combinations.values()), _reader(args)
+    else:
+        rows, dataset = chosen(args, head=args.head, limit=args.limit)
 
     from benchmarks import gpus
     from benchmarks.ensemble import recipes_of
     from benchmarks.pipeline import run as run_rows
+    from benchmarks.progress import say
     from benchmarks.results import cores
+    from benchmarks.rows import folder_name
 
     device = gpus.join(default_device(args.device))
     on_features = [recipe.name for recipe in recipes_of(rows) if not recipe.on_pixels]
@@ -88,7 +106,16 @@ def run(args: argparse.Namespace) -> int:
             workers=cores() if device == "cpu" and gpus.processes() == 1 else 1,
             plugins=args.plugin,
         )
-    if finished:
+    if finished and args.sweep:
+        from benchmarks.sweep import figures, write_sweep
+
+        name = "+".join([Path(args.recipe).stem, *(f"{key}={','.join(values)}" for key, values in grid.items())])
+        folder = args.out / "sweeps" / rows[0].dataset / folder_name(name)
+        table = figures(grid, combinations, finished)
+        place = f"{rows[0].dataset} {table['split'].iloc[0]}"
+        print(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
+        say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
+    elif finished:
         from benchmarks.table import as_text
 
         print(as_text(args.out))
@@ -103,16 +130,15 @@ def chosen(
     Raises:
         UserError: there is no such thing, or an option does not fit it.
     """
-    from benchmarks.config import is_ensemble, load_dataset, recipe_names
+    from benchmarks.config import is_ensemble, recipe_names
     from benchmarks.ensemble import recipes_of, resolve_row
     from benchmarks.progress import say
-    from registry import DATASETS, UserError
+    from registry import UserError
 
     everything = args.recipe == "all"
     names = recipe_names() if everything else [name.strip() for name in args.recipe.split(",") if name.strip()]
     if not names:
         raise UserError("--recipe names no recipe; see python bench.py --list")
-    reader = DATASETS.get(load_dataset(args.dataset)["type"])
     rows = []
     for name in dict.fromkeys(names):
         if everything and head is not None and is_ensemble(name):
@@ -134,7 +160,23 @@ def chosen(
             say(f"{name}: left out, it needs {lacks}")
         else:
             rows.append(row)
-    return rows, reader(args.root)
+    return rows, _reader(args)
+
+
+def _reader(args: argparse.Namespace) -> Dataset:
+    from benchmarks.config import load_dataset
+    from registry import DATASETS
+
+    dataset: Dataset = DATASETS.get(load_dataset(args.dataset)["type"])(args.root)
+    return dataset
+
+
+def _one_recipe(text: str) -> str:
+    from registry import UserError
+
+    if text == "all" or "," in text:
+        raise UserError(f"--sweep takes one recipe, not --recipe {text}")
+    return text
 
 
 def _lacks(recipe: Recipe) -> str | None:

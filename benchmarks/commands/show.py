@@ -1,8 +1,11 @@
 """One part, recipe or model in full: what it is, its arguments and their values, where its figures come from.
 
+Of a row that was run, where it is right: calibration, and mAP by groups of frames.
+
 example:
   python bench.py --show internlstm_flip_tta
   python bench.py show lstm
+  python bench.py show runs/results/synthlam/internlstm_flip_tta
 """
 
 from __future__ import annotations
@@ -11,13 +14,18 @@ import argparse
 import dataclasses
 import inspect
 import json
+from pathlib import Path
 
 from benchmarks.commands import add_plugin_option
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("name", metavar="NAME", help="a recipe, backbone, head, dataset, prior or model; see --list")
+    parser.add_argument(
+        "name",
+        metavar="NAME",
+        help="a recipe, backbone, head, dataset, prior, model (see --list), or a run's folder",
+    )
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
     )
@@ -26,6 +34,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
+    if Path(args.name, "result.json").is_file() or args.name.endswith(".json"):
+        from benchmarks.diagnosis import as_text
+        from benchmarks.results import read_result
+
+        path = Path(args.name)
+        print(as_text(read_result(path / "result.json" if path.is_dir() else path)))
+        return 0
     from benchmarks.config import RECIPES, recipe_names, settable
     from benchmarks.ensemble import Ensemble, resolve_row
     from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
@@ -42,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(row, Ensemble):
             keys = "--set reaches members, smoothing, smoothing.filter and smoothing.window; any other key its members"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
-    for kind, registry in (("backbone", BACKBONES), ("head", HEADS), ("dataset", DATASETS), ("prior", PRIORS)):
+    kinds = dict(backbone=BACKBONES, head=HEADS, dataset=DATASETS, prior=PRIORS)
+    for kind, registry in kinds.items():
         if name in registry:
             part = registry.get(name)
             arguments = "\n".join(f"  {parameter}" for parameter in inspect.signature(part).parameters.values())

@@ -1,7 +1,7 @@
 """Time what is done often against the plain way of doing it.
 
 example:
-  python -m benchmarks.speed                    everything, in twenty minutes
+  python -m benchmarks.speed                    everything, in an hour and a half
   python -m benchmarks.speed --quick            everything small, in seconds
   python -m benchmarks.speed map map_csv --record
 """
@@ -10,29 +10,32 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from importlib import import_module
 
 from benchmarks.speed import commands, index, metrics
 from benchmarks.speed.harness import PAIRS, Disagree, Work, line, measure, reached, write_record
 
-
-@contextmanager
-def extract(quick: bool) -> Iterator[list[Work]]:
-    """The rows of `benchmarks.speed.extract` on the CPU; torch is imported for them alone."""
-    from benchmarks.speed.extract import on_cpu
-
-    with on_cpu(quick) as works:
-        yield works
+Works = Callable[[bool], AbstractContextManager[list[Work]]]  # given whether they are to be small ones
 
 
-WORKS = {
+def _with_torch(module: str, name: str) -> Works:
+    """Rows of a module that imports torch, which is imported for them alone."""
+    return lambda quick: getattr(import_module(f"benchmarks.speed.{module}"), name)(quick)
+
+
+WORKS: dict[str, Works] = {
     "test_index": index.test_index,
     "train_index": index.train_index,
     "map": metrics.map_from_arrays,
     "map_csv": metrics.map_from_files,
     "small_commands": commands.small_commands,
-    "extract": extract,
+    "extract": _with_torch("extract", "on_cpu"),
+    "windows": _with_torch("heads", "windows"),
+    "head_step": _with_torch("heads", "head_step"),
+    "loop": _with_torch("heads", "loop"),
+    "scoring": _with_torch("heads", "scoring"),
 }
 
 

@@ -116,7 +116,8 @@ def reached(record: dict[str, Any]) -> bool:
 
 def line(record: dict[str, Any]) -> str:
     """A record in one line."""
-    text = f"{record['name']:<20} {record['ratio']:>8,.1f}x  "
+    digits = 2 if record["ratio"] < 2 else 1
+    text = f"{record['name']:<20} {record['ratio']:>8,.{digits}f}x  "
     text += f"{seconds_text(record['plain_seconds']):>8} -> {seconds_text(record['seconds']):<8}"
     wanted = [f"{word} {record[word]:,g}x" for word in ("must", "aim") if record[word] is not None]
     if record["seconds_allowed"] is not None:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.metrics import average_precision_score, precision_recall_curve
 
 from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
@@ -187,8 +188,11 @@ def test_bootstrap_is_that_of_the_repeated_rows(monkeypatch):
     names = np.unique(clips)
     draws = np.random.default_rng(7).multinomial(len(names), [1 / len(names)] * len(names), size=50)
     each = [resampled_by_loop(scores, labels, clips, dict(zip(names, row, strict=True))).to_dict() for row in draws]
+    # Six clips have five degrees of freedom: Student's 2.571 in place of 1.960, times sqrt(6 / 5).
+    tail = stats.norm.cdf(-stats.t.ppf(0.975, 5) * np.sqrt(6 / 5))
+    assert 0.002 < tail < 0.003
     for name in NAMES:
-        expected = np.quantile([one[name] for one in each], (0.025, 0.975))
+        expected = np.quantile([one[name] for one in each], (tail, 1 - tail))
         assert interval.bounds[name] == pytest.approx(tuple(expected), abs=1e-12)
     monkeypatch.setattr("benchmarks.metrics._BLOCK", 7)  # one resample at a time
     assert bootstrap_interval(scores, labels, clips, repeats=50, seed=7) == interval

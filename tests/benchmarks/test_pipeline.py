@@ -130,6 +130,21 @@ def test_a_record_says_where_it_came_from(three: tuple) -> None:
     assert low <= row["splits"]["test"]["metrics"]["mAP"]["mean"] <= high
 
 
+def test_a_record_has_the_diagnosis_of_its_predictions(three: tuple) -> None:
+    """Sharpness is looked up for key frames, absent frames are counted in their windows: two a track are missing."""
+    out, rows = three
+    found = rows[2]["diagnosis"]["splits"]["test"]
+    assert set(found["groups"]) == {"face size", "sharpness", "absent frames"}
+    absent = found["groups"]["absent frames"]
+    assert sum(absent["windows"]) == rows[2]["counts"]["test windows"]
+    # Frames 1 to 24 without 4 and 17, windows of 7: 8 to 13 and 21 have all of theirs, 1 2 3 23 24 three or fewer.
+    assert absent["windows"][0] == 4 * 7
+    written = pd.read_csv(folder_of(out, rows[2]) / "predictions.csv")
+    of_test = written[written["split"] == "test"]
+    count, _ = np.histogram(of_test["score"], np.linspace(0, 1, 16))
+    assert found["reliability"]["raw"]["count"] == count.tolist()
+
+
 def test_what_is_done_is_not_done_again(
     three: tuple, lam_tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -188,7 +203,7 @@ def test_dry_run_does_nothing(lam_tree: Path, tmp_path: Path, capsys: pytest.Cap
 
 def test_an_output_folder_that_cannot_be_written_is_told_first(lam_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write .*--out DIR"):
+    with pytest.raises(UserError, match="cannot write .*write elsewhere"):
         pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "file" / "runs")
 
 

@@ -312,7 +312,7 @@ def test_killed_and_run_again_it_ends_as_undisturbed(
     ]  # fmt: skip
     nap = {**os.environ, "TINY_TRUNK_NAP": "0.3"}
     process = subprocess.Popen(command, cwd=HOME, env=nap, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not list(tmp_path.glob("trainings/*/seed*/runner/last_checkpoint")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.02)

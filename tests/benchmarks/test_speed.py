@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.speed import harness, index, metrics
+from benchmarks.speed import harness, heads, index, metrics
 from benchmarks.speed.__main__ import WORKS, main
 from benchmarks.speed.harness import Disagree, Work, lower_quartile, measure, reached, write_record
 
@@ -116,6 +117,13 @@ def test_differences_are_found(tmp_path):
     assert "boxes, by up to" in index.differ_train([{**rows[0], "box": [0, 0, 0, 0]}, *rows[1:]], frames)
     assert "19 rows and 20" in index.differ_train(rows[1:], frames)
     assert metrics.differ(0.5, 0.5 + 1e-9) is not None and metrics.differ(0.5, None) is not None
+    losses = torch.tensor([0.5, 0.4])
+    assert heads.far_apart(losses, losses + 5e-5, 1e-4) is None
+    assert heads.far_apart(losses, losses + 2e-4, 1e-4) == "by up to 0.0002, which may be 0.0001"
+    assert heads.far_apart(losses, losses[:1], 1e-4) == "(2,) and (1,) numbers"
+    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.1, "a": 0.5}) is None
+    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.5, "a": 0.1}) == "by up to 0.4, which may be 1e-06"
+    assert heads.differ_scores({"a": 0.5}, {"b": 0.5}) == "1 and 1 frames, 0 of them the same"
 
 
 def test_command_line(monkeypatch, capsys):

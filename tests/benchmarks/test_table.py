@@ -21,7 +21,8 @@ def result(name: str = "internlstm", **changes: object) -> Result:
     record: dict = {
         "schema": SCHEMA, "name": name, "settings": {}, "seeds": [1, 2], "training": [], "counts": {},
         "config": {"method": "InternLSTM", "published": "InternLSTM", "limit": None, "changes": []},
-        "dataset": {"name": "synthlam"}, "splits": {"test": split, "val": split},
+        "dataset": {"name": "synthlam", "splits": {"test": {"sha256": "0"}, "val": {"sha256": "1"}}},
+        "splits": {"test": split, "val": split},
         "backbone": {
             "type": "internvit_nano", "stands_in_for": "internvit_6b", "parameters": 1_500_000,
             "weights": {"random_init": False},
@@ -104,6 +105,49 @@ def test_what_a_training_started_from_makes_another_method() -> None:
     head["initialised_from"] = None
     rows = [row for row in table.rows([(result("gazelstm", config=config, head=head), "x")]) if row.recipe]
     assert [(row.method, row.published_map) for row in rows] == [("GazeLSTM (changed)", None)]
+
+
+CLIPS = ("a", "b", "c", "d")
+
+
+def with_clips(name: str, per_seed: list[float], steps: tuple[float, ...], **changes: object) -> Result:
+    """A record whose mAP without clip k is `steps[k]` above the seed's own."""
+    record = result(name, **changes)
+    metric = {"mean": sum(per_seed) / len(per_seed), "std": 0.01, "interval": [0.7, 0.9], "per_seed": per_seed}
+    without = {clip: [value + step for value in per_seed] for clip, step in zip(CLIPS, steps, strict=True)}
+    test = record["splits"]["test"]
+    record["splits"]["test"] = {**test, "metrics": {**test["metrics"], "mAP": metric}, "without_clip": without}
+    return record
+
+
+def test_rows_that_cannot_be_told_from_the_best_are_marked() -> None:
+    """Each difference from the best is one number a seed and clip, so whether 0 is inside can be seen."""
+    even, uneven = (0.001, -0.001, 0.001, -0.001), (0.02, -0.02, 0.02, -0.02)
+    records = [
+        with_clips("best", [0.800, 0.804], even),
+        with_clips("near", [0.799, 0.804], even),  # by 0.001 and 0: t = 1 with one degree of freedom
+        with_clips("far", [0.700, 0.7041], even),  # by 0.1 and 0.0999
+        with_clips("erratic", [0.700, 0.7041], uneven),  # as far, but each clip moves it by 6 points
+        with_clips("partial", [0.9, 0.9], even, config__limit=5),
+        result("old"),
+    ]
+    records[4]["splits"]["test"]["windows"] = 5
+    ours = {row.recipe: row.tied for row in table.rows([(record, "x") for record in records]) if row.recipe}
+    # The old record has 81.23, the most of all, but not what it takes to compare.
+    assert set(ours.values()) == {None}
+    records.pop()
+    ours = {row.recipe: row.tied for row in table.rows([(record, "x") for record in records]) if row.recipe}
+    assert ours == {"best": None, "near": True, "far": False, "erratic": True, "partial": None}
+    rows = table.rows([(record, "x") for record in records])
+    text = table.render(rows)
+    marked = {line.split("|")[2].strip() for line in text.splitlines() if "†" in line}
+    assert marked == {"near", "erratic"}
+    assert any(note.startswith("†: ") and "includes 0" in note for note in table.notes(rows))
+    assert json.loads(table.render(rows, "json"))[-1].keys() >= {"tied"}
+
+
+def test_without_ties_there_is_no_note() -> None:
+    assert not any("†" in note for note in table.notes(table.rows([(result(), "x")])))
 
 
 def test_one_class_only_is_no_figure() -> None:

@@ -1,17 +1,26 @@
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import DefaultSampler
+from torch import nn
+from torch.nn.functional import cross_entropy, dropout, relu
+from torch.utils.data import DataLoader
 
 from benchmarks import train as training_module
 from benchmarks.config import Training
 from benchmarks.predict import WindowData, scores
-from benchmarks.train import class_weights, train
+from benchmarks.train import class_weights, one_epoch, train
 from registry import HEADS, UserError
 from zoo.weights import read_head
 
+HOME = Path(__file__).resolve().parents[2]
 SETTINGS = Training(epochs=9, batch_size=16, lr=5e-2, weight_decay=0.0, class_weight="balanced", seed=1)
 
 
@@ -24,7 +33,7 @@ def toy(seed: int, count: int = 96) -> WindowData:
 
 
 def config(kind: str = "lstm") -> dict:
-    sizes = dict(projection=8, hidden=6, mlp=(8, 4, 4), dropout=0.5) if kind == "lstm" else {}
+    sizes = dict(projection=8, hidden=6, mlp=(8, 4, 4), dropout=0.5) if kind in ("lstm", "gru") else {}
     return dict(type=kind, feature_dim=5, window=3, **sizes)
 
 
@@ -88,6 +97,110 @@ def test_an_interrupted_training_ends_as_if_undisturbed(
     assert not (tmp_path / "b" / "runner").exists()
 
 
+def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
+    """The training is in the middle of its epochs when its process is killed."""
+    undisturbed = run(tmp_path / "a")
+    program = (
+        "import pathlib, sys, time\n"
+        "from benchmarks.train import _Trainee\n"
+        "from tests.benchmarks.test_train import run\n"
+        "step = _Trainee.train_step\n"
+        "_Trainee.train_step = lambda *a, **b: (time.sleep(0.05), step(*a, **b))[1]\n"
+        "run(pathlib.Path(sys.argv[1]))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "b")], cwd=HOME, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "b" / "runner" / "last_checkpoint").exists() and time.monotonic() < deadline:
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stderr.close()
+    assert not (tmp_path / "b" / "training.json").exists()
+    resumed = run(tmp_path / "b")
+    for report in (undisturbed, resumed):
+        del report["seconds"]
+    assert resumed == undisturbed
+    assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
+    first, second = (read_head(tmp_path / name / "head.safetensors")[0] for name in ("a", "b"))
+    np.testing.assert_array_equal(scores(first, toy(2)), scores(second, toy(2)))
+
+
+class Plain(nn.Module):
+    """The head of `config("lstm")` or `config("gru")` with torch's own layer over all frames."""
+
+    def __init__(self, head: nn.Module, kind: str) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(5, 8)
+        self.add_module(kind, {"lstm": nn.LSTM, "gru": nn.GRU}[kind](8, 6, 2, batch_first=True, bidirectional=True))
+        self.cell = kind
+        for number, (inputs, outputs) in enumerate([(12, 8), (8, 4), (4, 4), (4, 2)], start=1):
+            self.add_module(f"last_layer{number}", nn.Linear(inputs, outputs))
+        self.load_state_dict(head.state_dict())
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        x = self.get_submodule(self.cell)(self.fc1(features))[0][:, 1]
+        for number in (1, 2, 3):
+            x = dropout(relu(self.get_submodule(f"last_layer{number}")(x)), 0.5, self.training)
+        return self.last_layer4(x)
+
+
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_losses_of_fifty_steps_are_those_of_a_plain_loop(tmp_path: Path, kind: str) -> None:
+    """nn.LSTM over all frames, foreach Adam, mmengine's sampler, and a loader that takes windows one by one."""
+    data, weights = toy(0, 800), torch.tensor([0.3, 0.7])
+    torch.manual_seed(1)
+    head = HEADS.build(config(kind))
+    plain = Plain(head, kind).train()
+    features, rows = (
+        data.features[:-1],
+        [[row if row < 800 else None for row in window] for window in data.rows.tolist()],
+    )
+    windows = [torch.stack([features[row] if row is not None else torch.zeros(5) for row in of]) for of in rows]
+    samples = list(zip(windows, data.labels, strict=True))
+    optimiser = torch.optim.Adam(plain.parameters(), lr=SETTINGS.lr, foreach=True)
+    wanted = []
+    torch.manual_seed(1 * 100_003)  # dropout's, of the first epoch
+    for window, labels in DataLoader(samples, 16, sampler=DefaultSampler(samples, shuffle=True, seed=1)):
+        loss = cross_entropy(plain(window), labels, weights)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        wanted.append(loss.detach())
+    assert len(wanted) == 50 and torch.stack(wanted).std() > 0.01
+    found = one_epoch(head, SETTINGS, data, weights, tmp_path)()
+    torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=0)
+
+
+def test_schedules_take_every_step_though_hooks_do_not(tmp_path: Path) -> None:
+    """Two epochs of 60 steps down to a learning rate of 0: what a plain loop with torch's own schedule arrives at."""
+    data = toy(0, 240)
+    settings = Training(epochs=2, batch_size=4, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4, schedule="cosine")
+    weights = torch.tensor([0.3, 0.7])
+    told: list[int] = []
+    train(config("probe"), settings, 4, data, toy(1), weights, tmp_path, advance=lambda count, _: told.append(count))
+    assert sum(told) == 120 and len(told) == 1 + 2 * 2  # at the start, and at the 50th and 60th step of each epoch
+    torch.manual_seed(4)
+    plain = HEADS.build(config("probe"))
+    optimiser = torch.optim.Adam(plain.parameters(), lr=1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 120)
+    states = []
+    for epoch in range(2):
+        order = torch.randperm(240, generator=torch.Generator().manual_seed(4 + epoch))
+        for places in order.split(4):
+            window, labels = data[places]
+            optimiser.zero_grad()
+            cross_entropy(plain(window), labels, weights).backward()
+            optimiser.step()
+            schedule.step()
+        states.append({name: value.clone() for name, value in plain.state_dict().items()})
+    best = json.loads((tmp_path / "training.json").read_text())["best_epoch"]
+    for name, value in read_head(tmp_path / "head.safetensors")[0].state_dict().items():
+        torch.testing.assert_close(value, states[best - 1][name], atol=1e-5, rtol=1e-4)
+
+
 def test_first_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     """One full batch, one epoch, no dropout: Adam written out by hand must arrive at the same weights."""
     settings = Training(epochs=1, batch_size=96, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4)
@@ -95,7 +208,7 @@ def test_first_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     train(config("probe"), settings, 4, toy(0), toy(1), weights, tmp_path)
     torch.manual_seed(4)
     plain = HEADS.build(config("probe"))
-    window, labels = toy(0).all()
+    window, labels = toy(0)[:]
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-2)
     torch.nn.functional.cross_entropy(plain(window), labels, weights).backward()
     optimiser.step()
@@ -131,7 +244,7 @@ def test_mmengine_keeps_off_stdout(tmp_path: Path, capfd: pytest.CaptureFixture)
 def test_windows_are_gathered_with_zeros_for_absent_frames() -> None:
     features = torch.arange(6.0).reshape(3, 2)
     rows = np.array([[-1, 0, 2], [1, -1, -1]])
-    window, labels = WindowData(features, rows, np.array([1, 0])).all()
+    window, labels = WindowData(features, rows, np.array([1, 0]))[:]
     assert window.features.tolist() == [[[0, 0], [0, 1], [4, 5]], [[2, 3], [0, 0], [0, 0]]]
     assert window.present.tolist() == [[False, True, True], [True, False, False]]
     assert labels.tolist() == [1, 0]
