@@ -18,6 +18,7 @@ COMMANDS = {
     "show": "one of them in full",
     "table": "published figures beside measured ones",
     "compare": "whether two rows differ: paired difference, interval, p",
+    "report": "one HTML file: table, curves, timelines with crops, mistakes, provenance",
     "prepare": "Ego4D downloads -> json_original, result_LAM, face_imgs",
     "index": "the frame table of a split, with its key frames",
     "extract": "features of any tree of images",
@@ -25,7 +26,11 @@ COMMANDS = {
     "fuse": "average prediction files, joined by key",
     "smooth": "smooth the scores of a prediction file along each track",
     "submit": "the challenge's submission file, checked",
+    "predict": "a video of your own -> who looked, when, for how long",
     "import": "a published checkpoint -> the zoo's format, with a card",
+    "export": "a trained row, or a model of the zoo -> a folder that travels; to the hub if asked",
+    "new-plugin": "a small package for a part of your own, with the project's checks as its test",
+    "doctor": "versions, devices, caches, weights and data: found or missing, and the command for each gap",
 }
 
 HELP = """\
@@ -94,6 +99,8 @@ def main(arguments: Sequence[str]) -> int:
     )
     command.add_arguments(parser)
     options = parser.parse_args(rest)
+    if name == "doctor":  # it runs where nothing is installed
+        return command.run(options)
     from registry import UserError
 
     try:

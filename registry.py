@@ -1,4 +1,4 @@
-"""The four registries (backbones, heads, datasets, priors), plug-in discovery, and the error that users see.
+"""The five registries (backbones, heads, datasets, priors, detectors), plug-in discovery, and the error that users see.
 
 A registry knows the names that were registered in it and nothing else. mmengine's own ``Registry`` resolves an
 unknown name to any importable module of that name, is empty before the first look-up, and lets torch in through its
@@ -284,14 +284,15 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, origin) if origin in (bool, str) else True
 
 
-# -- the four registries ------------------------------------------------------------------------------------------
+# -- the five registries ------------------------------------------------------------------------------------------
 
 BACKBONES = Registry("backbone", locations=["backbones"])
 HEADS = Registry("head", locations=["heads"])
 DATASETS = Registry("dataset", locations=["benchmarks.data.datasets"])
 PRIORS = Registry("prior", locations=["benchmarks.priors"])
+DETECTORS = Registry("detector", locations=["benchmarks.video.detectors"])
 
-_REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS)
+_REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS, DETECTORS)
 
 
 # -- plug-ins -----------------------------------------------------------------------------------------------------

@@ -89,8 +89,8 @@ def test_built_ins_are_loaded_before_anything_is_answered(
 
 def test_neither_importing_nor_datasets_nor_priors_import_torch() -> None:
     code = (
-        "import sys, registry; from registry import DATASETS, PRIORS; DATASETS.names(); 'x' in DATASETS; "
-        "[r.get(n) for r in (DATASETS, PRIORS) for n in r]; assert not {'torch', 'cv2'} & set(sys.modules)"
+        "import sys, registry; from registry import DATASETS, DETECTORS, PRIORS; DATASETS.names(); 'x' in DATASETS; "
+        "[r.get(n) for r in (DATASETS, PRIORS, DETECTORS) for n in r]; assert not {'torch', 'cv2'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=HOME, check=True)
 

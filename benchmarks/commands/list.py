@@ -1,4 +1,4 @@
-"""What there is: recipes, backbones, heads, datasets, priors, models, plug-ins' included.
+"""What there is: recipes, backbones, heads, datasets, priors, detectors, models, plug-ins' included.
 
 example:
   python bench.py --list
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     from tabulate import tabulate
 
     from benchmarks.config import recipe_names, recipe_summary
-    from registry import BACKBONES, DATASETS, HEADS, PRIORS, load_plugins
+    from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, load_plugins
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)
@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
         "heads": {name: summary(HEADS.get(name)) for name in HEADS},
         "datasets": {name: summary(DATASETS.get(name)) for name in DATASETS},
         "priors": {name: summary(PRIORS.get(name)) for name in PRIORS},
+        "detectors": {name: summary(DETECTORS.get(name)) for name in DETECTORS},
         "models": {name: card.title for name, card in load_cards().items()},
     }
     print(

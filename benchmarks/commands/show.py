@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="a recipe, backbone, head, dataset, prior, model (see --list), or a run's folder",
+        help="a recipe, backbone, head, dataset, prior, detector, model (see --list), or a run's folder",
     )
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from benchmarks.config import RECIPES, recipe_names, settable
     from benchmarks.ensemble import Ensemble, resolve_row
-    from registry import BACKBONES, DATASETS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
+    from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
     from zoo.cards import load_cards
 
     load_plugins(args.plugin)
@@ -57,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         if isinstance(row, Ensemble):
             keys = "--set reaches members, smoothing, smoothing.filter and smoothing.window; any other key its members"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
-    kinds = dict(backbone=BACKBONES, head=HEADS, dataset=DATASETS, prior=PRIORS)
+    kinds = dict(backbone=BACKBONES, head=HEADS, dataset=DATASETS, prior=PRIORS, detector=DETECTORS)
     for kind, registry in kinds.items():
         if name in registry:
             part = registry.get(name)
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     if name in cards:
         parts.append(f"model {name}\n\n{json.dumps(dataclasses.asdict(cards[name]), indent=2, ensure_ascii=False)}")
     if not parts:
-        known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *PRIORS, *cards]
+        known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *PRIORS, *DETECTORS, *cards]
         raise UserError(f"nothing is called '{name}'{did_you_mean(name, known)}; see python bench.py --list")
     print("\n\n\n".join(parts))
     return 0

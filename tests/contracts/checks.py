@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones.base import Backbone
+from benchmarks.video.detectors.base import Detector
 from heads.base import Head, Window
-from registry import BACKBONES, HEADS
+from registry import BACKBONES, DETECTORS, HEADS
 
 
 def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
@@ -194,3 +195,37 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     assert backbone.fingerprint("bfloat16") != fingerprint, "the fingerprint forgets the dtype"
     with torch.no_grad():
         assert torch.equal(again(images), backbone(images)), "the same configuration makes other features"
+
+
+def check_detector(config: Mapping[str, Any]) -> None:
+    """Build the detector ``config`` and hold it to the contract of `benchmarks.video.detectors.base.Detector`.
+
+    Args:
+        config: ``dict(type=NAME, **arguments)``.
+    """
+    parameters = inspect.signature(DETECTORS.get(config["type"])).parameters
+    for name, parameter in parameters.items():
+        assert parameter.annotation is not parameter.empty, f"argument {name} has no type"
+        assert parameter.default is not parameter.empty, f"argument {name} has no default"
+    detector = DETECTORS.build(config)
+    assert isinstance(detector, Detector)
+    assert detector.side is None or detector.side > 0
+    noise = ((uniform("picture", (90, 150, 3)) + 1) * 127).astype(np.uint8)
+    pictures = [noise, np.zeros((64, 64, 3), np.uint8), noise[:33, :47], np.ascontiguousarray(noise.transpose(1, 0, 2))]
+    for picture in pictures:
+        before = picture.copy()
+        boxes, scores = detector.detect(picture)
+        assert (boxes.shape, boxes.dtype) == ((len(scores), 4), np.float64), f"boxes are {boxes.dtype} {boxes.shape}"
+        assert (scores.shape, scores.dtype) == ((len(boxes),), np.float64), f"scores are {scores.dtype} {scores.shape}"
+        assert ((scores >= 0) & (scores <= 1)).all(), "a score is no confidence"
+        assert (boxes[:, 2:] > boxes[:, :2]).all(), "a box has no area"
+        low, high = np.zeros(2), np.array(picture.shape[1::-1])
+        assert (boxes[:, :2] >= low).all() and (boxes[:, 2:] <= high).all(), "a box leaves the picture"
+        assert np.array_equal(picture, before), "the detector changed its input"
+    again = DETECTORS.build(config)
+    for picture in reversed(pictures):
+        for one, other in zip(detector.detect(picture), again.detect(picture), strict=True):
+            assert np.array_equal(one, other), "an answer depends on what was asked before"
+    fingerprint = detector.fingerprint()
+    assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"
+    assert again.fingerprint() == fingerprint, "the fingerprint differs from build to build"

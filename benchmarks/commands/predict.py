@@ -1,0 +1,98 @@
+"""A video of your own -> who looked at the camera, when, for how long.
+
+Writes into the folder: frames.csv (every face of every frame with its score), bouts.csv (looks: track, start, end,
+duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. Killed, it goes on where it was.
+
+example:
+  python bench.py predict walk.mp4 --model internlstm_nano -o walk/
+  python bench.py predict walk.mp4 --model internlstm_nano --faces boxes.csv --threshold 0.7 -o walk/
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from benchmarks.commands import add_plugin_option
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("video", type=Path, metavar="VIDEO", help="any file that FFmpeg decodes")
+    parser.add_argument("--model", required=True, metavar="NAME", help="of the zoo (see --list), or a model's folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument(
+        "--faces",
+        type=Path,
+        metavar="CSV",
+        help="your own boxes: frame (from 0) or time (seconds), track, x1, y1, x2, y2; no detector then",
+    )
+    parser.add_argument("--detector", default="centerface", metavar="NAME", help="see --list (default centerface)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="arguments of the detector: threshold=0.3"
+    )
+    parser.add_argument(
+        "--detections",
+        type=float,
+        default=2.5,
+        metavar="N",
+        help="whole frames a second that are searched for new faces (default 2.5); known ones are found more often",
+    )
+    parser.add_argument("--causal", action="store_true", help="score each frame by what came before it alone")
+    parser.add_argument(
+        "--threshold", type=float, default=0.5, metavar="P", help="a frame looks from it on (default 0.5)"
+    )
+    parser.add_argument(
+        "--min-duration", type=float, default=0.2, metavar="S", help="seconds that a look lasts at least (default 0.2)"
+    )
+    parser.add_argument(
+        "--merge-gap", type=float, default=0.2, metavar="S", help="looks this many seconds apart are one (default 0.2)"
+    )
+    parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
+    add_plugin_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score a video."""
+    from registry import UserError, load_plugins
+
+    for name, low, high in (
+        ("threshold", 0.0, 1.0),
+        ("min_duration", 0.0, 1e6),
+        ("merge_gap", 0.0, 1e6),
+        ("detections", 0.01, 1000.0),
+    ):
+        value = getattr(args, name)
+        if not low <= value <= high:
+            raise UserError(f"--{name.replace('_', '-')} is {value:g}; it has to lie between {low:g} and {high:g}")
+    if args.faces is not None and args.set:
+        raise UserError("--set is for the detector, which --faces leaves out; drop one of them")
+    load_plugins(args.plugin)
+
+    from backbones.base import file_sha256
+    from benchmarks.commands.run import default_device
+    from benchmarks.config import parse_setting
+    from benchmarks.video.decode import Video
+    from benchmarks.video.faces import read_faces
+    from benchmarks.video.pipeline import Bouts, Looking, header_of, predict_video
+    from registry import DETECTORS
+    from zoo.models import open_model
+
+    Video(args.video)  # what is wrong with it is said before anything is loaded
+    if args.faces is not None:
+        looking = Looking(None, args.detections, read_faces(args.faces), file_sha256(args.faces), args.causal)
+    else:
+        detector = DETECTORS.build({"type": args.detector, **dict(parse_setting(setting) for setting in args.set)})
+        looking = Looking(detector, args.detections, causal=args.causal)
+    device = default_device(args.device)
+    model = open_model(args.model, device)
+    bouts = Bouts(args.threshold, args.min_duration, args.merge_gap)
+    done = predict_video(args.video, model, looking, bouts, args.out, device)
+    for line in header_of(model):
+        print(line)
+    lost = f", {done.lost} lost" if done.lost else ""
+    print(
+        f"{done.seconds:.1f} s of video, {done.frames} frames{lost}: {done.tracks} tracks, {done.scores} scores, "
+        f"{done.bouts} looks, in {args.out}"
+    )
+    return 0

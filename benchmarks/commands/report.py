@@ -1,0 +1,76 @@
+"""One self-contained HTML file on finished rows: table, curves, calibration, timelines, mistakes, provenance.
+
+RUN is the name of a row in the folder of the runs, as the table shows it, or the path of its folder; without any, all
+rows of the dataset are taken. The page needs no network and no script. It holds crops of the dataset, whose licence
+applies to the file, too.
+
+example:
+  python bench.py report -o report.html
+  python bench.py report internlstm_flip_tta probe -o two.html
+  python bench.py report --dataset ego4d --root /data/ego4d -o ego4d.html
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from benchmarks.commands import add_plugin_option
+
+if TYPE_CHECKING:
+    from benchmarks.data.datasets import Dataset
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the command's options."""
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="rows, by name or folder (default: all of the dataset)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
+    parser.add_argument(
+        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default runs)"
+    )
+    parser.add_argument(
+        "--dataset", default="synthlam", metavar="NAME", help="synthlam (default), ego4d, a plug-in's, a .py file"
+    )
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
+    add_plugin_option(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Write the report and say how large it is."""
+    from functools import cache
+
+    from benchmarks.commands.compare import find_row
+    from benchmarks.config import load_dataset
+    from benchmarks.progress import Progress
+    from benchmarks.report.page import render
+    from benchmarks.report.rows import read_row
+    from registry import DATASETS, UserError, load_plugins
+    from zoo.files import check_writable, write_text
+
+    load_plugins(args.plugin)
+    if args.output.is_dir():
+        raise UserError(f"{args.output} is a folder; name a file: -o {args.output / 'report.html'}")
+    name = load_dataset(args.dataset)["type"]
+    if args.runs:
+        folders = [find_row(of_row, name, args.out) for of_row in args.runs]
+    else:
+        folders = [path.parent for path in sorted(args.out.glob(f"results/{name}/*/result.json"))]
+    if not folders:
+        raise UserError(
+            f"no finished rows in {args.out / 'results' / name}; run some, such as python bench.py --recipe probe "
+            f"--dataset {args.dataset}, or name another folder: --out DIR"
+        )
+    check_writable(args.output.parent)
+    dataset: Dataset = DATASETS.get(name)(args.root)
+    folders = list(dict.fromkeys(folder.resolve() for folder in folders))
+    frames_of = cache(dataset.frames)
+    with Progress("report", 2 * len(folders), "step") as progress:
+        rows = []
+        for folder in folders:
+            rows.append(read_row(folder, name, frames_of))
+            progress.advance()
+        text = render(rows, dataset.root, bool(args.runs), progress.advance)
+    write_text(args.output, text)
+    print(f"{args.output}: {len(rows)} row{'s'[: len(rows) > 1]}, {args.output.stat().st_size / 1e6:.2f} MB")
+    return 0

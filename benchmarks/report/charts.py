@@ -1,0 +1,237 @@
+"""The report's charts as inline SVG, of shares from 0 to 1.
+
+Colours are the style sheet's, by class: dark mode and print have their own. A chart is as wide as a phone, so its text
+keeps the page's size there; a timeline is twice that and scrolls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from benchmarks.diagnosis import BINS
+from benchmarks.metrics import THRESHOLD
+from benchmarks.results import Groups, Reliability
+
+COLOURS = 6  # lines of a chart that can be told apart; the style sheet has as many
+SLOTS = 13  # crops below a timeline
+
+_WIDTH, _TIMELINE = 360, 720
+_LEFT, _RIGHT = 42, 10  # margins
+_CROP = 48
+_SAMPLES = 200  # points of a drawn curve: closer ones lie within a pixel
+
+_Scale = Callable[[Any], Any]
+
+
+def axis_start(values: Iterable[float]) -> float:
+    """Where an axis that ends at 1 begins: below all values, and so that its five parts have round ends."""
+    lowest = min(values)
+    return max(start for start in (0.0, 0.5, 0.8, 0.9) if start <= max(lowest, 0))
+
+
+def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[float], start: float) -> Markup:
+    """A cell of the table from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
+    width, height = 150, 18
+    x = _scale(start, 1, 4, width - 4)
+    parts = [_line(4, 9, width - 4, 9, "grid")]
+    words = f"mAP {_percent(mean)}"
+    if bounds is not None:
+        parts.append(_rect(x(bounds[0]), 6, x(bounds[1]) - x(bounds[0]), 6, "bar"))
+        words += f", interval {_percent(bounds[0])} to {_percent(bounds[1])}"
+    parts += [_line(x(each), 3, x(each), height - 3, "tick") for each in per_seed]
+    parts.append(_circle(x(mean), 9, 4, "dot"))
+    return _svg(width, height, parts, words, "cell")
+
+
+def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> Markup:
+    """Precision over recall of one class.
+
+    Args:
+        curves: (P,) each, precision at recall 1 / P, 2 / P, ..., 1. The first `COLOURS` have lines of their own, the
+            others are drawn in grey behind them.
+        share: of the class among the frames, the precision of a ranking that knows nothing.
+        words: for who does not see it.
+    """
+    height = 290
+    start = axis_start([share, *(float(curve[-1]) for curve in curves)])
+    x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(start, 1, height - 36, 8)
+    parts = [*_axes(x, y, start), _line(x(0), y(share), x(1), y(share), "chance")]
+    for number, curve in reversed(list(enumerate(curves))):
+        at = np.unique(np.linspace(0, len(curve) - 1, _SAMPLES).round().astype(int))
+        recall, precision = np.append(0, (at + 1) / len(curve)), np.append(curve[0], curve[at])
+        parts.append(_path(x(recall), y(precision), f"line c{number}" if number < COLOURS else "line rest"))
+    parts.append(_text((x(0) + x(1)) / 2, height - 4, "recall", "middle"))
+    return _svg(_WIDTH, height, parts, words)
+
+
+def reliability(diagrams: Mapping[str, Reliability]) -> Markup:
+    """Share looking over mean score of each bin, and below it how many of the scores as they are (`raw`) it has."""
+    floor, height = 298, 330
+    x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(0, 1, 248, 8)
+    parts = [*_axes(x, y, 0, floor + 14), _line(x(0), y(0), x(1), y(1), "chance")]
+    for number, of_scores in enumerate(diagrams.values()):
+        pairs = zip(of_scores["score"], of_scores["looking"], strict=True)
+        known = [(x(score), y(looking)) for score, looking in pairs if score is not None and looking is not None]
+        parts.append(_path([at for at, _ in known], [at for _, at in known], f"line c{number}"))
+        parts += [_circle(*point, 3, f"point c{number}") for point in known]
+    tallest = max(diagrams["raw"]["count"]) / (floor - 262)
+    for place, count in enumerate(diagrams["raw"]["count"]):
+        parts.append(
+            _rect(x(place / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
+        )
+    parts.append(_text((x(0) + x(1)) / 2, height - 4, "score (bars: how many, as they are)", "middle"))
+    return _svg(_WIDTH, height, parts, "reliability diagram")
+
+
+def groups(of: Groups, whole: float | None, words: str) -> Markup:
+    """Draw the mAP of each group with its interval; the broken line is `whole`, the row's own."""
+    step, left = 36, 108
+    foot = step * len(of["groups"]) + 6
+    known = [each for each in (whole, *of["mAP"], *of["low"]) if each is not None]
+    start = axis_start(known or [0.0])
+    x = _scale(start, 1, left, _WIDTH - _RIGHT)
+    parts = []
+    for tick in np.linspace(start, 1, 6):
+        parts += [_line(x(tick), 4, x(tick), foot, "grid"), _text(x(tick), foot + 14, f"{100 * tick:.0f}", "middle")]
+    if whole is not None:
+        parts.append(_line(x(whole), 4, x(whole), foot, "chance"))
+    bounds = zip(of["mAP"], of["low"], of["high"], strict=True)
+    for place, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
+        at = step * (place + 0.5) + 6
+        share = of["positives"][place] / max(windows, 1)
+        parts.append(_text(left - 8, at - 1, name, "end"))
+        parts.append(_text(left - 8, at + 11, f"{windows:,}, {_percent(share, 0)} % look", "end", "small"))
+        if low is not None and high is not None:
+            parts.append(_line(x(low), at, x(high), at, "whisker"))
+        if mean is None:
+            parts.append(_text(left + 4, at + 4, "one class only", "start", "small"))
+        else:
+            parts += [_circle(x(mean), at, 4.5, "dot"), _text(x(mean), at - 8, _percent(mean), "middle", "small halo")]
+    return _svg(_WIDTH, foot + 18, parts, words)
+
+
+def slots(frames: np.ndarray) -> list[int | None]:
+    """Choose the frames below a timeline: of each of `SLOTS` equal parts of its time the one nearest to the middle.
+
+    Args:
+        frames: (N,) frame numbers, ascending.
+
+    Returns:
+        Their places among the frames, None for a part that has none.
+    """
+    edges = np.linspace(frames[0] - 0.5, frames[-1] + 0.5, SLOTS + 1)
+    part = np.searchsorted(edges, frames, side="right") - 1
+    away = np.abs(frames - (edges[part] + edges[part + 1]) / 2)
+    members = [np.flatnonzero(part == number) for number in range(SLOTS)]
+    return [int(own[np.argmin(away[own])]) if len(own) else None for own in members]
+
+
+def timeline(
+    frames: np.ndarray, labels: np.ndarray, scores: np.ndarray, stride: int, crops: Mapping[int, str | None]
+) -> Markup:
+    """Scores of a track over its frames, truth behind them, crops below.
+
+    Args:
+        frames: (N,) frame numbers, ascending.
+        labels: (N,) 0 or 1.
+        scores: (S, N) of S seeds: the line is their mean, the band reaches from the lowest to the highest.
+        stride: of the key frames; where more of them are missing the line is broken.
+        crops: place among the frames -> picture as a data URI, None where there is none; see `slots`.
+    """
+    top, bottom = 8, 118
+    height = bottom + 22 + _CROP + 28
+    x = _scale(frames[0] - stride / 2, frames[-1] + stride / 2, _LEFT, _TIMELINE - _RIGHT)
+    y = _scale(0, 1, bottom, top)
+    gap = np.diff(frames) > stride
+    parts = []
+    for run in _runs(gap | (np.diff(labels) != 0)):
+        if labels[run[0]] == 1:
+            left, right = x(frames[run[0]] - stride / 2), x(frames[run[-1]] + stride / 2)
+            parts.append(_rect(left, top, right - left, bottom - top, "truth"))
+    for tick in (0, THRESHOLD, 1):
+        kind = "chance" if tick == THRESHOLD else "grid"
+        parts.append(_line(_LEFT, y(tick), _TIMELINE - _RIGHT, y(tick), kind))
+        parts.append(_text(_LEFT - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
+    mean, low, high = y(scores.mean(axis=0)), y(scores.min(axis=0)), y(scores.max(axis=0))
+    for run in _runs(gap):
+        xs = x(frames[run])
+        parts.append(_path(np.append(xs, xs[::-1]), np.append(high[run], low[run][::-1]), "band"))
+        parts.append(_path(xs, mean[run], "line c0") if len(run) > 1 else _circle(xs[0], mean[run[0]], 2.5, "dot"))
+    pitch = (_TIMELINE - _RIGHT - _LEFT) / SLOTS
+    for slot, place in enumerate(slots(frames)):
+        if place is None:
+            continue
+        left, above = _LEFT + slot * pitch + (pitch - _CROP) / 2, bottom + 20
+        middle, picture = left + _CROP / 2, crops[place]
+        score = float(scores[:, place].mean())
+        wrong = (score >= THRESHOLD) != (labels[place] == 1)
+        parts.append(_path([x(frames[place])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
+        if picture is not None:
+            parts.append(
+                Markup('<image x="{:.1f}" y="{}" width="{}" height="{}" href="{}"/>').format(
+                    left, above, _CROP, _CROP, picture
+                )
+            )
+        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[place] == 1 else "crop"))
+        parts.append(_text(middle, above + _CROP + 13, f"{100 * score:.0f}", "middle", "wrong" if wrong else ""))
+        parts.append(_text(middle, above + _CROP + 26, str(frames[place]), "middle", "small"))
+    return _svg(_TIMELINE, height, parts, f"scores of frames {frames[0]} to {frames[-1]}", "timeline")
+
+
+def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> list[Markup]:
+    """Grid and numbers, per cent: 0 to 1 to the right, `start` to 1 upwards."""
+    parts = []
+    for tick in np.linspace(0, 1, 6):
+        parts.append(_line(x(tick), y(start), x(tick), y(1), "grid"))
+        parts.append(_text(x(tick), below or y(start) + 15, f"{100 * tick:.0f}", "middle"))
+    for tick in np.linspace(start, 1, 6):
+        parts.append(_line(x(0), y(tick), x(1), y(tick), "grid"))
+        parts.append(_text(x(0) - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
+    return parts
+
+
+def _runs(broken: np.ndarray) -> list[np.ndarray]:
+    """Places 0..N-1, parted where bool (N - 1,) says so."""
+    return np.split(np.arange(len(broken) + 1), np.flatnonzero(broken) + 1)
+
+
+def _scale(low: float, high: float, begin: float, end: float) -> _Scale:
+    """From values, numbers or arrays, to units of the drawing."""
+    return lambda value: begin + (value - low) / (high - low) * (end - begin)
+
+
+def _percent(share: float, digits: int = 1) -> str:
+    return f"{100 * share:.{digits}f}"
+
+
+def _svg(width: float, height: float, parts: Sequence[Markup], words: str, kind: str = "chart") -> Markup:
+    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
+        kind, width, height, words, Markup("").join(parts)
+    )
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
+    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
+
+
+def _rect(x: float, y: float, width: float, height: float, kind: str) -> Markup:
+    return Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>').format(
+        x, y, width, height, kind
+    )
+
+
+def _circle(x: float, y: float, radius: float, kind: str) -> Markup:
+    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}" class="{}"/>').format(x, y, radius, kind)
+
+
+def _path(xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, kind: str) -> Markup:
+    points = " ".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
+    return Markup('<path d="M{}" class="{}"/>').format(points, kind)
+
+
+def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> Markup:
+    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(x, y, anchor, kind, words)

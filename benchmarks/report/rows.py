@@ -1,0 +1,195 @@
+"""What the report takes from a finished row: its scores beside their crops, curves, tracks, mistakes, provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.commands.compare import read_predictions
+from benchmarks.data.frames import KEY
+from benchmarks.metrics import THRESHOLD, sorted_labels
+from benchmarks.results import Result, read_result
+from registry import UserError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A finished row and what it scored in one split.
+
+    Attributes:
+        result: its record.
+        split: `test` where that is labelled, else `val`, as in the table.
+        frames: the N labelled key frames by clip, track and frame, with label and image ("" where there is none).
+        scores: (S, N) P(looking) of S seeds.
+    """
+
+    result: Result
+    split: str
+    frames: pd.DataFrame
+    scores: np.ndarray
+
+
+class Track(NamedTuple):
+    """A track chosen for its timeline."""
+
+    rows: np.ndarray  # of the frames
+    error: float
+    best: bool  # among those that agree best with the truth, not least
+
+
+class Mistakes(NamedTuple):
+    """Frames on the wrong side of the threshold."""
+
+    rows: np.ndarray  # of the frames: the most confident one of each track shown, the most confident first
+    frames: int
+    tracks: int
+
+
+def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) -> Row:
+    """Read a row's folder.
+
+    Args:
+        folder: with `result.json` and `predictions.csv`.
+        name: of the dataset that the report is on.
+        frames_of: the frame table of a split.
+
+    Raises:
+        UserError: a file is missing or damaged, the row is of another dataset or other frames, or nothing is labelled.
+    """
+    result = read_result(folder / "result.json")
+    if result["dataset"]["name"] != name:
+        other = result["dataset"]["name"]
+        raise UserError(f"{folder} is a row of dataset {other}, this report is on {name}; add --dataset {other}")
+    split = next((split for split in ("test", "val") if split in result["splits"]), None)
+    if split is None:
+        raise UserError(f"{folder} has figures of no labelled split but train; leave it out: name the rows to take")
+    predictions = read_predictions(folder, split)
+    images = frames_of(split)[[*KEY, "image"]]
+    frames = predictions.frames.merge(images, on=KEY, how="left", validate="one_to_one")
+    if frames["image"].isna().any():
+        raise UserError(
+            f"{frames['image'].isna().sum()} of {len(frames)} key frames in {predictions.path} are not in the {split} "
+            f"split of {name} here; name the folder of the data that it was run on: --root DIR"
+        )
+    return Row(result, split, frames, np.stack(list(predictions.scores.values())))
+
+
+def precision_curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """Interpolated precision of both classes, mean over the seeds.
+
+    VOC's of 2010 on, as `benchmarks.metrics` has it: at each recall the highest precision reached there or further down
+    the list. So the mean of a curve is the row's average precision, the mean over its seeds.
+
+    Args:
+        scores: (S, N) P(looking) of S seeds.
+        labels: (N,) 0 or 1.
+
+    Returns:
+        Of P looking and Q not-looking frames (P,) and (Q,), the precision at recall 1 / P, ..., 1 and 1 / Q, ..., 1;
+        None where a class is missing.
+    """
+    looking = labels == 1
+    if looking.all() or not looking.any():
+        return None
+    curves = []
+    for of_seed in scores:
+        best_first, worst_first = sorted_labels(of_seed, looking)
+        curves.append([_interpolated(best_first), _interpolated(~worst_first)])
+    own, other = (np.mean(of_class, axis=0) for of_class in zip(*curves, strict=True))
+    return own, other
+
+
+def _interpolated(hits: np.ndarray) -> np.ndarray:
+    rank = np.flatnonzero(hits) + 1
+    precision = np.arange(1, len(rank) + 1) / rank
+    return np.maximum.accumulate(precision[::-1])[::-1]
+
+
+def choose_tracks(row: Row, each: int) -> list[Track]:
+    """Choose tracks to show: of those with frames of both classes the ones that agree least with the truth, and best.
+
+    The error of a track is the mean over the two classes, in it, of |score - label|, over frames and seeds.
+
+    Args:
+        row: of the report.
+        each: how many of either.
+
+    Returns:
+        First those that agree least, the worst first; then the best. None comes twice.
+    """
+    labels = row.frames["label"].to_numpy()
+    error = np.abs(row.scores - labels).mean(axis=0)
+    found = []
+    for rows in row.frames.groupby(["clip", "track"], sort=True).indices.values():
+        looking = labels[rows] == 1
+        if looking.any() and not looking.all():
+            found.append((float(error[rows][looking].mean() + error[rows][~looking].mean()) / 2, np.asarray(rows)))
+    found.sort(key=lambda track: -track[0])
+    least, rest = found[:each], found[each:]
+    best = rest[::-1][:each]
+    return [*(Track(rows, own, False) for own, rows in least), *(Track(rows, own, True) for own, rows in best)]
+
+
+def mistakes(row: Row, label: int, most: int) -> Mistakes:
+    """Find the frames of a label that the mean score of the seeds calls the other way, the most confident first.
+
+    Args:
+        row: of the report.
+        label: 0 for false alarms, 1 for looks that were missed.
+        most: how many tracks to show.
+    """
+    mean = row.scores.mean(axis=0)
+    wrong = np.flatnonzero((row.frames["label"].to_numpy() == label) & ((mean >= THRESHOLD) == (label == 0)))
+    ranked = wrong[np.argsort(mean[wrong] if label else -mean[wrong], kind="stable")]
+    first = ~row.frames.iloc[ranked].duplicated(["clip", "track"]).to_numpy()
+    return Mistakes(ranked[first][:most], len(wrong), int(first.sum()))
+
+
+def provenance(row: Row) -> dict[str, str]:
+    """Where a row's numbers came from, ready to read."""
+    result = row.result
+    where, code = result["environment"], result["environment"]["code"]
+    backbones, heads, data = _parts(result["backbone"]), _parts(result["head"]), result["dataset"]
+    weights = [part["weights"] for part in backbones]
+    packages = (f"{name} {version}" for name, version in where["packages"].items() if version)
+    facts = {
+        "recipe": f"{result['config']['recipe']}, version {result['config']['version']}",
+        "changes": ", ".join(result["config"]["changes"]),
+        "run": result["date"],
+        "code": (code["commit"] or "no git") + (", changed" if code["dirty"] else ""),
+        "seeds": ", ".join(map(str, result["seeds"])),
+        "backbone": ", ".join(f"{part['type']}, {part['parameters']:,} parameters" for part in backbones),
+        "weights": "; ".join(
+            ", ".join(str(part[key]) for key in ("origin", "licence") if part.get(key))
+            + (", random init" if part["random_init"] else "")
+            for part in weights
+        ),
+        "sha256 of the weights": ", ".join(part["sha256"] for part in weights if part.get("sha256")),
+        "head": ", ".join(f"{part['type']}, {part['parameters']:,} parameters" for part in heads),
+        "fitted on validation": json.dumps(result["fitted"], ensure_ascii=False) if result["fitted"] else "",
+        "windows": ", ".join(f"{name.removesuffix(' windows')} {count:,}" for name, count in result["counts"].items()),
+        "seconds": ", ".join(f"{name} {seconds:,.1f}" for name, seconds in result["seconds"].items()),
+        "dataset": ", ".join(filter(None, [data["name"], data["note"]])),
+        "sha256 of the dataset": data["checksum"] or "",
+        **{f"sha256 of {split}": of_split["sha256"] for split, of_split in data["splits"].items()},
+        "machine": f"{where['cores']} cores of {where['processor']}, {where['device']}, {where['platform']}",
+        "versions": ", ".join([f"Python {where['python']}", *packages]),
+    }
+    return {name: fact for name, fact in facts.items() if fact}
+
+
+def shared(facts: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The facts that all rows have in common."""
+    return {name: fact for name, fact in facts[0].items() if all(other.get(name) == fact for other in facts)}
+
+
+def _parts(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The section itself, or those of an ensemble's members."""
+    parts: list[Mapping[str, Any]] = section.get("of", [section])
+    return parts

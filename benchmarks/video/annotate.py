@@ -1,0 +1,153 @@
+"""The video again with its faces in it: boxes coloured by score, with the track's name and the score.
+
+It is written in parts of a fixed number of frames, which are then put together without being encoded again: an
+interrupted run loses one part at most.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.progress import Progress
+from benchmarks.video.decode import Frame, Video
+from benchmarks.video.journal import read_rows
+from benchmarks.video.scorer import Row
+from registry import UserError
+from zoo.files import replacing
+
+SIDE = 1280  # pixels of the longer side, at most
+PART = 600  # frames
+TICKS = 90_000  # time units a second
+# Scores 0, 0.5 and 1, and what lies between: blue, pale, orange, which all eyes tell apart. RGB.
+COLOURS = np.array([[44, 123, 182], [255, 255, 191], [253, 141, 60]], dtype=np.float64)
+
+
+def annotate(video: Video, rows: Path, path: Path, parts: Path, header: Sequence[str], frames: int) -> None:
+    """Write the video with the rows of a frames.csv drawn into it; parts of an earlier run are kept.
+
+    Args:
+        video: decoded again.
+        rows: frames.csv.
+        path: an .mp4.
+        parts: folder for the parts.
+        header: lines for the lower edge.
+        frames: of the video.
+
+    Raises:
+        UserError: a file cannot be written, or OpenCV is not installed.
+    """
+    try:
+        import cv2  # noqa: F401
+    except ImportError:
+        raise UserError("annotated.mp4 needs OpenCV: pip install opencv-python-headless") from None
+    parts.mkdir(parents=True, exist_ok=True)
+    names = [parts / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
+    shown = _with_rows(video, rows, names)
+    with Progress("annotated.mp4", frames, "frame") as progress:
+        for number, group in groupby(shown, key=lambda one: one[0].number // PART):
+            with replacing(names[number]) as temporary:
+                _encode(video, group, temporary, header, progress)
+    with replacing(path) as temporary:
+        _join(names, temporary, header)
+
+
+def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tuple[Frame, list[Row]]]:
+    """Frames of parts that are not there yet, with their rows."""
+    by_frame = groupby(read_rows(rows), key=lambda row: row.frame)
+    number, of_frame = -1, []
+    for frame in video.frames():
+        while number < frame.number:
+            number, group = next(by_frame, (1 << 62, iter(())))
+            of_frame = list(group)
+        if not names[frame.number // PART].exists():
+            yield frame, of_frame if number == frame.number else []
+
+
+def _encode(
+    video: Video, shown: Iterator[tuple[Frame, list[Row]]], path: Path, header: Sequence[str], progress: Progress
+) -> None:
+    import av
+
+    width, height = _size(video)
+    with av.open(str(path), "w", format="mp4") as container:
+        stream: Any = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.codec_context.time_base = _ticks()
+        # Without frames that refer to later ones, parts can be put end to end.
+        stream.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
+        for frame, rows in shown:
+            picture = _draw(frame.reduced(SIDE), rows, width / video.size[0], header)[:height, :width]
+            drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            drawn.pts, drawn.time_base = round(frame.time * TICKS), _ticks()
+            container.mux(stream.encode(drawn))
+            progress.advance()
+        container.mux(stream.encode())
+
+
+def _size(video: Video) -> tuple[int, int]:
+    """Width and height, both even."""
+    scale = min(1.0, SIDE / max(video.size))
+    width, height = (max(2, round(scale * size) // 2 * 2) for size in video.size)
+    return width, height
+
+
+def _ticks() -> Any:
+    from fractions import Fraction
+
+    return Fraction(1, TICKS)
+
+
+def _draw(picture: np.ndarray, rows: Sequence[Row], scale: float, header: Sequence[str]) -> np.ndarray:
+    """Draw boxes and lines into a picture ``(H, W, 3)``, in place."""
+    import cv2
+
+    height = picture.shape[0]
+    size = max(height / 1100, 0.35)
+    for row in rows:
+        colour = tuple(int(value) for value in colour_of(row.score))
+        left, top, right, bottom = (round(scale * edge) for edge in row.box)
+        cv2.rectangle(picture, (left, top), (right, bottom), colour, 2)
+        _write(picture, f"{row.track}  {row.score:.2f}", (left, top - 5 if top > 20 else bottom + 15), size, colour)
+    for number, line in enumerate(reversed(header)):
+        _write(picture, line, (6, height - 8 - round(number * 34 * size)), size, (255, 255, 255))
+    return picture
+
+
+def _write(picture: np.ndarray, text: str, at: tuple[int, int], size: float, colour: tuple[int, ...]) -> None:
+    import cv2
+
+    text = text.encode("ascii", "replace").decode()  # OpenCV's letters are no others
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
+    cv2.rectangle(picture, (at[0] - 2, at[1] - height - 2), (at[0] + width + 2, at[1] + below), (0, 0, 0), -1)
+    cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
+
+
+def colour_of(score: float) -> np.ndarray:
+    """The colour ``(3,)`` of a score in [0, 1]."""
+    place = 2 * min(max(score, 0.0), 1.0)
+    low = min(int(place), 1)
+    return COLOURS[low] + (place - low) * (COLOURS[low + 1] - COLOURS[low])
+
+
+def _join(parts: Sequence[Path], path: Path, header: Sequence[str]) -> None:
+    """Put parts end to end; nothing is decoded."""
+    import av
+
+    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as joined:
+        joined.metadata["comment"] = " ".join(header)
+        stream: Any = None
+        for part in parts:
+            with av.open(str(part)) as container:
+                source = container.streams.video[0]
+                if stream is None:
+                    stream = joined.add_stream_from_template(source)
+                for packet in container.demux(source):
+                    if packet.dts is None:
+                        continue
+                    packet.stream = stream
+                    joined.mux(packet)

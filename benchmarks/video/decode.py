@@ -1,0 +1,196 @@
+"""Frames of a video file with their times: every one, upright, as far as the file can be decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from registry import UserError
+
+if TYPE_CHECKING:
+    import av
+
+BEFORE = 2.0  # seconds that a search starts before the frame it is for: some files' indices are not exact
+TRUNCATED = 0.5  # seconds that a video's declared end may lie after its last frame
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame, or one that was decoded by an earlier run.
+
+    Attributes:
+        number: from 0, of all frames that could be decoded.
+        time: seconds from the start of the file.
+        stamp: the file's own time, in units of its `time_base`.
+        lost: frames before this one that could not be decoded.
+    """
+
+    number: int
+    time: float
+    stamp: int
+    lost: int
+    shown: av.VideoFrame | None = field(default=None, repr=False, compare=False)
+    turns: int = 0  # quarter turns anticlockwise that make it upright
+
+    def picture(self) -> np.ndarray:
+        """Return its pixels, upright, ``(H, W, 3)`` uint8, RGB."""
+        assert self.shown is not None
+        return _upright(self.shown.to_ndarray(format="rgb24"), self.turns)
+
+    def reduced(self, side: int | None) -> np.ndarray:
+        """Return its pixels with a longer side of at most `side`, upright; None for those of `picture`."""
+        assert self.shown is not None
+        shown = self.shown
+        if side is None or max(shown.width, shown.height) <= side:
+            return self.picture()
+        scale = side / max(shown.width, shown.height)
+        width, height = (max(1, round(scale * size)) for size in (shown.width, shown.height))
+        return _upright(shown.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA"), self.turns)
+
+
+class Video:
+    """A video file, opened and found to have at least one frame.
+
+    Attributes:
+        path: of the file.
+        size: width and height of its upright frames, in pixels.
+        turns: quarter turns anticlockwise that make its frames upright, by its metadata.
+        frame_time: seconds from one frame to the next, on average.
+        end: seconds at which it says it ends; None where it does not say.
+        time_base: seconds of one unit of `Frame.stamp`.
+        codec: its name.
+
+    Raises:
+        UserError: no such file, nothing in it, no video in it, or none that can be decoded; and PyAV is not installed.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        if not self.path.exists():
+            raise UserError(f"video {path} does not exist; give the path of a video file")
+        if self.path.is_dir():
+            raise UserError(f"video {path} is a folder; give one video file")
+        if self.path.stat().st_size == 0:
+            raise UserError(f"video {path} is empty (0 bytes); copy or record it again")
+        try:
+            import av
+        except ImportError:
+            raise UserError("videos need PyAV: pip install av") from None
+        self._av = av
+        with self._open() as container:
+            stream = self._stream(container)
+            self.time_base = stream.time_base
+            # A container may start late; one that starts a little early holds the sound's run-up, which nobody counts.
+            self._start = max((container.start_time or 0) / av.time_base, 0.0)
+            rate = stream.average_rate or stream.guessed_rate
+            self.frame_time = 1 / float(rate) if rate else 1 / 30
+            ends = [float(stream.duration * stream.time_base)] if stream.duration else []
+            ends += [container.duration / av.time_base] if container.duration else []
+            self.end: float | None = ends[0] if ends else None
+            self.codec = stream.codec_context.name
+            first = next((shown for shown, _ in self._decoded(container, stream)), None)
+        if first is None:
+            raise UserError(
+                f"video {path}: no frame of it can be decoded ({self.codec}); the file is damaged, copy it again or "
+                f"convert it: ffmpeg -i {self.path.name} -c:v libx264 out.mp4"
+            )
+        self.turns = round(first.rotation / 90) % 4
+        self.size = (first.width, first.height) if self.turns % 2 == 0 else (first.height, first.width)
+
+    def frames(self, after: Frame | None = None) -> Iterator[Frame]:
+        """Decode.
+
+        Args:
+            after: a frame of an earlier decoding of this file; what comes after it is wanted. None: everything.
+        """
+        if after is not None and after.lost == 0:
+            found = self._after(after)
+            if found is not None:
+                yield from found
+                return
+        yield from (frame for frame in self._numbered(None, 0) if after is None or frame.number > after.number)
+
+    def _after(self, after: Frame) -> Iterator[Frame] | None:
+        """The frames after one that was found again; None where it was not."""
+        frames = self._numbered(after.stamp - int(BEFORE / self.time_base), 0)
+        for frame in frames:
+            if frame.stamp == after.stamp:
+                return self._renumbered(frames, after, frame.number)
+            if frame.stamp > after.stamp:
+                break
+        return None
+
+    @staticmethod
+    def _renumbered(frames: Iterator[Frame], after: Frame, as_number: int) -> Iterator[Frame]:
+        for f in frames:
+            yield Frame(f.number - as_number + after.number, f.time, f.stamp, f.lost, f.shown, f.turns)
+
+    def _numbered(self, seek: int | None, number: int) -> Iterator[Frame]:
+        """Frames from the start, or from the key frame before a stamp, numbered from `number`."""
+        with self._open() as container:
+            stream = self._stream(container)
+            stream.thread_type = "AUTO"
+            if seek is not None:
+                try:
+                    container.seek(seek, stream=stream)
+                except self._av.error.FFmpegError:
+                    return
+            last = None
+            for shown, lost in self._decoded(container, stream):
+                stamp = shown.pts
+                if stamp is None or (last is not None and stamp <= last):  # times only ever go forward
+                    stamp = 0 if last is None else last + max(1, round(self.frame_time / self.time_base))
+                last = stamp
+                time = float(stamp * self.time_base) - self._start
+                yield Frame(number, time, stamp, lost, shown, self.turns)
+                number += 1
+
+    def lost_at_end(self, last: Frame) -> int:
+        """How many frames the file promises after its last one."""
+        missing = 0.0 if self.end is None else self.end - (last.time + self.frame_time)
+        return round(missing / self.frame_time) if missing > TRUNCATED else 0
+
+    def _open(self) -> Any:
+        try:
+            return self._av.open(str(self.path))
+        except self._av.error.FFmpegError as error:
+            raise UserError(
+                f"video {self.path} cannot be read: {error.strerror or error}; it is no video, or one whose end is "
+                "missing: copy it again, or convert it with ffmpeg"
+            ) from error
+
+    def _stream(self, container: Any) -> Any:
+        cover = self._av.stream.Disposition.attached_pic
+        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
+        if not streams:
+            what = "sound only" if container.streams.audio else "no video stream"
+            raise UserError(f"video {self.path} has {what}; give a file with pictures")
+        return streams[0]
+
+    def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:
+        """Frames, each with the number of packets before it that could not be decoded."""
+        failed = 0
+        error = self._av.error.FFmpegError
+        packets = container.demux(stream)
+        while True:
+            try:
+                packet = next(packets, None)
+            except error:  # what comes after cannot be reached; `lost_at_end` counts it
+                return
+            if packet is None:
+                return
+            try:
+                shown = packet.decode()
+            except error:
+                failed += 1
+                continue
+            for frame in shown:
+                yield frame, failed
+
+
+def _upright(pixels: np.ndarray, turns: int) -> np.ndarray:
+    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

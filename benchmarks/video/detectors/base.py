@@ -1,0 +1,59 @@
+"""What a face detector is asked, and what it answers."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+OVERLAP = 0.3  # intersection over union above which the lower-scored of two boxes goes
+
+
+class Faces(NamedTuple):
+    """The faces of one picture.
+
+    Attributes:
+        boxes: ``(N, 4)`` float64 x1, y1, x2, y2 in pixels from the picture's upper left corner: from forehead to chin
+            and from cheek to cheek, as in WIDER FACE. What a model wants around that is its margin.
+        scores: ``(N,)`` float64 confidence in [0, 1].
+    """
+
+    boxes: np.ndarray
+    scores: np.ndarray
+
+
+class Detector:
+    """Picture -> faces. A plug-in registers a subclass whose arguments are annotated and have defaults.
+
+    Attributes:
+        side: longer side, in pixels, that pictures are made smaller to before `detect` gets them; None: never.
+    """
+
+    side: int | None = None
+
+    def detect(self, picture: np.ndarray) -> Faces:
+        """Find the faces of a picture ``(H, W, 3)`` uint8, RGB. Equal pictures, equal answers."""
+        raise NotImplementedError
+
+    def fingerprint(self) -> dict[str, Any]:
+        """What decides the answers, ready for JSON."""
+        raise NotImplementedError
+
+
+def best(boxes: np.ndarray, scores: np.ndarray) -> Faces:
+    """Keep of boxes ``(N, 4)`` that overlap the one with the best of the scores ``(N,)``; best first."""
+    keep: list[int] = []
+    for place in np.argsort(-scores, kind="stable").tolist():
+        if not keep or iou(boxes[[place]], boxes[keep]).max() <= OVERLAP:
+            keep.append(place)
+    return Faces(boxes[keep], scores[keep])
+
+
+def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes ``(N, 4)`` and ``(M, 4)``: ``(N, M)``, 0 where either has no area."""
+    low = np.maximum(a[:, None, :2], b[None, :, :2])
+    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
+    both = np.clip(high - low, 0, None).prod(axis=2)
+    area_a, area_b = ((box[:, 2:] - box[:, :2]).clip(0, None).prod(axis=1) for box in (a, b))
+    either = area_a[:, None] + area_b[None] - both
+    return np.divide(both, either, out=np.zeros_like(both), where=either > 0)

