@@ -29,7 +29,9 @@ from benchmarks.config import (
     spell,
     typed,
 )
+from benchmarks.data.frames import KEY
 from benchmarks.fitted import combine, fit_weights
+from benchmarks.predictions import read_table
 from benchmarks.progress import say
 from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed
 from registry import UserError
@@ -345,27 +347,20 @@ def _read_scores(
 ) -> dict[tuple[str, int], np.ndarray]:
     """Scores (M,) by split and seed, of `predictions.csv`, in the order of the plan."""
     path = folder / "predictions.csv"
-    keys = ["clip", "track", "frame"]
-    try:
-        table = pd.read_csv(
-            path,
-            usecols=["split", "seed", *keys, "score"],
-            dtype={"split": str, "clip": str, "track": str, "score": str},  # numpy reads every digit of a score
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; delete {folder} and run again") from error
+    remedy = f"delete {folder} and run again"
+    table = read_table(path, remedy)
     table = table[table["split"] != "train"]
     scores = {}
     for (split, seed), part in table.groupby(["split", "seed"]):
         if split not in plans or seed not in seeds:
             continue
         expected = tables[split].iloc[plans[split].centres]
-        if len(part) != len(expected) or any((part[key].to_numpy() != expected[key].to_numpy()).any() for key in keys):
-            raise UserError(f"{path} is not what its run wrote; delete {folder} and run again")
-        scores[str(split), int(seed)] = part["score"].to_numpy().astype(np.float64)
+        if len(part) != len(expected) or any((part[key].to_numpy() != expected[key].to_numpy()).any() for key in KEY):
+            raise UserError(f"{path} is not what its run wrote; {remedy}")
+        scores[str(split), int(seed)] = part["score"].to_numpy()
     lacking = [seed for seed in seeds for split in plans if split != "train" and (split, seed) not in scores]
     if lacking:
-        raise UserError(f"{path} lacks seed {lacking[0]}; delete {folder} and run again")
+        raise UserError(f"{path} lacks seed {lacking[0]}; {remedy}")
     return scores
 
 

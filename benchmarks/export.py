@@ -9,20 +9,11 @@ from typing import Any
 from backbones.base import Backbone
 from benchmarks.config import load_dataset
 from benchmarks.results import Result, read_result
-from benchmarks.rows import folder_name
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
 from zoo.model import LookingAtMeModel, read_model
 from zoo.models import Model, write_folder
 from zoo.weights import read_head
-
-
-def find_row(name: str, out: Path, dataset: str) -> Path | None:
-    """The folder of a row, by its name or as a path; None where there is none that was finished."""
-    for folder in (Path(name), out / "results" / dataset / folder_name(name)):
-        if (folder / "result.json").is_file():
-            return folder
-    return None
 
 
 def find_training(result: Result, seed: int, out: Path) -> Path:
@@ -34,7 +25,7 @@ def find_training(result: Result, seed: int, out: Path) -> Path:
     Raises:
         UserError: it is not there any more.
     """
-    report = result["training"][result["seeds"].index(seed)]
+    report = _report(result, seed)
     for path in sorted((out / "trainings").glob(f"*/seed{seed}/training.json")):
         if json.loads(path.read_text(encoding="utf-8")) == report:
             return path.parent

@@ -223,6 +223,17 @@ def read_result(path: Path) -> Result:
     return result
 
 
+def shown_split(result: Result) -> str | None:
+    """The split whose figures are shown of a row: test where that is labelled, else val; None where neither is."""
+    return next((split for split in ("test", "val") if split in result["splits"]), None)
+
+
+def parts_of(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """A record's section `backbone` or `head` as a list: itself, or those of an ensemble's members."""
+    parts: list[Mapping[str, Any]] = section.get("of", [section])
+    return parts
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str | None:
     """The first key in which two nested settings differ, with both values, or None."""
     for key in dict.fromkeys([*old, *new]):

@@ -14,7 +14,7 @@ from tabulate import tabulate
 
 from benchmarks.config import Recipe
 from benchmarks.ensemble import Ensemble, resolve_row
-from benchmarks.results import Result
+from benchmarks.results import Result, shown_split
 from registry import UserError
 from zoo.files import replacing, write_text
 
@@ -91,7 +91,8 @@ def figures(grid: Grid, rows: Mapping[tuple[str, ...], Recipe | Ensemble], resul
     """
     lines = []
     for values, result in zip(rows, results, strict=True):
-        split = "test" if "test" in result["splits"] else "val"
+        split = shown_split(result)
+        assert split is not None  # val is labelled: epochs are chosen there
         metric = result["splits"][split]["metrics"]["mAP"]
         line = dict(zip(grid, values, strict=True), row=result["name"], split=split)
         lines.append({**line, "mAP": metric["mean"], "std": metric["std"], "seeds": len(result["seeds"])})

@@ -15,7 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.results import Result, read_result
+from benchmarks.results import Result, parts_of, read_result, shown_split
 from benchmarks.statistics import Scored, difference, scored
 from registry import UserError
 
@@ -183,7 +183,7 @@ def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
     """(dataset, row) -> whether it cannot be told apart from the best of the rows that scored the same key frames."""
     groups: dict[tuple[Any, ...], list[tuple[float, Result, Mapping[str, Any]]]] = {}
     for result in results:
-        split, facts = _split(result), result["dataset"]
+        split, facts = shown_split(result), result["dataset"]
         mean = None if split is None else result["splits"][split]["metrics"]["mAP"]["mean"]
         if split is not None and mean is not None:
             own = result["splits"][split]
@@ -205,13 +205,8 @@ def _scored(result: Result, figures: Mapping[str, Any]) -> Scored:
     return scored(result["seeds"], figures["metrics"]["mAP"]["per_seed"], figures["without_clip"])
 
 
-def _split(result: Result) -> str | None:
-    """The split whose figures the table shows."""
-    return next((split for split in ("test", "val") if split in result["splits"]), None)
-
-
 def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[Row]:
-    split = _split(result)
+    split = shown_split(result)
     if split is None:
         return []
     figures = result["splits"][split]["metrics"]
@@ -225,8 +220,8 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
         Row(
             method=method,
             recipe=result["name"],
-            backbone=", ".join(dict.fromkeys(map(_backbone, backbone.get("of", [backbone])))),
-            head=", ".join(part["type"] for part in result["head"].get("of", [result["head"]])),
+            backbone=", ".join(dict.fromkeys(map(_backbone, parts_of(backbone)))),
+            head=", ".join(part["type"] for part in parts_of(result["head"])),
             published_map=value,
             published_source=source,
             dataset=result["dataset"]["name"],

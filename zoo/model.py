@@ -132,6 +132,15 @@ class LookingAtMeModel(nn.Module):
         return self.head(self.encode_pixels(batch))
 
 
+def without_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
+    """A backbone's configuration less what says where its weights come from."""
+    bare = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained", "frozen")}
+    pretrained = inspect.signature(BACKBONES.get(backbone["type"])).parameters.get("pretrained")
+    if pretrained is not None and pretrained.default is True:
+        bare["pretrained"] = False
+    return bare
+
+
 def write_model(
     path: Path, model: LookingAtMeModel, backbone: Mapping[str, Any], head: Mapping[str, Any], **about: Any
 ) -> str:
@@ -147,10 +156,7 @@ def write_model(
     Returns:
         The file's sha256.
     """
-    bare = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained", "frozen")}
-    pretrained = inspect.signature(BACKBONES.get(backbone["type"])).parameters.get("pretrained")
-    if pretrained is not None and pretrained.default is True:
-        bare["pretrained"] = False
+    bare = without_weights(backbone)
     head = {**head, "feature_dim": model.head.feature_dim, "window": model.head.window}
     return write_weights(path, model.state_dict(), {**about, "backbone": bare, "head": head})
 

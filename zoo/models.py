@@ -8,7 +8,6 @@ where that was and what its fingerprint must be. A shipped model has its card in
 
 from __future__ import annotations
 
-import inspect
 import json
 import re
 import shutil
@@ -23,7 +22,7 @@ from registry import BACKBONES, UserError, did_you_mean
 from zoo import cards, weights
 from zoo.cards import Card, Weights, load_card, load_cards
 from zoo.files import replacing, write_json, write_text
-from zoo.model import LookingAtMeModel, read_model, write_model
+from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
 from zoo.weights import read_head, write_head
 
 FORMAT = 1  # of config.json
@@ -168,10 +167,7 @@ def stands_alone(backbone: Mapping[str, Any]) -> bool:
     It cannot where that names a folder or repository, as `internvit:DIR` does, or where there is no building without
     weights.
     """
-    rest = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained", "frozen")}
-    pretrained = inspect.signature(BACKBONES.get(backbone["type"])).parameters.get("pretrained")
-    if pretrained is not None and pretrained.default is True:
-        rest["pretrained"] = False
+    rest = without_weights(backbone)
     texts = [part for value in rest.values() if isinstance(value, str) for part in (value, value.partition(":")[2])]
     if any(part and (is_hub_id(part) or Path(part).exists()) for part in texts):
         return False

@@ -12,32 +12,11 @@ example:
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a row scored in one split.
-
-    Attributes:
-        name: of the row.
-        dataset: that it was run on.
-        path: of the file.
-        frames: N rows with clip, track, frame and label, sorted; unlabelled frames left out.
-        scores: seed -> (N,) P(looking).
-    """
-
-    name: str
-    dataset: str
-    path: Path
-    frames: pd.DataFrame
-    scores: dict[int, np.ndarray]
+    from benchmarks.predictions import Predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,10 +38,11 @@ def run(args: argparse.Namespace) -> int:
     import numpy as np
 
     from benchmarks.metrics import lam_map
+    from benchmarks.predictions import common_frames, read_predictions, row_folder
     from benchmarks.statistics import difference, permutation_p, scored, sentence, without_each_clip
     from registry import UserError
 
-    rows = [read_predictions(find_row(name, args.dataset, args.out), args.split) for name in (args.a, args.b)]
+    rows = [read_predictions(row_folder(name, args.out, args.dataset), args.split) for name in (args.a, args.b)]
     frames, places = common_frames(*rows)
     labels, clips = frames["label"].to_numpy(), frames["clip"].to_numpy(dtype=str)
     if labels.min() == labels.max():
@@ -122,93 +102,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print("\n".join(lines))
     return 0
-
-
-def find_row(name: str, dataset: str, out: Path) -> Path:
-    """The folder of a row that was run.
-
-    Args:
-        name: the row's name, or a path to its folder.
-        dataset: of a row that is named.
-        out: folder of the runs.
-
-    Raises:
-        UserError: there is none; names the nearest.
-    """
-    from benchmarks.results import read_result
-    from registry import UserError, did_you_mean
-
-    if (Path(name) / "result.json").exists():
-        return Path(name)
-    there = {read_result(path)["name"]: path.parent for path in sorted(out.glob(f"results/{dataset}/*/result.json"))}
-    if name not in there:
-        hint = did_you_mean(name, list(there)) or f"; python bench.py table --out {out} shows what there is"
-        raise UserError(f"no row {name} in {out / 'results' / dataset}{hint}")
-    return there[name]
-
-
-def read_predictions(folder: Path, split: str) -> Predictions:
-    """Read what a row scored in one split, of all seeds.
-
-    Raises:
-        UserError: the file cannot be read, has no labelled frame of that split, or its seeds scored other frames.
-    """
-    import numpy as np
-    import pandas as pd
-
-    from benchmarks.data.frames import KEY
-    from benchmarks.results import read_result
-    from registry import UserError
-
-    result, path = read_result(folder / "result.json"), folder / "predictions.csv"
-    try:
-        table = pd.read_csv(
-            path,
-            usecols=["split", "seed", *KEY, "label", "score"],
-            dtype={"split": str, "clip": str, "track": str, "score": str},  # numpy reads every digit of a score
-        )
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; run the recipe again") from error
-    table = table[(table["split"] == split) & (table["label"] >= 0)]
-    if table.empty:
-        raise UserError(f"{path} has no labelled frames of the {split} split; name another with --split")
-    scores, frames = {}, None
-    for seed, part in table.groupby("seed"):
-        own = part.sort_values(KEY, ignore_index=True)
-        if frames is None:
-            frames = own[[*KEY, "label"]]
-            if frames.duplicated(KEY).any():
-                raise UserError(f"{path}: frames of the {split} split come twice; delete {folder} and run again")
-        elif not own[[*KEY, "label"]].equals(frames):
-            raise UserError(f"{path}: seed {seed} has other frames than the first; delete {folder} and run again")
-        scores[int(seed)] = own["score"].to_numpy().astype(np.float64)
-    assert frames is not None
-    return Predictions(result["name"], result["dataset"]["name"], path, frames, scores)
-
-
-def common_frames(a: Predictions, b: Predictions) -> tuple[pd.DataFrame, tuple[np.ndarray, np.ndarray]]:
-    """The key frames that both rows scored, joined by key: the table, and their places among the rows' own.
-
-    Raises:
-        UserError: they were run on different datasets, have no frame in common, or differ in a label.
-    """
-    from benchmarks.data.frames import KEY
-    from registry import UserError
-
-    if a.dataset != b.dataset:
-        raise UserError(f"{a.path} is of dataset {a.dataset}, {b.path} of {b.dataset}; rows of one can be compared")
-    ours, theirs = (row.frames.assign(place=range(len(row.frames))) for row in (a, b))
-    joined = ours.merge(theirs, on=KEY, suffixes=("", "_b"))
-    if joined.empty:
-        raise UserError(f"{a.path} and {b.path} have no key frame in common")
-    differ = joined[joined["label"] != joined["label_b"]]
-    if len(differ):
-        row = differ.iloc[0]
-        raise UserError(
-            f"{a.path} and {b.path} differ in {len(differ)} labels, the first: clip {row['clip']}, track "
-            f"{row['track']}, frame {row['frame']}; they were run on different data, run one of them again"
-        )
-    return joined[[*KEY, "label"]], (joined["place"].to_numpy(), joined["place_b"].to_numpy())
 
 
 def _warnings(names: list[str], rows: list[Predictions], count: int) -> list[str]:

@@ -32,7 +32,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what is in it."""
-    from benchmarks.export import export_row, find_row
+    from benchmarks.export import export_row
+    from benchmarks.predictions import find_row
     from registry import UserError, load_plugins
     from zoo.files import check_writable
     from zoo.models import copy_model, model_names, open_model, push_model

@@ -40,8 +40,8 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and say how large it is."""
     from functools import cache
 
-    from benchmarks.commands.compare import find_row
     from benchmarks.config import load_dataset
+    from benchmarks.predictions import row_folder
     from benchmarks.progress import Progress
     from benchmarks.report.page import render
     from benchmarks.report.rows import read_row
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.output} is a folder; name a file: -o {args.output / 'report.html'}")
     name = load_dataset(args.dataset)["type"]
     if args.runs:
-        folders = [find_row(of_row, name, args.out) for of_row in args.runs]
+        folders = [row_folder(of_row, args.out, name) for of_row in args.runs]
     else:
         folders = [path.parent for path in sorted(args.out.glob(f"results/{name}/*/result.json"))]
     if not folders:

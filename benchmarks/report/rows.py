@@ -6,15 +6,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.commands.compare import read_predictions
 from benchmarks.data.frames import KEY
 from benchmarks.metrics import THRESHOLD, sorted_labels
-from benchmarks.results import Result, read_result
+from benchmarks.predictions import read_predictions
+from benchmarks.results import Result, parts_of, read_result, shown_split
 from registry import UserError
 
 
@@ -66,7 +66,7 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
     if result["dataset"]["name"] != name:
         other = result["dataset"]["name"]
         raise UserError(f"{folder} is a row of dataset {other}, this report is on {name}; add --dataset {other}")
-    split = next((split for split in ("test", "val") if split in result["splits"]), None)
+    split = shown_split(result)
     if split is None:
         raise UserError(f"{folder} has figures of no labelled split but train; leave it out: name the rows to take")
     predictions = read_predictions(folder, split)
@@ -155,7 +155,7 @@ def provenance(row: Row) -> dict[str, str]:
     """Where a row's numbers came from, ready to read."""
     result = row.result
     where, code = result["environment"], result["environment"]["code"]
-    backbones, heads, data = _parts(result["backbone"]), _parts(result["head"]), result["dataset"]
+    backbones, heads, data = parts_of(result["backbone"]), parts_of(result["head"]), result["dataset"]
     weights = [part["weights"] for part in backbones]
     packages = (f"{name} {version}" for name, version in where["packages"].items() if version)
     facts = {
@@ -187,9 +187,3 @@ def provenance(row: Row) -> dict[str, str]:
 def shared(facts: Sequence[Mapping[str, str]]) -> dict[str, str]:
     """The facts that all rows have in common."""
     return {name: fact for name, fact in facts[0].items() if all(other.get(name) == fact for other in facts)}
-
-
-def _parts(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The section itself, or those of an ensemble's members."""
-    parts: list[Mapping[str, Any]] = section.get("of", [section])
-    return parts

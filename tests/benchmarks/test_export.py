@@ -15,7 +15,8 @@ from benchmarks import pipeline
 from benchmarks.config import resolve
 from benchmarks.data.datasets import Ego4D
 from benchmarks.data.frames import windows
-from benchmarks.export import export_row, find_row
+from benchmarks.export import export_row
+from benchmarks.predictions import find_row
 from registry import UserError
 from zoo.model import PixelWindow
 from zoo.models import Model, open_model

