@@ -402,7 +402,10 @@ class Average:
         self.steps += 1
         share = 1 - min(DECAY, (1 + self.steps) / (10 + self.steps))
         for name, tensor in model.state_dict().items():
-            self.state[name].lerp_(tensor, share)
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, share)
+            else:  # a count
+                self.state[name].copy_(tensor)
 
 
 def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: bool = True, every: float = 5) -> None:

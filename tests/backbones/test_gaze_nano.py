@@ -1,0 +1,76 @@
+"""The small gaze network: eyes are cut out where they are said to be, and faces of SynthLAM look where they look."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from backbones.base import file_sha256
+from backbones.gaze_nano import EYES_SHARE, EYES_SIZE, FOLDER, GazeNetwork, _cut
+from benchmarks.data import synthlam
+from registry import BACKBONES
+from tests.contracts import check_backbone
+
+
+def test_contract() -> None:
+    check_backbone({"type": "gaze_nano"})
+
+
+@pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.42, 0.37), (0.9, 0.1)])
+def test_eyes_are_cut_out_where_they_are(x: float, y: float) -> None:
+    side = 112
+    across = (torch.arange(side) + 0.5) / side  # of each pixel's middle
+    images = torch.stack([across.expand(side, -1), across[:, None].expand(-1, side), torch.zeros(side, side)])[None]
+    seen: list[Tensor] = []
+    network = GazeNetwork(("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y"))
+    network.eyes.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    network.eval().look(images, torch.tensor([[x, y]]))
+    raw = images[0, :2]
+    found = _plain_cut(raw, x, y)
+    found = torch.cat([found, torch.zeros(1, *EYES_SIZE)])
+    found = found - found.mean()
+    found = found / (found.square().mean().sqrt() + 0.05)
+    assert seen[0].shape == (1, 3, *EYES_SIZE)
+    assert torch.allclose(seen[0][0], found, atol=1e-4)
+    assert torch.equal(seen[0], _cut(images, torch.tensor([[x, y]])))
+
+
+def _plain_cut(ramps: Tensor, x: float, y: float) -> Tensor:
+    """What bilinear sampling finds in two ramps, which is the place itself, as far as there are pixels' middles."""
+    rows, columns = EYES_SIZE
+    down = y + (np.arange(rows) / (rows - 1) - 0.5) * EYES_SHARE[0]
+    right = x + (np.arange(columns) / (columns - 1) - 0.5) * EYES_SHARE[1]
+    low, high = float(ramps.min()), float(ramps.max())
+    return torch.from_numpy(
+        np.stack([np.tile(right.clip(low, high), (rows, 1)), np.tile(down.clip(low, high)[:, None], (1, columns))])
+    ).float()
+
+
+def test_tells_where_unseen_people_look() -> None:
+    root = synthlam.root()
+    truth = synthlam.truth(root)
+    faces = truth[(truth["split"] == "test") & (truth[["width", "height"]].max(axis=1) >= 60)]
+    faces = faces[faces["blink"] < 0.5].iloc[::8]
+    nano = BACKBONES.build({"type": "gaze_nano"})
+    pictures = [nano.preprocessing.resize_crop(Image.open(root / path)) for path in faces["image"]]
+    with torch.inference_mode():
+        images = nano.preprocessing.normalise(torch.from_numpy(np.stack(pictures)))
+        _, told, _ = nano.network.look(images)
+        _, mirrored, _ = nano.network.look(images.flip(3))
+    away = np.degrees(np.arcsin(told[:, 4:6].norm(dim=1).clamp(max=1).numpy()))
+    true = faces["gaze_angle"].to_numpy()
+    kept = true < 60
+    guess = np.median(np.abs(true[kept] - np.median(true[kept])))
+    assert kept.sum() > 100
+    assert np.median(np.abs(away - true)[kept]) < 0.5 * guess
+    # A mirrored face looks the other way.
+    assert np.corrcoef(told[:, 4], -mirrored[:, 4])[0, 1] > 0.9
+    assert np.corrcoef(told[:, 5], mirrored[:, 5])[0, 1] > 0.8
+
+
+def test_report_is_of_these_weights() -> None:
+    report = json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
+    assert report["sha256"] == file_sha256(FOLDER / "model.safetensors")

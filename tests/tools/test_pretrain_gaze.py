@@ -1,0 +1,66 @@
+"""Training of the gaze network: a short run writes what the backbone reads, and its loss falls where it is right."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from backbones.gaze_nano import GazeNetwork
+from registry import UserError
+from tests.tools.test_pretrain_nano import dot, write_shard
+from tools.pretrain_gaze import COLUMNS, NAMES, between_eyes, gazes, loss_of, pretrain, rate
+
+NOSE = [NAMES.index("nose_x"), NAMES.index("nose_y")]
+
+
+def test_between_the_eyes() -> None:
+    targets = torch.zeros(1, len(NAMES))
+    for name, value in {"left_eye_x": 0.6, "left_eye_y": 0.4, "right_eye_x": 0.3, "right_eye_y": 0.5}.items():
+        targets[0, NAMES.index(name)] = value
+    torch.testing.assert_close(between_eyes(targets), torch.tensor([[0.45, 0.45]]))
+
+
+def test_loss_is_least_where_the_network_is_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = 0.2 * torch.randn(8, len(NAMES), generator=generator)
+    network = GazeNetwork(NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)))
+
+    def loss(shift: float) -> float:
+        gaze = torch.cat([targets[:, COLUMNS] + shift, gazes(targets)[:, :2] + shift, torch.zeros(8, 3)], 1)
+        told = iter(((None, gaze[:4], targets[:4] + shift), (None, gaze[4:], targets[4:] + shift)))
+        network.look = lambda *_: next(told)  # type: ignore[method-assign, assignment, return-value]
+        return float(loss_of(network, torch.zeros(8, 3, 4, 4), targets, torch.zeros(8, 2)))
+
+    assert loss(0.0) < min(loss(0.2), loss(-0.2))
+
+
+def test_schedule() -> None:
+    assert rate(0) == 0
+    assert rate(0.02) == pytest.approx(max(rate(p / 1000) for p in range(1001)))
+    assert rate(1) == pytest.approx(0)
+
+
+def test_a_short_run(tmp_path: Path) -> None:
+    renders, out = tmp_path / "renders", tmp_path / "out"
+    renders.mkdir()
+    random = np.random.default_rng(0)
+    for number in range(2):  # shard 0 is held out
+        targets = random.normal(0, 0.1, (16, len(NAMES)))
+        targets[:, NOSE] = random.uniform(0.3, 0.7, (16, 2))
+        targets[:, NAMES.index("log_size")] = np.log(60)
+        targets[::2, 0] = 1  # some look elsewhere
+        write_shard(renders / f"shard_{number:05d}.npz", [dot(*row[NOSE], 40, 50) for row in targets], targets)
+    pretrain(renders, out, minutes=0.01)
+    report = json.loads((out / "pretraining.json").read_text())
+    assert report["held_out_crops"] == report["training"]["distinct"] == 16
+    assert report["training"]["steps"] >= 1
+    assert report["by_size"]["55 to 70 px"]["crops"] == 16
+    names = tuple(json.loads((out / "config.json").read_text())["names"])
+    network = GazeNetwork(names)
+    network.load_state_dict(load_file(out / "model.safetensors"))
+    assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, network.feature_dim)
+    with pytest.raises(UserError, match="holds no shard to train on"):
+        pretrain(tmp_path, out, minutes=1)
