@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """lamzoo's command line: `python bench.py --recipe internlstm_flip_tta`. Each command lives in benchmarks/commands/.
 
 Nothing heavy is imported before it is known which command it is, so that `--help` answers at once.
@@ -8,9 +9,13 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import io
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
+
+from benchmarks import interrupts
 
 COMMANDS = {
     "run": "train and score recipes, and print the table",
@@ -76,7 +81,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done, 1 not all of it done, 2 bad input, 130 interrupted.
+        The exit status: 0 done, 1 not all of it done, 2 bad input, 130 interrupted, 143 told to end (SIGTERM).
     """
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
@@ -90,6 +95,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench.py: unknown command '{first}'{hint} (there are: {', '.join(COMMANDS)})", file=sys.stderr)
         return 2
 
+    interrupts.command = f"bench.py {name}"
     command = importlib.import_module(f"benchmarks.commands.{name}")
     parser = Parser(
         prog=f"bench.py {name}",
@@ -98,6 +104,9 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
+    if "" in rest:  # a variable of the shell without a value, most likely; as a path it would be this folder
+        before = rest[rest.index("") - 1] if rest.index("") else name
+        parser.error(f"what follows {before} is empty; give it a value, or leave it out")
     options = parser.parse_args(rest)
     if name == "doctor":  # it runs where nothing is installed
         return command.run(options)
@@ -106,18 +115,33 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command.run(options)
     except UserError as error:
-        print(f"bench.py {name}: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"bench.py {name}: {error}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print(
-            f"bench.py {name}: interrupted; what is finished is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
-        return 130
+    except KeyboardInterrupt as stopped:
+        return interrupts.leave(stopped)
     except BrokenPipeError:  # `bench.py list | head`
         sys.stderr.close()
         return 141
+    except PermissionError as error:  # of a folder that is looked into; of files their readers tell
+        print(f"bench.py {name}: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except (MemoryError, OSError, RuntimeError) as error:
+        from benchmarks.shortage import line_of
+
+        line = line_of(error)
+        if line is None:
+            raise
+        print(f"bench.py {name}: {line}", file=sys.stderr)
+        return 1
 
 
 if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # a name from a file that the terminal's encoding lacks is no error
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks what can stand at the cursor
+        from benchmarks.completion import complete
+
+        complete(COMMANDS, os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
+    interrupts.heed()
     sys.exit(main(sys.argv[1:]))

@@ -26,6 +26,17 @@ ENTRY_POINT_GROUP = "lamzoo.plugins"
 class UserError(Exception):
     """Bad input, told in one line: what is wrong, where, and what to do. The command line prints it and exits 2."""
 
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Return text in one line; what a terminal would obey rather than show, as in ids from files, is spelt out."""
+    line = " ".join(text.split())
+    if line.isprintable():
+        return line
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the nearest of ``known``, or nothing when none is near."""
@@ -43,13 +54,15 @@ class Registry(_MMEngineRegistry):
     Args:
         name: What is registered, in the singular; error messages use it.
         locations: Packages whose import registers the built-in parts.
+        base: ``"module:class"`` of which everything that is built has to be.
     """
 
-    def __init__(self, name: str, locations: list[str]) -> None:
+    def __init__(self, name: str, locations: list[str], base: str | None = None) -> None:
         super().__init__(name, scope="lamzoo", locations=locations)
         self._places: dict[str, tuple[str, dict]] = {}  # name -> ("file:line" of its registration, module namespace)
         self._imported = False
         self._importing = False
+        self._base = base
 
     # -- what there is ------------------------------------------------------------------------------------------
 
@@ -144,13 +157,31 @@ class Registry(_MMEngineRegistry):
         """Build ``dict(type=name, **arguments)``; ``defaults`` are arguments that ``cfg`` may override.
 
         Raises:
-            UserError: as `check`, and when a required argument is missing.
+            UserError: as `check`, when a required argument is missing, and when building fails (says at which line).
         """
         cls, kwargs = self.check({**defaults, **cfg} if isinstance(cfg, Mapping) else cfg)
         for key, parameter in _parameters(cls).items():
             if parameter.default is parameter.empty and key not in kwargs:
                 raise UserError(f"{self.name} {cfg['type']} needs the argument '{key}'")
-        return cls(**kwargs)
+        try:
+            part = cls(**kwargs)
+        except UserError:
+            raise
+        except Exception as error:  # what a constructor says to values that it was not written for
+            place = _failing_line(error, str(getattr(cls, "__module__", "")), None)
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"{self.name} {cfg['type']} cannot be built{' at ' + place if place else ''}: "
+                f"{type(error).__name__}: {reason}"
+            ) from error
+        if self._base is not None:
+            module, _, base = self._base.partition(":")
+            if not isinstance(part, getattr(importlib.import_module(module), base)):
+                raise UserError(
+                    f"{self.name} {cfg['type']} at {self.origin(cfg['type'])} makes a {type(part).__name__}; it has to "
+                    f"be a subclass of {module}.{base}"
+                )
+        return part
 
     # -- registering ----------------------------------------------------------------------------------------------
 
@@ -174,6 +205,12 @@ class Registry(_MMEngineRegistry):
     def _register(self, part: Callable, name: str, place: str, namespace: dict) -> None:
         if not callable(part):
             raise TypeError(f"{self.name} '{name}' must be callable, got {part!r}")
+        try:
+            inspect.signature(part)
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{self.name} '{name}' at {place} has no arguments that could be checked: {error}"
+            ) from error
         if ":" in name or name.strip() != name:
             raise UserError(f"a {self.name}'s name has no colon and no blank around it, got '{name}' at {place}")
         module_name = str(namespace.get("__name__"))
@@ -245,14 +282,18 @@ def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None =
             raise UserError(f"{what} has no argument '{key}'{did_you_mean(key, known)} ({accepted})")
         hint = hints.get(key, Any)
         if not _fits(value, hint):
-            wanted = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-            raise UserError(
-                f"{what}: argument '{key}' must be {wanted.replace('typing.', '')}, "
-                f"got {value!r} ({type(value).__name__})"
-            )
+            wanted = " | ".join(map(_spelled, _alternatives(hint)))
+            raise UserError(f"{what}: argument '{key}' must be {wanted}, got {value!r} ({type(value).__name__})")
         kinds = {typing.get_origin(alternative) or alternative for alternative in _alternatives(hint)}
         checked[key] = tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
     return checked
+
+
+def _spelled(hint: Any) -> str:
+    """A type as it is written; Python 3.10 has `Optional[str]` where `str | None` is the type of a None by default."""
+    if hint is type(None):
+        return "None"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 def _alternatives(hint: Any) -> tuple:
@@ -286,8 +327,8 @@ def _fits(value: Any, hint: Any) -> bool:
 
 # -- the five registries ------------------------------------------------------------------------------------------
 
-BACKBONES = Registry("backbone", locations=["backbones"])
-HEADS = Registry("head", locations=["heads"])
+BACKBONES = Registry("backbone", locations=["backbones"], base="backbones.base:Backbone")
+HEADS = Registry("head", locations=["heads"], base="heads.base:Head")
 DATASETS = Registry("dataset", locations=["benchmarks.data.datasets"])
 PRIORS = Registry("prior", locations=["benchmarks.priors"])
 DETECTORS = Registry("detector", locations=["benchmarks.video.detectors"])

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import math
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from registry import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+MAX_SIDE = 8192  # pixels that an image is resized to, whatever a stranger's file asks for
 CPU_PASS = 4  # images, with 224 pixels a side: more of them leave the cache, fewer leave the product's units idle
 
 
@@ -42,6 +44,17 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     round_crop: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.size <= self.resize <= MAX_SIDE:
+            raise UserError(
+                f"images cannot be resized to {self.resize} and cut to {self.size} pixels; 1 <= size <= resize <= "
+                f"{MAX_SIDE}"
+            )
+        for name, values, low in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
+            if len(values) != 3 or not all(low < float(value) < math.inf for value in values):
+                above = ", above 0" if low == 0 else ""
+                raise UserError(f"the images' {name} is {values!r}; it has to be three numbers{above}")
 
     def resize_crop(self, image: Image.Image) -> np.ndarray:
         """Resize the shorter edge with PIL and cut the centre out: the convention of transformers' CLIP processor.

@@ -24,6 +24,7 @@ from backbones.base import (
     check_state,
     file_sha256,
 )
+from backbones.checkpoints import at_most, names_in
 from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
 from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
@@ -34,9 +35,11 @@ VERSION = 2  # of the computation; raised when the same weights give other bits
 
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "image_size", "patch_size")
 _SWITCHES = ("qkv_bias", "qk_normalization")
+_LARGEST = 1_000_000  # of a size
 # What the first official configurations left out.
 _DEFAULTS = {"norm_type": "rms_norm", "hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
 _CHOICES: dict[str, Sequence[Any]] = {"norm_type": tuple(NORMS), "hidden_act": ("gelu",), "num_channels": (3,)}
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "*.safetensors")  # of the hub
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -55,14 +58,21 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"InternViT folder {folder} {problem}; it must hold config.json and the safetensors files")
     try:
         config = {**_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}
-    except (ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     for key in (*_SIZES, *_SWITCHES):
         if key not in config:
             raise UserError(f"{path} lacks '{key}'; it is not the configuration of an InternViT")
     for key in _SIZES:
-        if type(config[key]) is not int or config[key] < 1:
-            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be a whole number, 1 or more")
+        if type(config[key]) is not int or not 1 <= config[key] <= _LARGEST:
+            raise UserError(
+                f"{path}: {key} is {config[key]!r}; it has to be a whole number, 1 or more and {_LARGEST:,} at most"
+            )
+    for key in _SWITCHES:
+        if type(config[key]) is not bool:
+            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be true or false")
+    if type(config["layer_norm_eps"]) is not float or not 0 < config["layer_norm_eps"] < 1:
+        raise UserError(f"{path}: layer_norm_eps is {config['layer_norm_eps']!r}; it has to be between 0 and 1")
     for key, choices in _CHOICES.items():
         if config[key] not in choices:
             raise UserError(f"{path}: {key} is {config[key]!r}; it has to be {' or '.join(map(str, choices))}")
@@ -82,31 +92,32 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
     """
     path = folder / "preprocessor_config.json"
     size = config["image_size"]
-    if not path.is_file():
-        return Preprocessing(size=size, resize=size)
     try:
+        if not path.is_file():
+            return Preprocessing(size=size, resize=size)
         data = json.loads(path.read_text(encoding="utf-8"))
         edges = [data.get(key, size) for key in ("crop_size", "size")]
-        crop, resize = (min(edge.values()) if isinstance(edge, dict) else int(edge) for edge in edges)
-        preprocessing = Preprocessing(
+        crop, resize = (int(min(edge.values()) if isinstance(edge, dict) else edge) for edge in edges)
+        if not size == crop <= resize:
+            raise UserError(f"it resizes to {resize} and crops {crop}, but the network's image_size is {size}")
+        return Preprocessing(
             size=crop,
             resize=resize,
             interpolation={2: "bilinear", 3: "bicubic"}[data.get("resample", 3)],
             mean=tuple(data.get("image_mean", IMAGENET_MEAN)),
             std=tuple(data.get("image_std", IMAGENET_STD)),
         )
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
         raise UserError(f"{path} is not a configuration of CLIP's image processor: {error!r}") from error
-    if not size == crop <= resize:
-        raise UserError(f"{path} resizes to {resize} and crops {crop}, but the network's image_size is {size}")
-    return preprocessing
 
 
 def weight_files(folder: Path) -> list[Path]:
     """Return the safetensors files of ``folder``, sorted: those its index names, or all where it has none.
 
     Raises:
-        UserError: there is none, or the index names one that does not exist.
+        UserError: there is none, or the index names one that does not exist or is elsewhere.
     """
     index = folder / "model.safetensors.index.json"
     unfinished = ""
@@ -116,7 +127,9 @@ def weight_files(folder: Path) -> list[Path]:
         try:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             files = sorted({folder / name for name in names})
-        except (ValueError, KeyError, AttributeError, TypeError) as error:
+            if any(file.parent != folder or file.suffix != ".safetensors" for file in files):
+                raise ValueError("it names a file that is no safetensors file of this folder")
+        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
             raise UserError(f"{index} is no index of safetensors files: {error!r}") from error
     else:
         files = sorted(folder.glob("*.safetensors"))
@@ -186,7 +199,7 @@ class InternViT(Backbone):
 
     def _load(self, model: str, frozen: bool, name: str | None = None, licence: str = "unknown") -> None:
         if is_hub_id(model):
-            folder, repository, commit = download_snapshot(model)
+            folder, repository, commit = download_snapshot(model, FILES)
             name, origin = repository, f"hub:{repository}@{commit}"
             licence = "MIT" if repository.startswith("OpenGVLab/InternViT-") else licence
         else:
@@ -194,7 +207,7 @@ class InternViT(Backbone):
             name, origin = name or folder.resolve().name, model
         config = read_config(folder)
         files = weight_files(folder)
-        with torch.device("meta"):
+        with at_most(names_in(files), 0, str(folder)), torch.device("meta"):
             network = InternViTNetwork(config)
         load_weights(network, files)
         super().__init__(

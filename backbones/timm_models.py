@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from backbones.checkpoints import load_checkpoint
 from backbones.hub import download_file
 from registry import BACKBONES, UserError, did_you_mean
 
@@ -116,7 +117,7 @@ def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], wei
         return WeightsInfo("EfficientNet-Lite0, ImageNet-1k", f"package {LITE0_PACKAGE}", sha256, "Apache-2.0")
     path, origin = _from_hub(model, cfg)
     _load_state(network, _read_checkpoint(path), cfg, origin)
-    return WeightsInfo(origin.removeprefix("hub:"), origin, file_sha256(path), licence)
+    return WeightsInfo(origin.removeprefix("hub:").partition("@")[0], origin, file_sha256(path), licence)
 
 
 def _lite0_file() -> Path | None:
@@ -136,12 +137,13 @@ def _from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
     repository = cfg.get("hf_hub_id")
     if not repository:
         raise UserError(f"backbone timm:{model} has no pretrained weights on the hub; {remedy}")
-    path = download_file(repository, "model.safetensors")
-    if path is None:
+    found = download_file(repository, "model.safetensors")
+    if found is None:
         raise UserError(
             f"backbone timm:{model}: no weights here, and {repository} cannot be had from the hub; {remedy}"
         )
-    return path, f"hub:{repository}"
+    path, commit = found
+    return path, f"hub:{repository}@{commit}"
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
@@ -151,7 +153,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = load_checkpoint(path)
     except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way whatever
         reason = str(error).strip().split("\n")[0]
         raise UserError(f"weights {path} cannot be read (damaged, or more than tensors): {reason}") from error

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import interrupts
 from benchmarks.features import Extraction, accounted, extract
 from benchmarks.progress import Progress
 from benchmarks.results import cores
@@ -91,6 +92,7 @@ def extract_with_ray(
             logging_level=logging.ERROR,
             runtime_env={"env_vars": {"PYTHONPATH": paths}},
         )
+        interrupts.heed_again()  # else it would end by Ray's own words
     with contextlib.ExitStack() as closing:
         closing.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray tells of lost actors there, to the end
         closing.callback(store.finish)

@@ -13,7 +13,7 @@ import runpy
 import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ RECIPES = Path(__file__).parent / "recipes"
 DATASET_FILES = Path(__file__).parent / "datasets"
 
 VIEWS = ("original", "flipped")
+TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that say who is told of its curves
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Training:
 
     `class_weight` is `balanced` (each class weighted by the other one's share of all frames of the training split, as
     published) or None. `seed` is the first of the seeds. `schedule` of the learning rate: `constant`, or `cosine` down
-    to 0. `tensorboard` changes what is written, not what is learnt.
+    to 0. `tensorboard`, `wandb` and `mlflow` change what is written, not what is learnt.
 
     For backbones that train: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
     float32); `block`, how many consecutive windows of a track stay together when windows are shuffled. Neighbours
@@ -72,7 +73,9 @@ class Training:
     schedule: str = "constant"
     precision: str = "float32"
     block: int = 1
-    tensorboard: bool = field(default=False, metadata={"changes_result": False})
+    tensorboard: bool = False
+    wandb: bool = False
+    mlflow: bool = False
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def resolve(
     changes += [f"weights={Path(weights).name}"] if weights is not None else []
     changes += [f"head={head}"] if head is not None else []
     for key, value in changed:
-        if set_value(values, key, value):
+        if set_value(values, key, value) and not tracks(key):
             changes.append(f"{key}={spell(value)}")
     if limit is not None:
         if limit < 1:
@@ -326,11 +329,11 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 
 def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, Any], example: str) -> dict[str, Any]:
     path = _find(name, RECIPES, recipe_names(), "recipe")
-    values = {**optional, **_read(path)}
-    _check_keys(values, (*required, *optional), f"{kind} {path.name}")
+    values, shown = {**optional, **_read(path)}, name if name.endswith(".py") else path.name
+    _check_keys(values, (*required, *optional), f"{kind} {shown}")
     missing = [key for key in required if key not in values]
     if missing:
-        raise UserError(f"{kind} {path.name} lacks {', '.join(missing)}; see {RECIPES / example}")
+        raise UserError(f"{kind} {shown} lacks {', '.join(missing)}; see {RECIPES / example}")
     return values
 
 
@@ -353,8 +356,8 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         values = Config.fromfile(str(path)).to_dict()
         own = runpy.run_path(str(path))
-    except Exception as error:
-        raise UserError(f"cannot read {path}: {type(error).__name__}: {str(error).splitlines()[0]}") from error
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot read {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
     for base in own.get("_base_", ()):
         inherited = _read(path.parent / base)
         for key, part in own.items():
@@ -424,6 +427,11 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
         return False
     node[last] = value
     return True
+
+
+def tracks(key: str) -> bool:
+    """Whether no number depends on a dotted key, and so no row's name."""
+    return key in [f"training.{name}" for name in TRACKERS]
 
 
 def settable() -> list[str]:

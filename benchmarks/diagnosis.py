@@ -14,14 +14,13 @@ import pandas as pd
 
 from benchmarks.fitted import fit_platt, fit_temperature, recalibrate
 from benchmarks.metrics import bootstrap_interval, lam_map
-from benchmarks.results import Calibration, Diagnosis, Groups, Reliability, Result, SplitDiagnosis
+from benchmarks.results import BINS, Calibration, Diagnosis, Groups, Reliability, Result, SplitDiagnosis
 from benchmarks.scores import logits
 
 if TYPE_CHECKING:
     from benchmarks.priors.base import Prior
     from benchmarks.rows import Plan
 
-BINS = 15  # of the reliability diagram; Guo et al. 2017
 
 # Resamples of a group's interval. They leave a bound uncertain by about a twelfth of the interval's half, and take a
 # second where the thousand of a row's own interval would take three.

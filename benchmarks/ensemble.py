@@ -27,6 +27,7 @@ from benchmarks.config import (
     set_value,
     smoothing_of,
     spell,
+    tracks,
     typed,
 )
 from benchmarks.data.frames import KEY
@@ -108,7 +109,12 @@ def resolve_row(
         UserError: anything unknown, of the wrong type, or that no member has.
     """
     if not is_ensemble(name):
-        return resolve(name, dataset, backbone=backbone, weights=weights, head=head, settings=settings, limit=limit)
+        try:
+            return resolve(name, dataset, backbone=backbone, weights=weights, head=head, settings=settings, limit=limit)
+        except UserError as error:
+            if not name.endswith(".py") or name in str(error):
+                raise
+            raise UserError(f"recipe {name}: {error}") from error
     if head is not None:
         raise UserError(
             f"--head {head}: ensemble {name} has no head of its own; --set members=RECIPE+head={head},RECIPE,... "
@@ -180,11 +186,12 @@ def _asked(spelling: str) -> dict[str, Any]:
 
 def _spelling(asked: Mapping[str, Any]) -> str:
     options = [f"{option}={asked[option]}" for option in ("backbone", "weights", "head") if asked.get(option)]
-    return "+".join([asked["recipe"], *options, *asked["settings"]])
+    settings = [each for each in asked["settings"] if not tracks(each.partition("=")[0])]
+    return "+".join([asked["recipe"], *options, *settings])
 
 
 def _give(asked: Sequence[dict[str, Any]], setting: str) -> bool:
-    """Give a setting to every member that has it and does not name it itself; whether it changed one.
+    """Give a setting to every member that has it and does not name it itself; whether that changed a name.
 
     Raises:
         UserError: no member has it, or none takes the value.
@@ -195,16 +202,16 @@ def _give(asked: Sequence[dict[str, Any]], setting: str) -> bool:
         if any(own.partition("=")[0] == key for own in arguments["settings"]):
             taken = True
             continue
-        before = resolve(**arguments).name
+        before = resolve(**arguments)
         settings = [*arguments["settings"], setting]
         try:
-            after = resolve(**{**arguments, "settings": settings}).name
+            after = resolve(**{**arguments, "settings": settings})
         except UserError as error:
             refused = refused or error
             continue
         taken = True
         if after != before:
-            arguments["settings"], changed = settings, True
+            arguments["settings"], changed = settings, changed or after.name != before.name
     if not taken and refused is not None:
         raise refused
     return changed

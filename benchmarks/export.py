@@ -2,18 +2,62 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from backbones.base import Backbone
-from benchmarks.config import load_dataset
+from backbones.hub import nothing_fetched
+from benchmarks import schema
 from benchmarks.results import Result, read_result
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
+from zoo.inputs import read_json
 from zoo.model import LookingAtMeModel, read_model
 from zoo.models import Model, write_folder
+from zoo.sums import check_file
 from zoo.weights import read_head
+
+
+class _Part(TypedDict):
+    type: str
+
+
+class _Windows(TypedDict):
+    radius: int
+
+
+class _Views(TypedDict):
+    test: list[str]
+
+
+class _Training(TypedDict):
+    lr: float
+    batch_size: int
+    epochs: int
+
+
+class _Smoothing(TypedDict):
+    filter: str
+    window: int | None
+
+
+class _Config(TypedDict):
+    """What an export reads of a recipe's record."""
+
+    backbone: _Part
+    head: _Part
+    windows: _Windows
+    views: _Views
+    training: _Training
+    smoothing: _Smoothing | None
+
+
+class _Report(TypedDict):
+    """The same of a seed's training."""
+
+    seed: int
+    best_epoch: int
+    windows: int
 
 
 def find_training(result: Result, seed: int, out: Path) -> Path:
@@ -27,7 +71,7 @@ def find_training(result: Result, seed: int, out: Path) -> Path:
     """
     report = _report(result, seed)
     for path in sorted((out / "trainings").glob(f"*/seed{seed}/training.json")):
-        if json.loads(path.read_text(encoding="utf-8")) == report:
+        if read_json(path, "a training's report") == report:
             return path.parent
     raise UserError(
         f"the weights of {result['name']}, seed {seed}, are not below {out / 'trainings'} any more; delete the row's "
@@ -52,13 +96,24 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     result = read_result(row / "result.json")
     name, config = result["name"], result["config"]
     if "members" in config:
-        members = ", ".join(config["members"])
-        raise UserError(f"{name} is an ensemble and has no weights of its own; export its members: {members}")
+        members = config["members"] if isinstance(config["members"], list) else []
+        raise UserError(
+            f"{row}: {name} is an ensemble and has no weights of its own; export its members: "
+            f"{', '.join(map(str, members))}"
+        )
+    try:
+        schema.check(config, _Config, "config")
+        schema.check(result["training"], list[_Report], "training")
+        schema.check(result["fitted"].get("smoothing window", 1), int, "fitted.smoothing window")
+    except ValueError as error:
+        raise UserError(f"{row / 'result.json'} cannot be exported ({error}); run the recipe again") from error
     seed = result["seeds"][0] if seed is None else seed
     if seed not in result["seeds"]:
         raise UserError(f"{name} was not run with seed {seed}; its seeds: {', '.join(map(str, result['seeds']))}")
-    crops: Any = DATASETS.get(load_dataset(config["dataset"])["type"])
+    crops: Any = DATASETS.get(config["dataset"])
     training = find_training(result, seed, row.resolve().parents[2])
+    for file in training.glob("*.safetensors"):
+        check_file(file, "training.json", f"delete {row} and run the recipe again, which trains it anew")
     network = _network(result, training)
     smoothing = config["smoothing"]
     if smoothing is not None and smoothing["window"] is None:
@@ -73,6 +128,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
         views=tuple(config["views"]["test"]),
         rate=crops.rate,
         margin=crops.margin,
+        square=crops.square,
         smoothing=smoothing,
         rendered_only=_rendered(result),
     )
@@ -88,8 +144,9 @@ def _network(result: Result, training: Path) -> LookingAtMeModel:
     config = result["config"]["backbone"]
     if not config.get("frozen", True):
         return read_model(training / "model.safetensors")
-    backbone: Backbone = BACKBONES.build(config)
-    if backbone.fingerprint() != result["backbone"]["fingerprint"]:
+    with nothing_fetched():
+        backbone: Backbone = BACKBONES.build(config)
+    if backbone.fingerprint() != result["backbone"].get("fingerprint"):
         raise UserError(
             f"backbone {config['type']} is not what {result['name']} was trained on (other weights or another version "
             "of its code); run the row again"

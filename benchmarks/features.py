@@ -14,7 +14,6 @@ import heapq
 import os
 import shutil
 import time
-import warnings
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -25,20 +24,18 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.base import Backbone, Preprocessing
 from backbones.encoding import dtype_of
+from benchmarks import interrupts
+from benchmarks.data.pictures import MAX_PIXELS, is_of_machine, open_picture
 from benchmarks.progress import Progress, say
+from benchmarks.shortage import is_out_of_memory
 from benchmarks.store import FeatureStore, OpenShard, by_shard
 from registry import UserError
-
-# An image of more pixels, or one whose resized form would have more, is refused before it is decoded: 150 MB of RGB.
-MAX_PIXELS = 50_000_000
-# Pillow warns of images that are a little larger than that; here they are named as damaged.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+from zoo.inputs import below
 
 CPU_BATCH = 16  # images; the passes that encoders make on a CPU divide it
 _FIRST_GUESS, _LARGEST = 16, 512  # images a pass on a GPU
@@ -146,7 +143,7 @@ def extract(
             loop = _pipelined if device.type == "cuda" else _in_threads
             steps = loop(encode, backbone.preprocessing, root, batches, device, skip_damaged)
             with closing(steps), Progress("features", expected, "image", show=number == 0) as progress:
-                for encoded, damaged in steps:
+                for encoded, damaged in interrupts.steps(steps):
                     report.encoded += encoded
                     progress.advance(encoded + damaged, encode.note(progress.rate()))
     finally:  # of an interrupted run too: its batches are kept, and so is what they cost
@@ -222,7 +219,9 @@ class Encoding:
             size = self.size
             try:
                 return torch.cat([self._of_part(part, size) for part in pixels.split(size)])
-            except torch.OutOfMemoryError as error:
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if size == 1:
                     raise UserError("the device has too little memory for one image; use a smaller backbone") from error
             if self._full:
@@ -318,14 +317,12 @@ def decode(root: Path, image: str, *, preprocessing: Preprocessing, resized: boo
         DamagedImageError: it cannot be decoded, or is too large.
         UserError: it does not exist.
     """
-    path = root / image
+    path = below(root, image, "an image of a frame table")
     try:
-        with Image.open(path) as opened:
+        with open_picture(path) as opened:
             (short, long), area = sorted(opened.size), opened.width * opened.height
-            if max(area, preprocessing.resize**2 * long / short) > MAX_PIXELS:
-                raise ValueError(
-                    f"{opened.width} x {opened.height} pixels; it or its resized form has more than {MAX_PIXELS:,}"
-                )
+            if preprocessing.resize**2 * long / short > MAX_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}")
             if resized or area > 4 * preprocessing.resize**2:
                 return preprocessing.resize_crop(opened)
             return np.asarray(opened.convert("RGB"))
@@ -334,6 +331,8 @@ def decode(root: Path, image: str, *, preprocessing: Preprocessing, resized: boo
             raise UserError(f"crop {path} does not exist; prepare the data again") from error
         raise DamagedImageError(path, image, "a link to a file that does not exist") from error
     except Exception as error:  # Pillow's decoders raise anything
+        if is_of_machine(error):
+            raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = " ".join(reason.replace(str(path), "").split()) or type(error).__name__
         raise DamagedImageError(path, image, reason) from error
@@ -418,6 +417,7 @@ def _batches(
             if time.monotonic() > tell_at:
                 say(f"waiting for another process, which works on {len(later)} clips of {store.folder}")
                 tell_at = float("inf")
+            interrupts.check()
             yield None
         else:
             tell_at = time.monotonic() + _PATIENCE

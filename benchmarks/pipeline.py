@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +23,19 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import results
-from benchmarks.config import VIEWS, Recipe, Training, defaults, load_dataset
+from benchmarks.config import TRACKERS, VIEWS, Recipe, Training, defaults, load_dataset
 from benchmarks.data.datasets import Dataset, table_sha256
 from benchmarks.data.frames import key_frames, windows
 from benchmarks.diagnosis import known_facts
 from benchmarks.ensemble import Ensemble, recipes_of, run_ensemble, settings_of
+from benchmarks.locks import NAME, locked
 from benchmarks.progress import say
-from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed
+from benchmarks.rows import Made, Plan, plural, record, result_folder, smoothed, write_row_sums
 from registry import BACKBONES, HEADS, PRIORS, UserError
 from zoo.files import check_writable
+from zoo.inputs import below
+from zoo.sums import NAME as SUMS
+from zoo.sums import damaged
 
 if TYPE_CHECKING:
     import torch
@@ -138,6 +143,7 @@ def run(
     for ensemble in ensembles:
         settings[ensemble.name] = settings_of(ensemble, settings, ROW_VERSION)
     everything: list[Recipe | Ensemble] = [*recipes, *ensembles]
+    stamps = {row.name: _stamp(row, out) for row in everything}
     for row in everything:
         first = row.members[0] if isinstance(row, Ensemble) else row
         found = _finished(row, out, settings[row.name], _seeds(first, seeds), skip_damaged)
@@ -168,34 +174,41 @@ def run(
         else:
             source = _features(group, plans, dataset, tables, out, device, skip_damaged)
         for recipe in group:
-            result = _row(
-                recipe,
-                plans[recipe.name],
-                source,
-                settings[recipe.name],
-                description,
-                tables,
-                facts,
-                seeds,
-                out,
-                device,
-                workers,
-                plugins,
-            )
+            with _alone(recipe, out):
+                if stamps[recipe.name] != _stamp(recipe, out) and gpus.processes() == 1:  # another one was at it
+                    found = _finished(recipe, out, settings[recipe.name], _seeds(recipe, seeds), skip_damaged)
+                    if found is not None:
+                        finished[recipe.name] = found
+                        continue
+                result = _row(
+                    recipe,
+                    plans[recipe.name],
+                    source,
+                    settings[recipe.name],
+                    description,
+                    tables,
+                    facts,
+                    seeds,
+                    out,
+                    device,
+                    workers,
+                    plugins,
+                )
             if result is not None:
                 finished[recipe.name] = result
     for ensemble in ensembles:
         if ensemble.name not in finished and all(member.name in finished for member in ensemble.members):
-            finished[ensemble.name] = run_ensemble(
-                ensemble,
-                out,
-                settings=settings[ensemble.name],
-                description=description,
-                plans=plans,
-                tables=tables,
-                facts=facts,
-                device=device,
-            )
+            with _alone(ensemble, out):
+                finished[ensemble.name] = run_ensemble(
+                    ensemble,
+                    out,
+                    settings=settings[ensemble.name],
+                    description=description,
+                    plans=plans,
+                    tables=tables,
+                    facts=facts,
+                    device=device,
+                )
     for split, facts in description["splits"].items() if groups else ():
         if facts["crops"] < facts["rows"]:
             absent = facts["rows"] - facts["crops"]
@@ -257,6 +270,27 @@ def extract(
             _say_encoded(plan, done, dataset.root)
         total.add(done)
     return total
+
+
+@contextmanager
+def _alone(row: Recipe | Ensemble, out: Path) -> Iterator[None]:
+    """Hold a row's folder; another run that works on it is waited for."""
+    from benchmarks import gpus
+
+    if gpus.rank() > 0:  # the first process holds it for all
+        yield
+        return
+    folder = result_folder(out, row)
+    with locked(folder / NAME, str(folder), wait=True):
+        yield
+
+
+def _stamp(row: Recipe | Ensemble, out: Path) -> int:
+    """When a row's record was written; 0 where there is none."""
+    try:
+        return (result_folder(out, row) / "result.json").stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _describe(dataset: Dataset, name: str, tables: Mapping[str, pd.DataFrame]) -> dict[str, Any]:
@@ -339,7 +373,7 @@ def _identity(dataset: Dataset) -> str:
 
 def _settings(recipe: Recipe, dataset: Mapping[str, Any], provider: Prior | None) -> dict[str, Any]:
     config = recipe.as_dict()
-    config["training"].pop("tensorboard")
+    config["training"] = {key: value for key, value in config["training"].items() if key not in TRACKERS}
     frames = {split: facts["sha256"] for split, facts in dataset["splits"].items()}
     return {
         "config": config,
@@ -360,6 +394,11 @@ def _finished(
     folder = result_folder(out, row)
     if not (folder / "result.json").exists():
         return None
+    spoilt = damaged(folder, "result.json")
+    if spoilt:
+        say(f"damaged in {folder}: {', '.join(spoilt)}; the row is made anew")
+        if {SUMS, "result.json"} & {*spoilt}:  # then nobody knows of which settings it was
+            return None
     found = results.read_result(folder / "result.json")
     differs = results.difference(found["settings"], settings)
     if differs is None and isinstance(row, Recipe):  # an ensemble's members are looked at one by one
@@ -368,9 +407,13 @@ def _finished(
         raise UserError(
             f"run folder {folder} comes from other settings ({differs}); delete it, or use another --out DIR"
         )
-    if found["counts"]["damaged"] and not skip_damaged or found["diagnosis"] is None:
+    if spoilt or found["counts"]["damaged"] and not skip_damaged or found["diagnosis"] is None:
         return None
-    return found if set(seeds) <= set(found["seeds"]) else None
+    if not set(seeds) <= set(found["seeds"]):
+        return None
+    if not (folder / SUMS).exists():  # killed just before they were written, or of an older version
+        write_row_sums(folder)
+    return found
 
 
 def _weights_differ(found: results.Result) -> str | None:
@@ -386,6 +429,14 @@ def _weights_differ(found: results.Result) -> str | None:
         return None
     sha256 = file_sha256(*files)
     return None if sha256 == weights["sha256"] else f"weights {path}: sha256 {weights['sha256']} there, {sha256} now"
+
+
+def _seeds_there(folder: Path) -> list[int]:
+    """The seeds of a row that was run before, even where its record is damaged."""
+    if {SUMS, "result.json"} & {*damaged(folder, "result.json")}:
+        names = (path.name.removeprefix("seed") for path in folder.glob("seed*"))
+        return [int(name) for name in names if name.isdecimal()]
+    return results.read_result(folder / "result.json")["seeds"]
 
 
 def _seeds(recipe: Recipe, count: int) -> list[int]:
@@ -485,7 +536,7 @@ def _plan_features(
         for tree, path in map(_tree, table["image"].to_numpy()[touched[split]]):
             for view in views[split]:
                 images.setdefault(tree, {}).setdefault(view, []).append(path)
-    stores = {tree: FeatureStore(folder / tree, fingerprint) for tree in images}
+    stores = {tree: FeatureStore(below(folder, tree, "an image's tree"), fingerprint) for tree in images}
     return FeaturePlan(backbone, recipes[0].backbone, fingerprint, stores, images, touched, views)
 
 
@@ -662,7 +713,7 @@ def _row(
     folder = result_folder(out, recipe)
     wanted = _seeds(recipe, seeds)
     if (folder / "result.json").exists():  # more seeds join those that are there
-        wanted = sorted({*wanted, *results.read_result(folder / "result.json")["seeds"]})
+        wanted = sorted({*wanted, *_seeds_there(folder)})
 
     plans = {split: _drop_absent_centres(plan, source.positions[split], split) for split, plan in plans.items()}
     sizes = {"feature_dim": source.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
@@ -751,7 +802,7 @@ def _determines_training(
     training = {
         key: value
         for key, value in config["training"].items()
-        if key not in ("seed", "tensorboard") and not (key in usual and usual[key] == value)
+        if key not in ("seed", *TRACKERS) and not (key in usual and usual[key] == value)
     }
     stride = {split: config["windows"]["stride"][split] for split in ("train", "val")}
     pixels = {

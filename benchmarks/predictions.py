@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.frames import KEY
+from benchmarks.data.frames import KEY, LARGEST
 from benchmarks.results import read_result
 from benchmarks.rows import folder_name
 from registry import UserError, did_you_mean
+from zoo.inputs import open_input
+from zoo.sums import check_file
 
 
 @dataclass(frozen=True)
@@ -65,17 +68,32 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
         remedy: what to do where it cannot be read.
 
     Raises:
-        UserError: it cannot.
+        UserError: it cannot, or is damaged.
     """
+    check_file(path, "result.json", remedy)
     try:
+        with open_input(path) as file:
+            data = io.BytesIO(file.read())
         table = pd.read_csv(
-            path,
+            data,
             usecols=["split", "seed", *KEY, "label", "score"],
-            dtype={"split": str, "clip": str, "track": str, "score": str},  # numpy reads every digit of a score
+            dtype={
+                **dict.fromkeys(("split", "clip", "track", "score"), str),  # numpy reads every digit of a score
+                **dict.fromkeys(("seed", "frame", "label"), np.int64),
+            },
+            keep_default_na=False,  # a clip may be called NA
         )
-        return table.assign(score=table["score"].to_numpy().astype(np.float64))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {str(error).splitlines()[0]}; {remedy}") from error
+        table = table.assign(score=table["score"].to_numpy().astype(np.float64))
+        for name, low, high in (("frame", 1 - LARGEST, LARGEST - 1), ("label", -1, 1), ("score", 0, 1)):
+            outside = ~table[name].between(low, high)  # NaN too
+            if outside.any():
+                row = int(np.argmax(outside))
+                raise ValueError(f"row {row + 1}: {name} is {table[name].iloc[row]}")
+        return table
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {remedy}") from error
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"cannot read {path}: {error}; {remedy}") from error
 
 
 def read_predictions(folder: Path, split: str) -> Predictions:

@@ -7,6 +7,8 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from registry import printable
+
 
 class Progress:
     """A bar that appears after two seconds and leaves no trace on stdout.
@@ -56,4 +58,4 @@ class Progress:
 
 def say(line: str) -> None:
     """One line on stderr."""
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(printable(line), file=sys.stderr)

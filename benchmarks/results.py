@@ -3,26 +3,128 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
+from typing_extensions import NotRequired  # typing has it from Python 3.11 on
+
+from benchmarks import schema
 from registry import UserError
 from zoo.files import write_json
-
-if TYPE_CHECKING:
-    from typing_extensions import NotRequired  # typing has it from Python 3.11 on
+from zoo.inputs import read_json
+from zoo.sums import check_file
 
 SCHEMA = 1
+BINS = 15  # of the reliability diagram; Guo et al. 2017
 
 # The folder of the code, not the one the command was typed in.
 HOME = Path(__file__).resolve().parent.parent
 
 _PACKAGES = ("torch", "timm", "transformers", "mmengine", "numpy", "pandas", "scikit-learn", "safetensors", "pillow")
+
+
+# What of a record's sections is read again; more is in them.
+
+
+class Config(TypedDict):
+    """Of `config`."""
+
+    recipe: str
+    version: int
+    method: str
+    published: str | None
+    dataset: str
+    limit: int | None
+    changes: list[str]
+
+
+class SplitData(TypedDict):
+    """Of a split in `dataset`."""
+
+    rows: int
+    crops: int
+    clips: int
+    sha256: str
+
+
+class Data(TypedDict):
+    """Of `dataset`."""
+
+    name: str
+    note: str
+    checksum: str | None
+    splits: dict[str, SplitData]
+
+
+class Weights(TypedDict):
+    """Of `backbone.weights`."""
+
+    origin: str
+    licence: str
+    sha256: str | None
+    random_init: bool
+
+
+class Start(TypedDict):
+    """Of `head.initialised_from`."""
+
+    kind: str | None
+
+
+class Part(TypedDict):
+    """Of `backbone` or `head`, or of each of an ensemble's in `of`."""
+
+    type: str
+    parameters: int
+    initialised_from: NotRequired[Start | None]
+    of: NotRequired[list[dict[str, Any]]]
+
+
+class BackbonePart(Part):
+    """Of `backbone`, likewise."""
+
+    stands_in_for: str | None
+    weights: Weights
+
+
+class Seconds(TypedDict):
+    """Of `seconds`."""
+
+    features: float
+    training: float
+
+
+class Code(TypedDict):
+    """Of `environment.code`."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+class Deterministic(TypedDict):
+    """Of `environment.deterministic`: what comes to the same bytes when it is run again; see `deterministic`."""
+
+    features: bool
+    training: bool
+    scores: bool
+    settings: NotRequired[dict[str, Any]]
+
+
+class Environment(TypedDict):
+    """Of `environment`."""
+
+    python: str
+    packages: dict[str, str | None]
+    platform: str
+    processor: str
+    cores: int
+    device: str
+    code: Code
+    deterministic: NotRequired[Deterministic]
 
 
 class Metric(TypedDict):
@@ -36,6 +138,19 @@ class Metric(TypedDict):
     """95 % interval of the mean, by bootstrap over clips and seeds; None where none was computed."""
     per_seed: list[float | None]
     """One figure a seed, in the order of `seeds`."""
+
+
+# Of a split's `metrics`.
+Metrics = TypedDict("Metrics", {"mAP": Metric, "AP.looking": Metric, "AP.not_looking": Metric, "accuracy": Metric})
+
+
+class Confusion(TypedDict):
+    """Of a split's `confusion`."""
+
+    true_positives: float
+    false_positives: float
+    true_negatives: float
+    false_negatives: float
 
 
 class Split(TypedDict):
@@ -163,9 +278,17 @@ class Result(TypedDict):
     Where the backbone trains too, `features` is reading and decoding the crops.
     """
     environment: dict[str, Any]
-    """Versions, platform, processor, device, git commit of the code and whether it was changed."""
+    """Versions, platform, processor, device, git commit of the code and whether it was changed.
+
+    And what comes to the same bytes when it is run again, `deterministic`; older records lack it.
+    """
     date: str
     """UTC, ISO 8601."""
+
+
+_SECTIONS = {
+    "config": Config, "dataset": Data, "backbone": Part, "head": Part, "seconds": Seconds, "environment": Environment
+}  # fmt: skip
 
 
 def environment(device: str) -> dict[str, Any]:
@@ -182,6 +305,32 @@ def environment(device: str) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if on_gpu else device,
         "code": code_version(),
     }
+
+
+def deterministic(device: str) -> Deterministic:
+    """What of a row comes to the same bytes when it is run again, on this machine and with as many threads.
+
+    On a CPU all of it does. On a GPU a batch has as many images as were fastest when tried, and features depend on that
+    number. The order in which the kernels of cuDNN and cuBLAS add up is theirs, unless torch was told to use
+    deterministic ones alone.
+
+    Returns:
+        `features`, `training`, `scores`: whether that is promised. On CUDA also `settings`: what torch was told.
+    """
+    import torch
+
+    if device == "cpu":
+        return {"features": True, "training": True, "scores": True}
+    strict = torch.are_deterministic_algorithms_enabled() and not torch.is_deterministic_algorithms_warn_only_enabled()
+    promised: Deterministic = {"features": False, "training": strict, "scores": strict}
+    if device.startswith("cuda"):
+        promised["settings"] = {
+            "deterministic algorithms": strict,
+            "cudnn.deterministic": torch.backends.cudnn.deterministic,
+            "cudnn.benchmark": torch.backends.cudnn.benchmark,
+            "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
+        }
+    return promised
 
 
 def cores() -> int:
@@ -205,22 +354,67 @@ def read_result(path: Path) -> Result:
     """Read a `result.json` or a committed record.
 
     Raises:
-        UserError: it cannot be read, or is of another schema.
+        UserError: it cannot be read, is damaged, or is of another schema.
     """
+    check_file(path, path.name, "run the recipe again, which makes it anew")
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
-        if result["schema"] != SCHEMA:
-            raise UserError(f"{path} has schema {result['schema']}, this program reads {SCHEMA}; run the recipe again")
-        result.setdefault("fitted", {})  # records from before anything was
-        result.setdefault("diagnosis", None)
-        missing = sorted(Result.__annotations__.keys() - result.keys())
-        if missing:
-            raise UserError(f"{path} lacks {', '.join(missing)}; run the recipe again")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is no result ({type(error).__name__}: {error}); delete it and run the recipe again"
-        ) from error
+        result = read_json(path, "the record of a row")
+    except UserError as error:
+        raise UserError(f"{path} is no result ({error}); delete it and run the recipe again") from error
+    if isinstance(result, dict) and result.get("schema", SCHEMA) != SCHEMA:
+        raise UserError(f"{path} has schema {result['schema']!r}, this program reads {SCHEMA}; run the recipe again")
+    try:
+        if isinstance(result, dict):
+            result.setdefault("fitted", {})  # records from before anything was
+            result.setdefault("diagnosis", None)
+        schema.check(result, Result)
+        for name, kind in _SECTIONS.items():
+            schema.check(result[name], kind, name)
+        for part in parts_of(result["backbone"]):
+            schema.check(part, BackbonePart, "backbone")
+        for part in parts_of(result["head"]):
+            schema.check(part, Part, "head")
+        for split, figures in result["splits"].items():
+            schema.check(figures["metrics"], Metrics, f"splits.{split}.metrics")
+            schema.check(figures["confusion"], Confusion, f"splits.{split}.confusion")
+        _check_lengths(result)
+    except ValueError as error:
+        raise UserError(f"{path} is no result ({error}); delete it and run the recipe again") from error
     return result
+
+
+def _check_lengths(result: Result) -> None:
+    """Check that whatever comes one a seed, a bin or a group comes so often, and that splits are of the data set."""
+    seeds, found = len(result["seeds"]), result["diagnosis"]
+    ensemble = "of" in result["backbone"]  # which has no training of its own
+    lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), 0 if ensemble else seeds)]
+    for split, figures in result["splits"].items():
+        each = [*figures["metrics"].values(), *figures["views"].values()]
+        lengths += [(f"splits.{split}: per_seed", len(metric["per_seed"]), seeds) for metric in each]
+        without = figures.get("without_clip", {}).values()
+        lengths += [(f"splits.{split}: without_clip", len(others), seeds) for others in without]
+        intervals = (metric["interval"] for metric in each if metric["interval"] is not None)
+        lengths += [(f"splits.{split}: interval", len(interval), 2) for interval in intervals]
+        if split not in result["dataset"]["splits"]:
+            raise ValueError(f"dataset.splits lacks {split}")
+    if found is not None:
+        for name, fitted in (("temperature", found["temperature"]), ("platt", found["platt"])):
+            lengths += [] if fitted is None else [(f"diagnosis.{name}", len(fitted), seeds)]
+        lengths += [("diagnosis.platt", len(pair), 2) for pair in found["platt"] or ()]
+        for split, of_split in found["splits"].items():
+            if split not in result["splits"]:
+                raise ValueError(f"splits lacks {split}, which diagnosis has")
+            if not of_split["calibration"].keys() >= of_split["reliability"].keys() >= {"raw"}:
+                raise ValueError(f"diagnosis.{split} lacks the calibration or the diagram of raw scores")
+            for diagram in of_split["reliability"].values():
+                columns = (diagram["count"], diagram["score"], diagram["looking"])
+                lengths += [("a reliability diagram", len(column), BINS) for column in columns]
+            for groups in of_split["groups"].values():
+                of_groups = (groups[key] for key in ("windows", "positives", "clips", "mAP", "low", "high"))
+                lengths += [("a column of groups", len(column), len(groups["groups"])) for column in of_groups]
+    for what, length, wanted in lengths:
+        if length != wanted:
+            raise ValueError(f"{what} has {length} entries, and has to have {wanted}")
 
 
 def shown_split(result: Result) -> str | None:

@@ -20,6 +20,7 @@ from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
 from benchmarks.scores import smooth_scores, write_groundtruth, write_predictions
 from benchmarks.statistics import without_each_clip
 from zoo.files import replacing, write_text
+from zoo.sums import write_sums
 
 if TYPE_CHECKING:
     from benchmarks.config import Recipe, Smoothing
@@ -163,7 +164,7 @@ def record(
         "splits": splits,
         "diagnosis": diagnose(made.fused, plans, tables, facts),
         "seconds": {name: round(seconds, 2) for name, seconds in made.seconds.items()},
-        "environment": results.environment(device),
+        "environment": {**results.environment(device), "deterministic": results.deterministic(device)},
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
     _write(folder, result, row, made, plans, tables)
@@ -212,7 +213,7 @@ def _write(
     plans: Mapping[str, Plan],
     tables: Mapping[str, pd.DataFrame],
 ) -> None:
-    """The row's folder; `result.json` comes last, since it is what says that the rest is whole."""
+    """The row's folder; `result.json` comes last, since it is what says that the rest is whole, then the checksums."""
     columns = ["clip", "track", "frame", "person", *BOX, "unique_id", "label"]
     parts = []
     for split, plan in plans.items():
@@ -233,6 +234,16 @@ def _write(
         )
     write_text(folder / "config.py", _config_file(row, result["date"]))
     results.write_result(folder, result)
+    write_row_sums(folder)
+
+
+def write_row_sums(folder: Path) -> None:
+    """Write the checksums of a row's folder, those of `result.json` last."""
+    found = (
+        path for pattern in ("groundtruth_*.csv", "predictions.csv", "seed*/*.csv") for path in folder.glob(pattern)
+    )
+    names = sorted(path.relative_to(folder).as_posix() for path in found)
+    write_sums(folder, [*names, "config.py", "result.json"])
 
 
 def _config_file(row: Recipe | Ensemble, date: str) -> str:

@@ -20,6 +20,7 @@ import pandas as pd
 from benchmarks.data.frames import BOX, numbered, windows
 from registry import UserError
 from zoo.files import replacing
+from zoo.inputs import open_input
 
 VALIDATION = ("clip", "frame", *BOX, "track")
 TEST = ("clip", "unique_id", "track")
@@ -284,7 +285,7 @@ def _opened(path: Path) -> tuple[Path | bytes, bytes, bool]:
 
     A file is left to pandas, which reads large ones in parallel; anything else, such as a pipe, is read here.
     """
-    with path.open("rb") as file:
+    with open_input(path) as file:
         if not path.is_file():
             data = file.read()
             return data, data.lstrip().split(b"\n", 1)[0], b" " in data

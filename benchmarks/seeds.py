@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -19,11 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks import gpus
+from benchmarks import gpus, interrupts
 from benchmarks.config import Training
+from benchmarks.locks import NAME, locked
 from benchmarks.pixels import PixelData
 from benchmarks.predict import WindowData, scores
 from benchmarks.progress import Progress
+from benchmarks.shortage import line_of
 from benchmarks.train import on_one_thread, threads_for, train, weights_file
 from registry import HEADS, UserError, load_plugins
 from zoo.model import read_model
@@ -113,57 +113,75 @@ def run_seeds(job: Job, seeds: Sequence[int], *, workers: int = 1, plugins: Sequ
     Raises:
         UserError: of a training, or a process was killed. What the others have done is kept.
     """
-    fresh = [seed for seed in seeds if not (job.folder / f"seed{seed}" / "training.json").exists()]
-    workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
-    steps = -(-len(job.data) // job.training.batch_size) * job.training.epochs
-    if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job, steps):
-        return [run_seed(job, seed) for seed in seeds]
+    with locked(job.folder / NAME, str(job.folder), wait=True) if gpus.rank() == 0 else nullcontext():
+        fresh = [seed for seed in seeds if not (job.folder / f"seed{seed}" / "training.json").exists()]
+        workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
+        steps = -(-len(job.data) // job.training.batch_size) * job.training.epochs
+        if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job, steps):
+            return [run_seed(job, seed) for seed in seeds]
+        what = f"train {job.name}, {workers} seeds side by side"
+        with Progress(what, steps * len(fresh), "step") as progress, interrupts.finishing():
+            return _in_processes(job, seeds, workers, plugins, progress)
+
+
+def _in_processes(
+    job: Job, seeds: Sequence[int], workers: int, plugins: Sequence[str], progress: Progress
+) -> list[Outcome]:
     payload = pickle.dumps(job)
     outcomes: dict[int, Outcome] = {}
     waiting = list(seeds)
     running: dict[Connection, tuple[Any, int]] = {}
     context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it does not have
+    stop, tell = context.Pipe(duplex=False)
+    told = False
     try:
-        with Progress(f"train {job.name}, {workers} seeds side by side", steps * len(fresh), "step") as progress:
+        with interrupts.starting_workers():
             for _ in range(workers):
                 ours, theirs = context.Pipe()
-                process = context.Process(target=_worker, args=(payload, theirs, tuple(plugins)), daemon=True)
+                process = context.Process(target=_worker, args=(payload, theirs, stop, tuple(plugins)), daemon=True)
                 process.start()
                 theirs.close()
                 running[ours] = process, waiting[0]
                 ours.send(waiting.pop(0))
-            while running:
-                for ready in wait(list(running)):
-                    assert isinstance(ready, Connection)
-                    process, seed = running[ready]
-                    try:
-                        kind, value = ready.recv()
-                    except EOFError:
-                        process.join()
-                        raise UserError(
-                            f"{job.name}: the process that trained seed {seed} ended with exit code {process.exitcode}"
-                            " (killed, or out of memory); run again, it goes on where it was"
-                        ) from None
-                    if kind == "progress":
-                        progress.advance(*value)
-                        continue
-                    if kind == "mistake":
-                        raise UserError(value)
-                    if kind == "crash":
-                        raise RuntimeError(f"the training of seed {seed} failed:\n{value}")
+        while running:
+            if interrupts.requested() and not told:
+                waiting.clear()
+                tell.send("stop")
+                told = True
+            for ready in wait(list(running), timeout=_BETWEEN_WORDS):
+                assert isinstance(ready, Connection)
+                process, seed = running[ready]
+                try:
+                    kind, value = ready.recv()
+                except EOFError:
+                    process.join()
+                    raise UserError(
+                        f"{job.name}: the process that trained seed {seed} ended with exit code {process.exitcode}"
+                        " (killed, or out of memory); run again, it goes on where it was"
+                    ) from None
+                if kind == "progress":
+                    progress.advance(*value)
+                    continue
+                if kind == "mistake":
+                    raise UserError(value)
+                if kind == "crash":
+                    raise RuntimeError(f"the training of seed {seed} failed:\n{value}")
+                if kind == "done":
                     outcomes[seed] = value
-                    if waiting:
-                        running[ready] = process, waiting[0]
-                        ready.send(waiting.pop(0))
-                    else:
-                        ready.send(None)
-                        process.join()
-                        del running[ready]
+                    ready.send(waiting[0] if waiting else None)
+                if kind == "done" and waiting:
+                    running[ready] = process, waiting.pop(0)
+                else:
+                    process.join()
+                    del running[ready]
     finally:
         for process, _ in running.values():
-            process.terminate()  # what a training has written is whole
+            process.kill()  # what a training has written is whole
         for process, _ in running.values():
             process.join()
+        stop.close()
+        tell.close()
+    interrupts.check()
     return [outcomes[seed] for seed in seeds]
 
 
@@ -178,20 +196,23 @@ def _side_by_side(job: Job, steps: int) -> bool:
     return on_one_thread(head) and not hasattr(head, "fit")
 
 
-def _worker(payload: bytes, connection: Connection, plugins: Sequence[str]) -> None:
+def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: Sequence[str]) -> None:
     """Run the seeds that come through a connection until None does."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends this process
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    interrupts.follow(stop)
     torch.set_num_threads(1)
     try:
         load_plugins(plugins)
         job: Job = pickle.loads(payload)
         while (seed := connection.recv()) is not None:
+            interrupts.check()
             connection.send(("done", run_seed(job, seed, _Words(connection))))
+    except interrupts.Stopped:
+        connection.send(("stopped", None))
     except UserError as error:
         connection.send(("mistake", str(error)))
-    except Exception:
-        connection.send(("crash", traceback.format_exc()))
+    except Exception as error:
+        line = line_of(error)
+        connection.send(("crash", traceback.format_exc()) if line is None else ("mistake", line))
 
 
 class _Words:
@@ -207,11 +228,3 @@ class _Words:
         if time.monotonic() - self._last >= _BETWEEN_WORDS:
             self._connection.send(("progress", (self._count, note)))
             self._count, self._last = 0, time.monotonic()
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot end its processes; they do so themselves."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)

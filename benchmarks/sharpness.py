@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmarks import interrupts
 from benchmarks.data.pictures import over_crops
+from benchmarks.locks import locked
 from benchmarks.progress import Progress, say
 from zoo.files import replacing
 
@@ -77,20 +79,29 @@ def sharpness(root: Path, images: Sequence[str], cache: Path) -> np.ndarray:
     Raises:
         UserError: a crop does not exist, or the file cannot be written.
     """
-    known = _load(cache)
-    lacking = sorted({image for image in images if image} - known.keys())
-    with Progress("sharpness", len(lacking), "crop") as progress:
-        for start in range(0, len(lacking), _CHUNK):
-            chunk = lacking[start : start + _CHUNK]
-            found = over_crops(root, chunk, lambda _, picture: sharpness_of(picture))
-            known |= zip(chunk, (math.nan if value is None else value for value in found), strict=True)
-            _save(cache, known)
-            progress.advance(len(chunk))
+    wanted = {image for image in images if image}
+    known, lacking = _load(cache), list[str]()
+    if not wanted <= known.keys():
+        with locked(cache.with_suffix(".lock"), str(cache), wait=True):
+            known = _load(cache)
+            lacking = sorted(wanted - known.keys())
+            _add(root, lacking, cache, known)
     values = np.array([known.get(image, math.nan) for image in images], dtype=np.float64)
     damaged = sum(math.isnan(known[image]) for image in lacking)
     if damaged:
         say(f"sharpness: {damaged} crop{'s'[: damaged > 1]} cannot be decoded")
     return values
+
+
+def _add(root: Path, lacking: Sequence[str], cache: Path, known: dict[str, float]) -> None:
+    """Compute what is lacking, a chunk at a time, into `known` and the file."""
+    with Progress("sharpness", len(lacking), "crop") as progress:
+        for start in interrupts.steps(range(0, len(lacking), _CHUNK)):
+            chunk = lacking[start : start + _CHUNK]
+            found = over_crops(root, chunk, lambda _, picture: sharpness_of(picture))
+            known |= zip(chunk, (math.nan if value is None else value for value in found), strict=True)
+            _save(cache, known)
+            progress.advance(len(chunk))
 
 
 def cumulative_normal(values: np.ndarray) -> np.ndarray:

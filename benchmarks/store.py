@@ -8,23 +8,26 @@ work too. `docs/features.md` says what holds when a process is killed, a disk fo
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
+from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
+from benchmarks import schema
+from benchmarks.locks import NAME, locked
 from registry import UserError
-from zoo.files import cannot_write, replacing, write_text
+from zoo.files import Lock, cannot_write, replacing, take_lock, write_text
+from zoo.inputs import below, open_input
 
 FORMAT = 2
 
@@ -106,7 +109,7 @@ class FeatureStore:
 
     def path(self, view: str, shard: str) -> Path:
         """The file of one shard."""
-        return self.folder / view / f"{shard}.safetensors"
+        return below(self.folder, f"{view}/{shard}.safetensors", "a feature file")
 
     def keys(self, view: str, shard: str) -> list[str]:
         """Image paths whose features the shard holds, sorted; none when there is no such shard, or a damaged one."""
@@ -160,7 +163,7 @@ class FeatureStore:
             UserError: there are features of another fingerprint, or such that nothing says where they come from.
         """
         if self._check_manifest() is None:
-            with self._lock():
+            with self._locked():
                 if self._check_manifest() is None:
                     for path in self.folder.glob("*/*.safetensors"):
                         try:
@@ -176,28 +179,19 @@ class FeatureStore:
 
     def open(self, shard: str) -> OpenShard | None:
         """Take a shard to work on; None while another process works on it. The lock ends with the process."""
-        path = self.folder / f".{shard}.part"
-        while True:
-            try:
-                descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-            except OSError as error:
-                raise cannot_write(path, error) from error
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with suppress(FileNotFoundError):
-                    if path.stat().st_ino == os.fstat(descriptor).st_ino:
-                        return OpenShard(self, shard, path, descriptor)
-            except BlockingIOError:
-                os.close(descriptor)
-                return None
-            except OSError as error:  # a file system without locks
-                os.close(descriptor)
-                raise cannot_write(path, error) from error
-            os.close(descriptor)  # who had it finished it and took the file away meanwhile
+        path = self._journal(shard)
+        try:
+            lock = take_lock(path)
+            return None if lock is None else OpenShard(self, shard, lock)
+        except OSError as error:
+            raise cannot_write(path, error) from error
 
     def is_open(self, shard: str) -> bool:
         """Whether a journal of the shard is there: somebody works on it, or was killed at it."""
-        return (self.folder / f".{shard}.part").exists()
+        return self._journal(shard).exists()
+
+    def _journal(self, shard: str) -> Path:
+        return below(self.folder, f".{shard}.part", "a feature file")
 
     def held(self, view: str, shard: str, *, check: bool = True) -> Shard | None:
         """The shard, compared with its checksum unless told otherwise; None where there is none or a damaged one."""
@@ -209,8 +203,8 @@ class FeatureStore:
     def finish(self) -> None:
         """Bring the manifest, if there is one, up to date: how many features of each view, and the damaged crops."""
         path = self.folder / "manifest.json"
-        if self._check_manifest() and path.read_text(encoding="utf-8") != self._manifest():
-            with self._lock():
+        if self._check_manifest() and path.read_bytes() != self._manifest().encode():
+            with self._locked():
                 self._write_manifest()
 
     def log(self, **entry: Any) -> None:
@@ -265,7 +259,7 @@ class FeatureStore:
             UserError: the file is sound, and of another fingerprint.
         """
         try:
-            with path.open("rb") as file:
+            with open_input(path) as file:
                 status = os.fstat(file.fileno())
                 length = int.from_bytes(file.read(8), "little")
                 if not 0 < length <= status.st_size - 8:
@@ -278,7 +272,7 @@ class FeatureStore:
                     row_bytes = width * _DTYPES[dtype].itemsize
                     whole = len(keys) == count and status.st_size == 8 + length + count * row_bytes
                     crc32, fingerprint = metadata["crc32"], metadata["fingerprint"]
-                except (ValueError, KeyError, TypeError) as error:
+                except (ValueError, KeyError, TypeError, RecursionError) as error:
                     raise DamagedShardError(path, "its header makes no sense") from error
                 if not whole:
                     raise DamagedShardError(path, "its size is not what its header says")
@@ -308,14 +302,15 @@ class FeatureStore:
     def _check_manifest(self) -> dict[str, Any] | None:
         path = self.folder / "manifest.json"
         try:
-            manifest = json.loads(path.read_text(encoding="utf-8"))
+            with open_input(path) as file:
+                manifest = json.load(file)
             found = manifest["format"]
             if found == FORMAT:
                 fingerprint = manifest["fingerprint"]
                 manifest["damaged"], self.feature_dim = list(manifest["damaged"]), int(manifest["feature_dim"])
         except FileNotFoundError:
             return None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise UserError(
                 f"{path} is no feature store's manifest ({error}); delete {self.folder} to make it anew"
             ) from error
@@ -331,8 +326,6 @@ class FeatureStore:
 
     def _write_manifest(self) -> None:
         """Write the manifest anew; call it under the lock."""
-        for left_over in self.folder.glob(".manifest.json.*.part"):  # by a process that was killed here
-            left_over.unlink(missing_ok=True)
         write_text(self.folder / "manifest.json", self._manifest())
 
     def _manifest(self) -> str:
@@ -355,18 +348,20 @@ class FeatureStore:
         )
         return json.dumps(manifest, indent=2, allow_nan=False) + "\n"
 
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
+    def _locked(self) -> AbstractContextManager[bool]:
         """The manifest's lock. It has a file of its own, since the manifest is replaced."""
-        path = self.folder / ".lock"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            file = path.open("ab")
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+        return locked(self.folder / NAME, str(self.folder / "manifest.json"), wait=True)
+
+
+class _Record(TypedDict):
+    """A line of the journal."""
+
+    bytes: int
+    fingerprint: str
+    rows: NotRequired[dict[str, list[str]]]
+    damaged: NotRequired[dict[str, list[str]]]
+    dtype: NotRequired[str | None]
+    end: NotRequired[bool]
 
 
 class OpenShard:
@@ -376,12 +371,13 @@ class OpenShard:
     cut short is dropped; one that says `end` means that the files may be being written, and are written again.
     """
 
-    def __init__(self, store: FeatureStore, name: str, path: Path, descriptor: int) -> None:
+    def __init__(self, store: FeatureStore, name: str, lock: Lock) -> None:
         self.name = name
         self.damaged: dict[str, set[str]] = defaultdict(set)
         self._store = store
-        self._path = path
-        self._descriptor = descriptor
+        self._path = lock.path
+        self._descriptor = lock.descriptor
+        self._lock = lock
         self._mutex = threading.Lock()
         self._outstanding = 0
         self._dtype: str | None = None
@@ -425,13 +421,10 @@ class OpenShard:
         """Let go of an unfinished shard; its journal stays."""
         with self._mutex:
             if self._descriptor >= 0:
-                empty = not any(self._rows.values()) and not any(self.damaged.values())
-                if empty:
-                    self._path.unlink(missing_ok=True)
-                self._release()
+                self._release(remove=not any(self._rows.values()) and not any(self.damaged.values()))
 
-    def _release(self) -> None:
-        os.close(self._descriptor)
+    def _release(self, *, remove: bool) -> None:
+        self._lock.release(remove=remove)
         self._descriptor = -1
 
     def _finish(self, keep: bool = False) -> None:
@@ -452,8 +445,7 @@ class OpenShard:
             os.ftruncate(self._descriptor, 0)
             self._end = 0
         else:
-            self._path.unlink(missing_ok=True)
-            self._release()
+            self._release(remove=True)
 
     def _append(self, record: dict[str, Any], data: bytes) -> None:
         line = json.dumps({**record, "fingerprint": self._store.digest}, separators=(",", ":")).encode() + b"\n"
@@ -482,6 +474,24 @@ class OpenShard:
         for view, images in record.get("damaged", {}).items():
             self.damaged[view].update(images)
 
+    def _check(self, record: Any) -> None:
+        """Check a record that was read: views that name a folder of the store, images of this shard, whole rows.
+
+        Raises:
+            ValueError: it is none that `add` has written.
+        """
+        schema.check(record, _Record)
+        rows, damaged = record.get("rows", {}), record.get("damaged", {})
+        images = [image for of in (rows, damaged) for group in of.values() for image in group]
+        if any(not view.isidentifier() for view in (*rows, *damaged)) or any(
+            shard_of(image) != self.name for image in images
+        ):
+            raise ValueError("a view or an image that cannot be this shard's")
+        count, dtype = sum(map(len, rows.values())), record.get("dtype")
+        row_bytes = 0 if dtype is None else (self._store.feature_dim or 0) * _DTYPES[dtype].itemsize
+        if record["bytes"] != count * row_bytes:
+            raise ValueError("another number of bytes than its rows have")
+
     def _replay(self) -> bool:
         """Read the journal that a killed process left, up to the record that it did not finish; True if it was done."""
         ended = False
@@ -490,12 +500,13 @@ class OpenShard:
             while line := file.readline():
                 try:
                     record = json.loads(line)
+                    self._check(record)
                     data = file.read(record["bytes"])
                     sound = file.read(4) == zlib.crc32(data, zlib.crc32(line)).to_bytes(4, "little")
                     if not sound or record["fingerprint"] != self._store.digest:
                         break
                     self._remember(record, self._end + len(line))
-                except (ValueError, KeyError, TypeError, OverflowError):
+                except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
                     break
                 ended = ended or "end" in record
                 self._end = file.tell()

@@ -17,7 +17,8 @@ from tabulate import tabulate
 
 from benchmarks.results import Result, parts_of, read_result, shown_split
 from benchmarks.statistics import Scored, difference, scored
-from registry import UserError
+from registry import UserError, printable
+from zoo.cards import in_markdown
 
 FORMATS = ("github", "csv", "json", "latex", "html")
 PUBLISHED = Path(__file__).parent / "published.csv"
@@ -70,6 +71,8 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
     """
     found: dict[tuple[str, str], tuple[Result, str]] = {}
     for path in sorted(RECORDS.glob("*/*.json")):
+        if path.parent.name == "reliability":  # records of faults and the like, not of rows
+            continue
         result = read_result(path)
         found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"
     for path in sorted(out.glob("results/*/*/result.json")) if out is not None else ():
@@ -123,18 +126,15 @@ def render(table: Sequence[Row], form: str = "github") -> str:
     if form not in FORMATS:
         raise UserError(f"unknown table format '{form}'; there are: {', '.join(FORMATS)}")
     datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
-    place = datasets[0] if len(datasets) == 1 else "measured"
+    shown = in_markdown if form == "github" else printable
+    place = shown(datasets[0]) if len(datasets) == 1 else "measured"
     head = [
         "method", "recipe", "backbone", "head", "Ego4D test mAP, cited",
         f"{place} mAP", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
     ]  # fmt: skip
     body = [
         [
-            # A bare * would be taken for emphasis where the table is shown as Markdown.
-            row.method.replace("*", r"\*") if form == "github" else row.method,
-            row.recipe,
-            row.backbone,
-            row.head,
+            *map(shown, (row.method, row.recipe, row.backbone, row.head)),
             _cited_cell(row),
             _measured_cell(row, with_place=len(datasets) > 1),
             ""
@@ -144,7 +144,7 @@ def render(table: Sequence[Row], form: str = "github") -> str:
             str(row.seeds or ""),
             _parameters(row),
             _seconds(row),
-            row.origin,
+            shown(row.origin),
         ]
         for row in table
     ]
@@ -193,7 +193,8 @@ def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
     for group in groups.values():
         _, best, best_figures = max(group, key=lambda entry: entry[0])
         for _, result, figures in group:
-            if result is best or not (figures.get("without_clip") and best_figures.get("without_clip")):
+            clips, best_clips = (list(own.get("without_clip", ())) for own in (figures, best_figures))
+            if result is best or not clips or clips != best_clips:
                 continue  # nothing to say of records from before it was kept
             above = difference(_scored(best, best_figures), _scored(result, figures))
             if above is not None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import io
-import json
 import logging
 import multiprocessing
 import shutil
@@ -15,10 +14,10 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout
+from contextlib import ExitStack, contextmanager, nullcontext, redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -26,29 +25,48 @@ from mmengine.dataset import DefaultSampler
 from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmengine.hooks import Hook
-from mmengine.logging import MMLogger
-from mmengine.registry import LOOPS
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import LOOPS, DefaultScope
 from mmengine.runner import EpochBasedTrainLoop, Runner, ValLoop
+from mmengine.visualization import BaseVisBackend, Visualizer
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader, Sampler
 
 from backbones.base import state_sha256
-from benchmarks import gpus
+from benchmarks import gpus, interrupts, schema
 from benchmarks.config import Training
 from benchmarks.metrics import lam_map
 from benchmarks.pixels import AheadLoader, BlockSampler, PixelData, build_backbone
 from benchmarks.predict import WindowData, check_takes_features, logits, probabilities, scores
-from benchmarks.progress import Progress
+from benchmarks.progress import Progress, say
+from benchmarks.resume import check_alike, go_on
+from benchmarks.tracking import trackers
 from heads.base import Head, Window
 from registry import HEADS, UserError
 from zoo.files import replacing, write_json
+from zoo.inputs import read_json
 from zoo.model import LookingAtMeModel, PixelWindow, initialise_lstm, write_model
+from zoo.sums import NAME as SUMS
+from zoo.sums import damaged, write_sums
 from zoo.weights import write_head
 
 _ONE_THREAD_PARAMETERS = 2_000_000
+CHECKPOINT = "checkpoint.pth"  # in `runner/`, which is there while a training is unfinished
 _HOOKS_EVERY = 50  # steps of a training on features, each of which may take less time than mmengine's hooks do
+
+
+class Report(TypedDict):
+    """What `training.json` says, and more."""
+
+    seed: int
+    best_epoch: int
+    best_mAP: float
+    history: list[dict[str, float | None]]
+    windows: int
+    parameters: int
+    seconds: float
 
 
 def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
@@ -68,6 +86,7 @@ def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
     return torch.tensor([positives, 1 - positives])
 
 
+@interrupts.finishing()  # the epoch in work, by the hook that keeps it, and what is written after the last one
 def train(
     head_config: Mapping[str, Any],
     training: Training,
@@ -103,7 +122,15 @@ def train(
     """
     done, file = folder / "training.json", weights_file(folder, backbone_config)
     if done.exists() and file.exists():
-        return json.loads(done.read_text(encoding="utf-8")) | {"reused": True}
+        spoilt = damaged(folder, done.name)
+        if not spoilt:
+            if gpus.rank() == 0:  # what comes after `training.json` may be undone, or a folder of an older version
+                if not (folder / SUMS).exists():
+                    write_sums(folder, [file.name, done.name])
+                shutil.rmtree(folder / "runner", ignore_errors=True)
+            return {**read_report(done), "reused": True}
+        if gpus.rank() == 0:
+            say(f"damaged in {folder}: {', '.join(spoilt)}; trained anew")
     for which, labels in (("training", data.labels), ("validation", validation.labels)):
         if len(labels.unique()) < 2:
             raise UserError(
@@ -147,8 +174,25 @@ def train(
     else:
         write_head(file, model, head_config)
     write_json(done, report)
+    write_sums(folder, [file.name, done.name])
     shutil.rmtree(folder / "runner", ignore_errors=True)
     return report | {"reused": False}
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """Read a `training.json`.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    report = read_json(path, "a training's report")
+    try:
+        schema.check(report, Report)
+    except ValueError as error:
+        raise UserError(
+            f"{path} is no training's report ({error}); delete {path.parent}, and it is trained anew"
+        ) from error
+    return report
 
 
 def weights_file(folder: Path, backbone_config: Mapping[str, Any] | None) -> Path:
@@ -216,7 +260,9 @@ def _descend(
             bar = Progress(what, training.epochs * len(loader), "step", show=gpus.rank() == 0)
             advance = stack.enter_context(bar).advance
         hooks = [keep, _ShowProgress(keep, advance)]
-        runner = _runner(model, training, seed, loader, validation, weights, folder, device, hooks)
+        tracked = trackers(training, seed, folder.parent, name)
+        runner = _runner(model, training, seed, loader, validation, weights, folder, device, hooks, tracked)
+        stack.callback(_forget, runner)
         with redirect_stdout(io.StringIO()):  # it tells of checkpoints there
             runner.train()
     return keep
@@ -256,9 +302,11 @@ def _runner(
     folder: Path,
     device: torch.device,
     hooks: Sequence[Hook],
+    tracked: Sequence[BaseVisBackend] = (),
 ) -> _Runner:
     """The Runner of one training, which goes on from a checkpoint in `folder` if there is one."""
     folder.mkdir(parents=True, exist_ok=True)
+    checkpoint = folder / CHECKPOINT
     on_features = isinstance(validation, WindowData)
     trainee = _Trainee(model, weights, device, training.precision)
     # On features one kernel for all parameters. Models of pixels keep the steps they have always taken, to the bit.
@@ -275,12 +323,15 @@ def _runner(
         param_scheduler=_schedule(training),
         default_hooks=dict(checkpoint=None, logger=dict(type="LoggerHook", interval=10_000)),
         custom_hooks=list(hooks),
-        visualizer=_visualizer(training.tensorboard),
+        visualizer=dict(type="Visualizer", vis_backends=[*tracked]),  # without a back end it writes nothing
         randomness=dict(seed=seed),
         env_cfg=dict(mp_cfg=dict(mp_start_method=multiprocessing.get_start_method())),  # it would set one
         experiment_name=f"lamzoo-{uuid.uuid4().hex}",  # mmengine keeps loggers by this name for the process's life
-        resume=(folder / "last_checkpoint").exists(),
+        load_from=str(checkpoint) if checkpoint.exists() else None,
+        resume=checkpoint.exists(),
     )
+    with suppress(OSError):
+        Path(runner._log_dir).rmdir()
     # The Runner takes the first accelerator it finds; the command line says which device.
     trainee.to(device)
     trainee.spread()
@@ -295,18 +346,34 @@ def _schedule(training: Training) -> list[dict[str, Any]] | None:
 
 
 class _Runner(Runner):
-    """The Runner of mmengine, logging to its file alone (stdout is for results), asking no compilers who they are."""
+    """The Runner of mmengine, logging errors alone, to stderr, and asking no compilers who they are.
+
+    Its log files would be more with each time that a training goes on; what is worth keeping is in `training.json`.
+    """
 
     def build_logger(self, *arguments: Any, **named: Any) -> MMLogger:
-        logger = super().build_logger(*arguments, **named)
-        for handler in logger.handlers:
-            if not isinstance(handler, logging.FileHandler):
-                handler.setStream(sys.stderr)
-                handler.setLevel(logging.ERROR)
+        logger = MMLogger.get_instance(self.experiment_name)
+        (handler,) = logger.handlers
+        handler.setStream(sys.stderr)
+        handler.setLevel(logging.ERROR)
         return logger
 
     def _log_env(self, env_cfg: dict) -> None:
         pass
+
+    def dump_config(self) -> None:
+        pass
+
+    def load_or_resume(self) -> None:
+        if self._resume and not self._has_loaded:  # type: ignore[has-type]
+            go_on(self, Path(self._load_from), self.model.weights.device)
+            self._has_loaded = True
+
+
+def _forget(runner: Runner) -> None:
+    """Have mmengine let go of what it keeps of every Runner for the process's life, by the name of its experiment."""
+    for kept in (DefaultScope, MMLogger, MessageHub, Visualizer):
+        kept._instance_dict.pop(runner.experiment_name, None)
 
 
 @LOOPS.register_module()
@@ -466,20 +533,26 @@ class _KeepBest(Hook):
             self.best_state = {
                 key: value.detach().cpu().clone() for key, value in runner.model.model.state_dict().items()
             }
-        if runner.epoch % self.every == 0 and runner.epoch < runner.max_epochs and gpus.rank() == 0:
+        stop = max(all_gather_object(interrupts.requested()))  # of several processes all stop, or none
+        if (runner.epoch % self.every == 0 or stop) and runner.epoch < runner.max_epochs and gpus.rank() == 0:
             folder = Path(runner.work_dir)
-            target = folder / "checkpoint.pth"
-            with replacing(target) as temporary:
+            with replacing(folder / CHECKPOINT) as temporary:
                 meta = dict(epoch=runner.epoch, iter=runner.iter)
                 runner.save_checkpoint(str(folder), temporary.name, meta=meta)
-            (folder / "last_checkpoint").write_text(str(target), encoding="utf-8")
+        if stop and runner.epoch < runner.max_epochs:
+            gpus.meet()
+            raise interrupts.Stopped(stop)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         checkpoint["message_hub"] = dict(log_scalars={}, runtime_info={}, resumed_keys={})
         checkpoint["best"] = dict(state=self.best_state, mAP=self.best_map, epoch=self.best_epoch, history=self.history)
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        best = checkpoint["best"]
+        best, own = checkpoint["best"], runner.model.model.state_dict()
+        check_alike(best["state"], own if best["state"] else {}, "best.state")
+        check_alike([best["mAP"], best["epoch"]], [0.0, 0], "best", moving=True)
+        each = dict(epoch=0, loss=0.0, val_mAP=0.0)
+        check_alike(best["history"], [each] * len(best["history"]), "best.history", moving=True)
         self.best_state, self.best_map, self.best_epoch = best["state"], best["mAP"], best["epoch"]
         self.history = best["history"]
 
@@ -561,13 +634,3 @@ class _Batches(Sampler):
 
 def _as_it_is(batch: Any) -> Any:
     return batch
-
-
-def _visualizer(tensorboard: bool) -> dict[str, Any] | None:
-    if not tensorboard:
-        return None
-    try:
-        import tensorboard as _  # noqa: F401
-    except ImportError:
-        raise UserError("training.tensorboard needs the package tensorboard: pip install '.[tensorboard]'") from None
-    return dict(type="Visualizer", vis_backends=[dict(type="TensorboardVisBackend")])

@@ -1,12 +1,9 @@
-"""The README is what people follow: its commands, its tables and its names must be the program's. So are the docs."""
+"""What the README and the docs show is rendered from records; their commands are held in test_docs.py."""
 
 import json
 import re
 from pathlib import Path
 
-import pytest
-
-import bench
 from benchmarks.speed.harness import reached
 from tools.update_docs import (
     BEGIN,
@@ -59,18 +56,3 @@ def test_ci_finds_both_commands() -> None:
         "pip install . && python bench.py --recipe internlstm_flip_tta",
         'pip install ".[test]" && pytest',
     ]
-
-
-@pytest.mark.parametrize("line", re.findall(r"^\$ (python bench\.py .*)$", TEXT, flags=re.MULTILINE))
-def test_commands_are_spelt_as_the_program_wants_them(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parsed, not run."""
-    import importlib
-
-    name, arguments = bench.command_of(line.partition("#")[0].split()[2:])
-    monkeypatch.setattr(importlib.import_module(f"benchmarks.commands.{name}"), "run", lambda args: 0)
-    assert bench.main([name, *arguments]) == 0
-
-
-def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#]+)\)", TEXT):
-        assert target.startswith("http") or (HOME / target).exists(), target

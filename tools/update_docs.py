@@ -40,6 +40,9 @@ SPEED_ORDER = [
     *("windows", "head_step", "loop", "scoring"),
 ]
 
+RELIABILITY = HOME / "docs" / "reliability.md"
+FAULTS = re.compile(r"(<!-- faults: rendered by tools/update_docs.py -->\n).*?(<!-- end of faults -->)", re.DOTALL)
+
 PICTURED = "internlstm_flip_tta"
 SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # pixels, the shorter side; two columns each
 TILE = 128
@@ -149,6 +152,46 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+def render_reliability(text: str) -> str:
+    """The page on reliability with the table of the committed record of injected faults between its marks."""
+    path = HOME / "benchmarks" / "records" / "reliability" / "faults.json"
+    if not path.exists():
+        return text
+    record = json.loads(path.read_text(encoding="utf-8"))
+    return FAULTS.sub(lambda marks: f"{marks[1]}\n{faults_table(record)}\n\n{marks[2]}", text)
+
+
+def faults_table(record: dict[str, Any]) -> str:
+    """Injections by kind and command, what was lost, and how long recovery took, with what that was measured on."""
+    outcomes = record["outcomes"]
+    commands = sorted({each["command"] for each in outcomes})
+    body = []
+    for kind in [*dict.fromkeys(each["kind"] for each in outcomes), None]:
+        own = [each for each in outcomes if kind in (None, each["kind"])]
+        counts = [str(sum(each["command"] == command for each in own)) for command in commands]
+        lost = sum(each["verdict"] == "same" for each in own)
+        ratios = [each["recovery"] / each["undisturbed"] for each in own]
+        seconds = sorted(each["recovery"] for each in own)
+        times = [f"{np.median(seconds):.1f} s", f"{max(seconds):.1f} s", f"{np.median(ratios):.2f}x"]
+        body.append([kind or "all", *counts, str(len(own)), str(len(own) - lost), *times])
+    head = ["fault", *commands, "all", "lost or wrong", "recovery, median", "worst", "of an undisturbed run, median"]
+    table = tabulate(body, head, tablefmt="github", disable_numparse=True)
+    struck = sum(each["fired"] for each in outcomes)
+    where, code = record["environment"], record["environment"]["code"]
+    changed = " with changes" if code["dirty"] else ""
+    return "\n".join(
+        [
+            table,
+            "",
+            f"- {struck} of {len(outcomes)} struck before the run was over. The others came a moment too late, and "
+            "have to do no harm either.",
+            f"- Injected on {record['date']}, seed {outcomes[0]['seed']}, on {where['cores']} cores of "
+            f"{where['processor']}, Python {where['python']}, at commit {(code['commit'] or 'unknown')[:7]}{changed}; "
+            "several at a time on a busy machine: the seconds compare recovery with an undisturbed run, no more.",
+        ]
+    )
+
+
 def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
     """Test crops with the score that each was given: looking above, not looking below, growing from left to right.
 
@@ -184,7 +227,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
     parser.add_argument("--speed-only", action="store_true", help="render docs/performance.md and nothing else")
+    parser.add_argument("--reliability-only", action="store_true", help="render docs/reliability.md and nothing else")
     options = parser.parse_args()
+    write_text(RELIABILITY, render_reliability(RELIABILITY.read_text(encoding="utf-8")))
+    print(RELIABILITY.relative_to(HOME))
+    if options.reliability_only:
+        return
     write_text(PERFORMANCE, render_performance(PERFORMANCE.read_text(encoding="utf-8")))
     print(PERFORMANCE.relative_to(HOME))
     if options.speed_only:

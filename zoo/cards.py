@@ -1,16 +1,17 @@
 """Model cards: one JSON file a model, saying what it is made of, where its weights are from, and what was measured."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry import UserError, did_you_mean
+from registry import UserError, did_you_mean, printable
+from zoo.inputs import read_json
 
 FOLDER = Path(__file__).resolve().parent / "cards"
+MOST = 1e15  # that a figure can be
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,9 @@ def load_card(path: Path) -> Card:
         UserError: no JSON, a key that is missing, unknown or of the wrong type, or a sha256 that is none.
     """
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"card {path} cannot be read: {error}") from error
+        data = read_json(path, "a model's card")
+    except UserError as error:
+        raise UserError(f"card {error}") from error
     if not isinstance(data, dict):
         raise UserError(f"card {path} must be a JSON object")
     for key in ("limits", "weights", "figures"):
@@ -101,11 +102,18 @@ def load_card(path: Path) -> Card:
         "weights": tuple(_make(Weights, item, f"card {path}, weights {i}") for i, item in enumerate(data["weights"])),
         "figures": tuple(_make(Figure, item, f"card {path}, figure {i}") for i, item in enumerate(data["figures"])),
     }
+    if not all(isinstance(limit, str) for limit in data["limits"]):
+        raise UserError(f"card {path}: 'limits' must be a list of texts")
     card: Card = _make(Card, fields, f"card {path}")
     for part in (card.backbone, card.head):
         if part is not None and (not isinstance(part, dict) or "type" not in part):
             raise UserError(f"card {path}: a part is an object with a 'type', got {part!r}")
     return card
+
+
+def in_markdown(text: str) -> str:
+    """Text as Markdown that shows it: in one line, and nothing in it is obeyed, by Markdown or as HTML."""
+    return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", printable(text))
 
 
 def _make(cls: type, data: Any, where: str) -> Any:
@@ -122,7 +130,11 @@ def _make(cls: type, data: Any, where: str) -> Any:
         value = data[field.name]
         if field.type is str and (not isinstance(value, str) or not value):
             raise UserError(f"{where}: '{field.name}' must be a text, got {value!r}")
-        if field.type is float and (isinstance(value, bool) or not isinstance(value, (int, float))):
+        if field.type is str and not all(letter.isprintable() or letter in "\n\t" for letter in value):
+            raise UserError(f"{where}: '{field.name}' has characters that cannot be printed: {value!r:.60}")
+        if field.type is float and (
+            isinstance(value, bool) or not isinstance(value, (int, float)) or not -MOST < value < MOST
+        ):
             raise UserError(f"{where}: '{field.name}' must be a number, got {value!r}")
     if "sha256" in names and not re.fullmatch("[0-9a-f]{64}", data["sha256"]):
         raise UserError(f"{where}: '{data['sha256']}' is no sha256")

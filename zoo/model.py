@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from backbones.base import Backbone, WeightsInfo, check_state, file_sha256
+from backbones.checkpoints import at_most
+from backbones.hub import nothing_fetched
 from heads.base import Head, Window
 from registry import BACKBONES, HEADS, UserError
-from zoo.weights import read_weights, write_weights
+from zoo.weights import build_head, read_weights, write_weights
 
 PASS = 64  # frames a forward pass where no gradient is wanted: what is kept of a pass is its vectors
 
@@ -141,6 +143,13 @@ def without_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
     return bare
 
 
+def _named_elsewhere(backbone: Mapping[str, Any]) -> str | None:
+    """What a backbone's configuration names that is not in its file: weights, or a folder or repository; or None."""
+    if backbone != without_weights(backbone):
+        return "weights of its own"
+    return next((repr(value) for value in backbone.values() if isinstance(value, str) and "/" in value), None)
+
+
 def write_model(
     path: Path, model: LookingAtMeModel, backbone: Mapping[str, Any], head: Mapping[str, Any], **about: Any
 ) -> str:
@@ -174,8 +183,17 @@ def read_model(path: Path) -> LookingAtMeModel:
     backbone, head = about.get("backbone"), about.get("head")
     if not isinstance(backbone, dict) or "type" not in backbone or not isinstance(head, dict):
         raise UserError(f"weights {path} are not those of a backbone and its head; import --as gazelstm makes such")
+    numbers = sum(tensor.numel() for tensor in state.values())
     try:
-        model = LookingAtMeModel.build(backbone, head)
+        if elsewhere := _named_elsewhere(backbone):
+            raise UserError(f"its backbone names {elsewhere}; a model's file has all that its backbone needs in it")
+        with at_most(len(state), numbers, "it"), nothing_fetched():
+            built: Backbone = BACKBONES.build(backbone)
+    except UserError as error:
+        raise UserError(f"weights {path}: {error}") from error
+    head = build_head({**head, "feature_dim": built.feature_dim}, state, str(path), prefix="head.")
+    try:
+        model = LookingAtMeModel(built, head)
     except UserError as error:
         raise UserError(f"weights {path}: {error}") from error
     check_state(

@@ -8,7 +8,6 @@ where that was and what its fingerprint must be. A shipped model has its card in
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Mapping
@@ -17,17 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from backbones.base import Backbone, file_sha256
-from backbones.hub import download_snapshot, is_hub_id
-from registry import BACKBONES, UserError, did_you_mean
+from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
+from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
-from zoo.cards import Card, Weights, load_card, load_cards
+from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
 from zoo.files import replacing, write_json, write_text
+from zoo.inputs import read_json
 from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
-from zoo.weights import read_head, write_head
+from zoo.weights import LONGEST_WINDOW, read_head, write_head
 
 FORMAT = 1  # of config.json
+FILES = ("config.json", "card.json", "model.safetensors", "head.safetensors")  # that a model's repository is asked for
 LABELS = ("not looking", "looking")  # of the two logits
 VIEWS = ("original", "flipped")
+FILTERS = ("median", "gaussian")  # of the scores along a track
+MAX_RATE = 1000  # frames a second
+MAX_MARGIN = 10  # sides of a box
 
 # Key of config.json -> types of its value; `backbone` and `fingerprint` are there where the weights are a head's alone.
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -40,7 +44,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "window": (int,),
     "labels": (list,),
     "preprocessing": (dict,),
+    "square": (bool,),
 }
+_ABSENT = {"square": False}  # what holds where a folder is older than the key
 
 
 @dataclass(frozen=True)
@@ -56,6 +62,7 @@ class Model:
         margin: share of a face detector's box to be added on each side, to have crops like those it was trained on.
         smoothing: ``{"filter": "median", "window": frames}`` of the scores along a track, or None.
         rendered_only: it has learnt from rendered faces alone; whatever shows its scores says so.
+        square: its training crops were stretched to squares, whatever their boxes were, as `prepare` cuts Ego4D's.
     """
 
     name: str
@@ -66,6 +73,7 @@ class Model:
     margin: float
     smoothing: dict[str, Any] | None
     rendered_only: bool
+    square: bool = False
 
 
 def model_names() -> list[str]:
@@ -87,13 +95,8 @@ def open_model(name: str, device: str = "cpu") -> Model:
     name, folder, card_path = find_model(name)
     config = read_config(folder)
     card = replace(load_card(card_path), name=name)
-    files = [folder / file for file in ("model.safetensors", "head.safetensors") if (folder / file).is_file()]
-    if len(files) != 1:
-        raise UserError(f"model folder {folder} must hold model.safetensors or head.safetensors; export it again")
-    known = {Path(each.file).name: each.sha256 for each in card.weights}
-    if file_sha256(files[0]) != known.get(files[0].name):
-        raise UserError(f"{files[0]} is not the file that {card_path} describes: damaged, or of another version")
-    network = read_model(files[0]) if files[0].name == "model.safetensors" else _with_backbone(files[0], config)
+    file = _weights_file(folder, card, card_path)
+    network = read_model(file) if file.name == "model.safetensors" else _with_backbone(file, config)
     return Model(
         name=name,
         card=card,
@@ -101,9 +104,25 @@ def open_model(name: str, device: str = "cpu") -> Model:
         views=tuple(config["views"]),
         rate=float(config["rate"]),
         margin=float(config["margin"]),
+        square=config.get("square", False),
         smoothing=config["smoothing"],
         rendered_only=config["rendered_only"],
     )
+
+
+def _weights_file(folder: Path, card: Card, card_path: Path) -> Path:
+    """The file with a model's weights, which has to be the one that its card describes.
+
+    Raises:
+        UserError: there is none, or it is another.
+    """
+    files = [folder / file for file in ("model.safetensors", "head.safetensors") if (folder / file).is_file()]
+    if len(files) != 1:
+        raise UserError(f"model folder {folder} must hold model.safetensors or head.safetensors; export it again")
+    known = {Path(each.file).name: each.sha256 for each in card.weights}
+    if file_sha256(files[0]) != known.get(files[0].name):
+        raise UserError(f"{files[0]} is not the file that {card_path} describes: damaged, or of another version")
+    return files[0]
 
 
 def find_model(name: str) -> tuple[str, Path, Path]:
@@ -113,9 +132,9 @@ def find_model(name: str) -> tuple[str, Path, Path]:
         return name, weights.FOLDER / name, cards.FOLDER / f"{name}.json"
     folder = Path(name)
     if folder.is_dir():
-        return folder.resolve().name, folder, folder / "card.json"
+        return printable(folder.resolve().name), folder, folder / "card.json"
     if is_hub_id(name):
-        folder, repository, commit = download_snapshot(name)
+        folder, repository, commit = download_snapshot(name, FILES)
         return f"{repository}@{commit}", folder, folder / "card.json"
     shipped = f"; shipped are: {', '.join(known)}" if known else ""
     raise UserError(
@@ -132,19 +151,32 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder} is no model folder ({path.name}: {error}); export writes such") from error
+        config = read_json(path, "what is known of a model")
+    except UserError as error:
+        raise UserError(f"{folder} is no model folder ({error}); export writes such") from error
     for key, types in _KEYS.items():
-        value = config.get(key) if isinstance(config, dict) else None
+        value = config.get(key, _ABSENT.get(key)) if isinstance(config, dict) else None
         if not isinstance(value, types) or (bool not in types and isinstance(value, bool)):
             raise UserError(f"{path}: '{key}' is {value!r}; the folder is of no model, or damaged: export it again")
     if config["format"] != FORMAT:
         raise UserError(f"{path} has format {config['format']}, this program reads {FORMAT}; export it again")
-    if not config["views"] or not set(config["views"]) <= set(VIEWS):
-        raise UserError(f"{path}: 'views' is {config['views']!r}; it has to be some of {', '.join(VIEWS)}")
-    if config["rate"] <= 0 or config["margin"] < 0:
-        raise UserError(f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']} not below")
+    views = config["views"]
+    if not views or any(view not in VIEWS for view in views) or len(views) != len(set(views)):
+        raise UserError(f"{path}: 'views' is {views!r}; it has to be some of {', '.join(VIEWS)}, each once")
+    if not 0 < config["rate"] <= MAX_RATE or not 0 <= config["margin"] <= MAX_MARGIN:
+        raise UserError(
+            f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']} not below, and no more than "
+            f"{MAX_RATE} and {MAX_MARGIN}"
+        )
+    smoothing = config["smoothing"]
+    if smoothing is not None:
+        window = smoothing.get("window")
+        if smoothing.keys() != {"filter", "window"} or smoothing["filter"] not in FILTERS:
+            raise UserError(
+                f"{path}: 'smoothing' is {smoothing!r}; it has to be a filter, {' or '.join(FILTERS)}, and a window"
+            )
+        if type(window) is not int or window % 2 == 0 or not 1 <= window <= LONGEST_WINDOW:
+            raise UserError(f"{path}: the smoothing's window is {window!r}; it has to be odd, {LONGEST_WINDOW} at most")
     return config
 
 
@@ -153,7 +185,8 @@ def _with_backbone(path: Path, config: Mapping[str, Any]) -> LookingAtMeModel:
     head, _ = read_head(path)
     where = path.parent / "config.json"
     try:
-        backbone: Backbone = BACKBONES.build(config.get("backbone"))  # type: ignore[arg-type]
+        with nothing_fetched():
+            backbone: Backbone = BACKBONES.build(config.get("backbone"))  # type: ignore[arg-type]
     except UserError as error:
         raise UserError(f"{error}; {where} says where this model's backbone is: change its 'backbone'") from error
     if backbone.fingerprint() != config.get("fingerprint"):
@@ -201,6 +234,7 @@ def write_folder(
         "views": [*model.views],
         "rate": model.rate,
         "margin": model.margin,
+        "square": model.square,
         "smoothing": model.smoothing,
         "rendered_only": model.rendered_only,
         "window": network.head.window,
@@ -235,19 +269,28 @@ def copy_model(name: str, folder: Path) -> Card:
     """
     name, source, card_path = find_model(name)
     config, card = read_config(source), load_card(card_path)
+    file = _weights_file(source, card, card_path)
     named = tuple(
-        replace(
-            each, file=Path(each.file).name, origin=f"{name} of lamzoo" if each.origin == "shipped" else each.origin
-        )
+        replace(each, file=file.name, origin=f"{name} of lamzoo" if each.origin == "shipped" else each.origin)
         for each in card.weights
+        if Path(each.file).name == file.name
     )
-    for each in named:
-        with replacing(folder / each.file) as temporary:
-            shutil.copyfile(source / each.file, temporary)
+    with replacing(folder / file.name) as temporary:
+        shutil.copyfile(file, temporary)
     card = replace(card, name=folder.resolve().name, weights=named)
     write_card(folder, card, config["rendered_only"])
     write_json(folder / "config.json", config)
     return card
+
+
+def check_repository(repository: str) -> None:
+    """Refuse what no repository of the hub is called.
+
+    Raises:
+        UserError: it is not ``OWNER/NAME``.
+    """
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UserError(f"--push {repository}: a repository is called OWNER/NAME")
 
 
 def push_model(folder: Path, repository: str) -> str:
@@ -265,8 +308,7 @@ def push_model(folder: Path, repository: str) -> str:
     """
     import huggingface_hub
 
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise UserError(f"--push {repository}: a repository is called OWNER/NAME")
+    check_repository(repository)
     try:
         api = huggingface_hub.HfApi()
         api.create_repo(repository, private=True, exist_ok=True)
@@ -320,13 +362,17 @@ def readme(card: Card, rendered_only: bool) -> str:
         eval_results=results,
     )
     figures = "\n".join(
-        f"| {figure.metric} | {figure.value:g} | {figure.split} | {figure.source} |" for figure in card.figures
+        f"| {in_markdown(figure.metric)} | {figure.value:g} | {in_markdown(figure.split)} | "
+        f"{in_markdown(figure.source)} |"
+        for figure in card.figures
     )
     files = "\n".join(
-        f"- `{each.file}`: {each.origin}; licence: {each.licence}; sha256 `{each.sha256}`" for each in card.weights
+        f"- {in_markdown(each.file)}: {in_markdown(each.origin)}; licence: {in_markdown(each.licence)}; sha256 "
+        f"`{each.sha256}`"
+        for each in card.weights
     )
     return (
-        f"---\n{data.to_yaml()}\n---\n\n# {card.title}\n\n{card.description}\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n# {in_markdown(card.title)}\n\n{in_markdown(card.description)}\n\n"
         + (
             "**Trained on rendered faces alone: no figure here says how it does on real ones.**\n\n"
             if rendered_only
@@ -335,7 +381,7 @@ def readme(card: Card, rendered_only: bool) -> str:
         + "In a checkout of lamzoo, whoever looks at the wearer of a head-worn camera is found by\n\n"
         "```console\n$ python bench.py predict VIDEO.mp4 --model THIS_FOLDER -o OUT/\n```\n\n"
         f"## Figures\n\n| metric | value | split | source |\n| --- | --- | --- | --- |\n{figures}\n\n"
-        f"## Training\n\n{card.training}\n\n## Limits\n\n"
-        + "\n".join(f"- {limit}" for limit in card.limits)
+        f"## Training\n\n{in_markdown(card.training)}\n\n## Limits\n\n"
+        + "\n".join(f"- {in_markdown(limit)}" for limit in card.limits)
         + f"\n\n## Files\n\n{files}\n"
     )

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from backbones.base import file_sha256
+from backbones.checkpoints import load_checkpoint
 from backbones.gaze_resnet import PREFIX as TRUNK
 from registry import BACKBONES, HEADS, UserError
 from zoo.cards import load_card
@@ -188,9 +189,9 @@ def read_checkpoint(path: Path) -> Any:
     try:
         if start[8:9] == b"{":
             return safetensors.torch.load_file(path)
-        with torch.serialization.safe_globals(_numpy_numbers()), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols and old storages; what matters raises
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return load_checkpoint(path, safe_globals=_numpy_numbers())
     except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way whatever
         text = str(error).strip().rpartition("WeightsUnpickler error:")[2].strip()
         if found := re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose module)", text):
@@ -199,7 +200,7 @@ def read_checkpoint(path: Path) -> Any:
                 "nothing of it was run; save its state_dict() and give that"
             ) from error
         reason = re.split(r"\. |\n", text)[0][:200] or type(error).__name__
-        if start[:1] == b"\x80" and start[1] > 2:
+        if start[:1] == b"\x80" and start[1:2] > b"\x02":
             reason = f"a pickle of protocol {start[1]}, torch.save writes 2; nothing of it was run"
         raise UserError(f"checkpoint {path} is damaged or cut short ({reason}); {expected}") from error
 

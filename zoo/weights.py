@@ -6,16 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from backbones.base import check_state, file_sha256
+from backbones.checkpoints import at_most
 from heads.base import Head
 from registry import HEADS, UserError
 from zoo.files import replacing
 
 FOLDER = Path(__file__).resolve().parent / "weights"  # what ships with the project
 METADATA_KEY = "lamzoo"
+LONGEST_WINDOW = 1001  # frames; the published models have 7
 
 
 def find_weights(name: str | Path, sha256: str | None = None) -> Path:
@@ -74,8 +77,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     try:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-            return {name: file.get_tensor(name) for name in file.keys()}, about  # noqa: SIM118 - not a dict
-    except (SafetensorError, OSError, ValueError) as error:
+            if not isinstance(about, dict):
+                raise ValueError(f"what it says about itself is no JSON object but {about!r:.50}")
+        return safetensors.torch.load(path.read_bytes()), about  # each `get_tensor` of 0.8 leaves a number behind
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise UserError(f"weights {path} are damaged or no safetensors file: {error}") from error
 
 
@@ -107,11 +112,30 @@ def read_head(path: Path) -> tuple[Head, dict[str, Any]]:
     state, about = read_weights(path)
     if "head" not in about:
         raise UserError(f"weights {path} are not those of a head; lamzoo writes what they belong to into the file")
-    try:
-        head: Head = HEADS.build(about["head"])
-    except UserError as error:
-        raise UserError(f"weights {path}: {error}") from error
-    wanted = {name: tuple(tensor.shape) for name, tensor in head.state_dict().items()}
-    check_state({name: tuple(tensor.shape) for name, tensor in state.items()}, wanted, str(path))
+    head = build_head(about["head"], state, str(path))
     head.load_state_dict(state)
     return head.eval(), about
+
+
+def build_head(config: Any, state: Mapping[str, Tensor], where: str, prefix: str = "") -> Head:
+    """Build the head that a file describes; first without memory, since its sizes are whatever somebody wrote there.
+
+    Args:
+        config: ``dict(type=NAME, **arguments)``.
+        state: the file's tensors.
+        where: the file, for messages.
+        prefix: of the names of the head's own tensors.
+
+    Raises:
+        UserError: there is no such head, or the tensors do not fit it.
+    """
+    found = {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith(prefix)}
+    try:
+        with at_most(len(found), sum(tensor.numel() for tensor in state.values()), "it"), torch.device("meta"):
+            empty: Head = HEADS.build(config)
+        if empty.window > LONGEST_WINDOW:
+            raise UserError(f"its window has {empty.window} frames; it has to be {LONGEST_WINDOW} at most")
+    except UserError as error:
+        raise UserError(f"weights {where}: {error}") from error
+    check_state(found, {prefix + name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}, where)
+    return HEADS.build(config)

@@ -20,6 +20,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -72,6 +73,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print what was found."""
+    if args.root is not None and not args.root.is_dir():
+        print(
+            f"bench.py doctor: --root {args.root} is no folder; name the one that holds json/, videos/", file=sys.stderr
+        )
+        return 2
     sections: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": packages,
         "extras, each optional": extras,

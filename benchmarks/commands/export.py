@@ -11,9 +11,16 @@ example:
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from benchmarks.commands import add_plugin_option
+
+# What the command writes, finished or not.
+_WRITTEN = re.compile(
+    r"\.?((model|head)\.safetensors|(backbone|head)\.onnx|(card|config)\.json|README\.md)(\.\d+\.part)?"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -32,39 +39,85 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what is in it."""
-    from benchmarks.export import export_row
-    from benchmarks.predictions import find_row
+    from benchmarks.locks import NAME, locked
     from registry import UserError, load_plugins
     from zoo.files import check_writable
-    from zoo.models import copy_model, model_names, open_model, push_model
 
     folder: Path = args.output
     if args.onnx:
-        from zoo.onnx_files import check_packages, write_onnx
+        from zoo.onnx_files import check_packages
 
         check_packages()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; delete it, or give another one with -o")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; give another one with -o")
+    if args.push:
+        from zoo.models import check_repository
+
+        check_repository(args.push)
     load_plugins(args.plugin)
-    row = find_row(args.name, args.out, args.dataset)
+    row = _row(args)
+    check_writable(folder)
+    with locked(folder / NAME, str(folder)) as unfinished:
+        there = [path for path in folder.iterdir() if path.name != NAME]
+        if there and not (unfinished and all(_WRITTEN.fullmatch(path.name) for path in there)):
+            raise UserError(f"{folder} exists and is not an empty folder; delete it, or give another one with -o")
+        try:
+            _remove(there)  # what a killed export left
+            line = _write(args, row, folder)
+        except BaseException:
+            _remove(folder.iterdir())
+            raise
+    print(line)
+    if args.push:
+        from zoo.models import push_model
+
+        print(push_model(folder, args.push))
+    return 0
+
+
+def _remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        if _WRITTEN.fullmatch(path.name):
+            path.unlink()
+
+
+def _row(args: argparse.Namespace) -> Path | None:
+    """The folder of the row that is meant, None where it is a model.
+
+    Raises:
+        UserError: it can be neither.
+    """
+    from benchmarks.config import load_dataset, recipe_names
+    from benchmarks.predictions import find_row
+    from registry import UserError, did_you_mean
+    from zoo.models import model_names
+
+    row = find_row(args.name, args.out, load_dataset(args.dataset)["type"])
     if row is None and args.seed is not None:
         raise UserError(f"--seed chooses among a row's; there is no row {args.name} in {args.out}")
-    check_writable(folder)
-    if row is not None:
-        card = export_row(row, folder, args.seed)
-    elif args.name in model_names() or Path(args.name).is_dir() or "/" in args.name:
-        card = copy_model(args.name, folder)
-    else:
+    if row is None and args.name not in model_names() and not Path(args.name).is_dir() and "/" not in args.name:
+        recipes = recipe_names()
+        hint = did_you_mean(args.name, [*recipes, *model_names()])
+        if args.name in recipes:
+            hint = f"; run it first: python bench.py --recipe {args.name}"
         raise UserError(
             f"'{args.name}' is neither a row in {args.out / 'results' / args.dataset} nor a model "
-            f"({', '.join(model_names()) or 'none is shipped'}); run it first: python bench.py --recipe {args.name}"
+            f"({', '.join(model_names()) or 'none is shipped'}){hint}"
         )
+    return row
+
+
+def _write(args: argparse.Namespace, row: Path | None, folder: Path) -> str:
+    """Write the folder; the line that says what is in it."""
+    from benchmarks.export import export_row
+    from zoo.models import copy_model, open_model
+
+    card = copy_model(args.name, folder) if row is None else export_row(row, folder, args.seed)
     facts = [f"{each.file} sha256 {each.sha256[:12]}, {each.licence}" for each in card.weights]
     if args.onnx:
+        from zoo.onnx_files import write_onnx
+
         facts += [
             f"{file} within {error:.0e} of torch" for file, error in write_onnx(open_model(str(folder)), folder).items()
         ]
-    print(f"{folder}: {card.title}; {'; '.join(facts)}")
-    if args.push:
-        print(push_model(folder, args.push))
-    return 0
+    return f"{folder}: {card.title}; {'; '.join(facts)}"

@@ -184,11 +184,13 @@ def _device(name: str | None) -> str:
 
 def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:
     """Say what was done; of several processes the first does, whose part of it is one of several."""
+    from registry import printable
+
     if share[0] == 0:
         here, else_where = (" by this process", " by others or before") if share[1] > 1 else ("", "")
         print(f"{done.encoded} computed{here}, {done.reused} reused{else_where}, {len(done.damaged)} damaged, in {out}")
         for image in done.damaged[:20]:
-            print(f"damaged: {image}", file=sys.stderr)
+            print(f"damaged: {printable(image)}", file=sys.stderr)
         if len(done.damaged) > 20:
             print(f"and {len(done.damaged) - 20} more, listed in the store's manifest.json", file=sys.stderr)
     return 0

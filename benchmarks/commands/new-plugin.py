@@ -39,8 +39,10 @@ def run(args: argparse.Namespace) -> int:
     from zoo.files import write_text
 
     name: str = args.name
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise UserError(f"'{name}' is no name for a part; use lower case letters, digits and _, a letter first")
+    if not re.fullmatch(r"[a-z][a-z0-9_]{,59}", name):
+        raise UserError(
+            f"'{name}' is no name for a part; use lower case letters, digits and _, a letter first, 60 at most"
+        )
     load_plugins([])
     registries = {"backbone": BACKBONES, "head": HEADS, "dataset": DATASETS, "prior": PRIORS, "detector": DETECTORS}
     if name in registries[args.kind]:

@@ -21,6 +21,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--root", type=Path, required=True, metavar="DIR", help="folder with json/, and videos/ for the crops"
     )
     parser.add_argument("--workers", type=int, metavar="N", help="videos at a time (default: one a core)")
+    parser.add_argument(
+        "--verify", action="store_true", help="read the crops that are there, and cut the damaged ones anew"
+    )
     parser.add_argument("--annotations-only", action="store_true", help="no crops, so no videos are needed")
     parser.add_argument(
         "--split-lists",
@@ -31,14 +34,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the folder and print the report."""
-    from benchmarks.data.prepare import prepare_annotations
-    from benchmarks.progress import Progress
+    from benchmarks.locks import NAME, locked
     from registry import UserError
 
     if args.workers is not None and args.workers < 1:
         raise UserError(f"--workers is {args.workers}; it has to be at least 1")
+    if not args.root.is_dir():
+        raise UserError(f"--root {args.root} is no folder")
+    with locked(args.root / NAME, str(args.root)):
+        return _prepare(args)
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    from benchmarks.data.prepare import prepare_annotations
+    from benchmarks.progress import Progress
+    from registry import UserError
+
     with Progress("annotations", 0, "clip") as progress:
-        print("\n".join(prepare_annotations(args.root, args.split_lists == "official", progress.advance).lines()))
+        prepared = prepare_annotations(args.root, args.split_lists == "official", progress.advance)
+    _print(prepared.lines())
     if args.annotations_only:
         return 0
 
@@ -49,8 +63,23 @@ def run(args: argparse.Namespace) -> int:
     splits = [split for split in ("train", "val") if (args.root / "split" / f"{split}.list").exists()]
     if not splits:
         raise UserError(f"{args.root / 'split'}: no train.list and no val.list; --split-lists official writes them")
+    for split, clips in prepared.not_annotated.items():
+        lacking = [clip for clip in clips if not (args.root / "json_original" / clip).is_dir()]
+        if lacking:
+            raise UserError(
+                f"{args.root / 'split' / f'{split}.list'} names clip {lacking[0]}, which no annotation file has; "
+                "correct the list, or delete it and add --split-lists official"
+            )
     frames = concat([read_split(args.root, split, images=False) for split in splits])
     with Progress("crops", len(frames), "crop") as progress:
-        report = cut_crops(args.root, frames, args.workers, progress.advance)
-    print("\n".join(report.lines()))
+        report = cut_crops(args.root, frames, args.workers, progress.advance, args.verify)
+    _print(report.lines())
     return 0 if report.complete else 1
+
+
+def _print(lines: list[str]) -> None:
+    """Print a report; names in it come from files and folders."""
+    from registry import printable
+
+    for line in lines:
+        print("  " * line.startswith("  ") + printable(line))

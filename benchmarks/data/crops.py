@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import interrupts
+from benchmarks.data.pictures import limit_pixels, open_video, seal_of, write_sealed
 from registry import UserError
 from zoo.files import cannot_write
+from zoo.inputs import below
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -22,6 +27,8 @@ FPS = 30  # of every Ego4D clip, and of the frame numbers in its annotations
 SIDE = 224  # pixels of a crop, which is square whatever the box is
 QUALITY = 95  # of the JPEGs
 
+_BETWEEN_LOOKS = 0.2  # seconds that a signal may wait to be heard
+
 
 @dataclass
 class Report:
@@ -29,6 +36,7 @@ class Report:
 
     written: int = 0
     there: int = 0
+    damaged: int = 0  # of those there, where asked for
     outside: int = 0
     past_end: dict[str, int] = field(default_factory=dict)  # frames, by clip
     missing: list[str] = field(default_factory=list)
@@ -44,6 +52,7 @@ class Report:
         """Take in what another report found."""
         self.written += other.written
         self.there += other.there
+        self.damaged += other.damaged
         self.outside += other.outside
         self.missing += other.missing
         self.past_end |= other.past_end
@@ -53,6 +62,8 @@ class Report:
     def lines(self) -> list[str]:
         """Return the report, one finding a line."""
         said = [f"crops: {self.written} written, {self.there} there already"]
+        if self.damaged:
+            said.append(f"crops that were damaged, or had no checksum, cut anew: {self.damaged}")
         if self.outside:
             said.append(f"boxes wholly outside the picture, no crop: {self.outside}")
         for what, clips in (
@@ -72,6 +83,7 @@ def cut_crops(
     frames: pd.DataFrame,
     workers: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
+    verify: bool = False,
 ) -> Report:
     """Cut the face crops of a frame table out of `videos/<clip>.mp4`.
 
@@ -87,6 +99,7 @@ def cut_crops(
         frames: a FrameTable of train or val, read without images.
         workers: processes; by default one a core.
         progress: called with the number of crops after each video.
+        verify: read the crops that exist, and cut those anew that are damaged, or have no checksum.
 
     Returns:
         Report; a missing or broken video is in it and does not stop the others.
@@ -104,55 +117,80 @@ def cut_crops(
             f"{root / 'videos'}: no such folder; put the clips there as <clip>.mp4, or add --annotations-only"
         )
     workers = workers or os.cpu_count() or 1
-    jobs = [(root, str(clip), rows) for clip, rows in frames.groupby("clip", sort=True)]
+    jobs = [(root, str(clip), rows, verify) for clip, rows in frames.groupby("clip", sort=True)]
     report = Report()
     if workers == 1 or len(jobs) == 1:
-        for job in jobs:
+        for job in interrupts.steps(jobs):
             report.add(_cut_clip(*job))
             progress(len(job[2]))
         return report
-    with ProcessPoolExecutor(min(workers, len(jobs))) as pool:
-        waiting = {pool.submit(_cut_clip, *job): len(job[2]) for job in jobs}
+    stop, tell = multiprocessing.Pipe(duplex=False)
+    with (
+        stop,
+        tell,
+        interrupts.finishing(),
+        ProcessPoolExecutor(min(workers, len(jobs)), initializer=interrupts.follow, initargs=(stop,)) as pool,
+    ):
+        with interrupts.starting_workers():
+            waiting = {pool.submit(_cut_clip, *job): len(job[2]) for job in jobs}
         try:
-            for done in as_completed(waiting):
-                report.add(done.result())
-                progress(waiting[done])
+            while waiting:
+                interrupts.check()
+                for done in wait(waiting, _BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                    report.add(done.result())
+                    progress(waiting.pop(done))
+        except BrokenProcessPool:
+            raise UserError(
+                "a process that cut crops was killed, or ran out of memory; run again, it goes on where it was "
+                "(with fewer --workers, if need be)"
+            ) from None
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            tell.send("stop")
+            pool.shutdown(cancel_futures=True)
             raise
     return report
 
 
-def _cut_clip(root: Path, clip: str, rows: pd.DataFrame) -> Report:
+def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report:
     """Cut all crops of one clip that are not there yet."""
     import av
 
     report = Report()
-    folder = root / "face_imgs" / clip
+    faces, where = root / "face_imgs", f"the frame table of clip {clip}"
     wanted: dict[int, list[tuple[Path, np.ndarray]]] = {}
     for track, of_track in rows.groupby("track", sort=True):
-        here = folder / str(track)
+        here = below(faces, f"{clip}/{track}/face", where, written=True).parent
         try:
             here.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise cannot_write(here, error) from None
         there = {entry.name for entry in os.scandir(here)}
+        for name in there:
+            if name.endswith(".part"):  # by a process that was killed here: this one alone prepares the folder
+                (here / name).unlink(missing_ok=True)
         boxes = of_track[["x1", "y1", "x2", "y2"]].to_numpy()
         for frame, box in zip(of_track["frame"].tolist(), boxes, strict=True):
             name = f"face_{frame:05d}.jpg"
-            if name in there:
+            if name in there and verify and not seal_of((here / name).read_bytes()):
+                report.damaged += 1
+                wanted.setdefault(frame, []).append((here / name, box))
+            elif name in there:
                 report.there += 1
             else:
                 wanted.setdefault(frame, []).append((here / name, box))
-    video = root / "videos" / f"{clip}.mp4"
+    video = below(root / "videos", f"{clip}.mp4", where)
     if not wanted:
         return report
-    if not video.exists():
+    if not os.path.lexists(video):
         report.missing.append(clip)
         return report
     left = set(wanted)
+    if not video.is_file():
+        report.failed[clip] = "(is no file)"
+        return report
     try:
-        with av.open(str(video)) as container:
+        with open_video(video) as container:
+            limit_pixels(container.streams.video[0])
             rate = container.streams.video[0].average_rate
             if rate is not None and abs(float(rate) - FPS) > 0.01:
                 report.other_rate[clip] = round(float(rate), 3)
@@ -160,6 +198,7 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame) -> Report:
                 left.discard(frame)
                 for path, box in wanted[frame]:
                     _write_crop(path, picture, box, report)
+                interrupts.check()
     except (av.error.FFmpegError, IndexError) as error:
         report.failed[clip] = (
             f"({' '.join(str(error).split())}); {sum(len(wanted[frame]) for frame in left)} crops not cut"
@@ -198,18 +237,23 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
             place += 1
 
 
-def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: Report) -> None:
+def stretched(crop: Image.Image) -> Image.Image:
+    """A crop as a square of SIDE pixels, whatever its sides are."""
     from PIL import Image
 
+    return crop.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+
+
+def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: Report) -> None:
     left, top = (max(int(edge), 0) for edge in box[:2])
     right, bottom = min(int(box[2]), picture.width), min(int(box[3]), picture.height)
     if right <= left or bottom <= top:
         report.outside += 1
         return
-    crop = picture.crop((left, top, right, bottom)).resize((SIDE, SIDE), Image.Resampling.BILINEAR)
+    crop = stretched(picture.crop((left, top, right, bottom)))
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        crop.save(part, "JPEG", quality=QUALITY)
+        write_sealed(part, crop, QUALITY)
         part.replace(path)
     except OSError as error:
         part.unlink(missing_ok=True)

@@ -28,6 +28,8 @@ class Dataset:
     rate: float = 30.0
     #: Share of a face detector's box that crops have more on each side.
     margin: float = 0.0
+    #: Whether crops were stretched to squares, whatever their boxes were.
+    square: bool = False
     #: Of what is trained on it: SPDX name, or None where that depends.
     licence: str | None = None
 
@@ -54,6 +56,7 @@ class Ego4D(Dataset):
     """Ego4D Looking-At-Me, prepared by `bench.py prepare`. The test split has crops and no labels."""
 
     note = "Ego4D"
+    square = True
 
     def splits(self) -> tuple[str, ...]:
         return SPLITS if (self.root / "videos_challenge").is_dir() else SPLITS[:2]
@@ -71,6 +74,7 @@ class SynthLAM(Ego4D):
     # The boxes, and so the crops, hold the head without its neck, hair and all, and up to a fifth more (`_track` of
     # synthlam_render draws how much); `python -m tools.check_margin` compares them with what a face detector finds.
     margin = 0.17
+    square = False
     licence = "Apache-2.0"
 
     def __init__(self, root: Path | None = None) -> None:

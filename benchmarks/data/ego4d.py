@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
+import io
 import os
 import time
 from collections.abc import Iterator
@@ -22,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data import cache, frames
-from benchmarks.data.frames import BOX, COLUMNS, frame_table, repeated
+from benchmarks.data.frames import BOX, COLUMNS, LARGEST, frame_table, repeated
 from registry import UserError
+from zoo.inputs import checked_id, distinct, read_bytes, read_json, read_text
 
 SPLITS = ("train", "val", "test")
 LABEL_POLICIES = ("published", "is_at_me")
@@ -31,6 +32,9 @@ LABEL_POLICIES = ("published", "is_at_me")
 # A file that was written this recently (ns) may be written again within the same tick of its file system's clock, which
 # its time would not show. Two seconds is the coarsest clock there is, FAT's.
 _SETTLED = 2_000_000_000
+
+# Rows that interpolation may make, whatever there is, and of each box that there is: one in 10 seconds is enough.
+ROWS, ROWS_A_BOX = 100_000, 300
 
 _RECORD = itemgetter("frameNumber", "x", "y", "width", "height")
 
@@ -96,7 +100,7 @@ def read_split(root: str | Path, split: str, images: bool = True, label_policy: 
 def _read_annotated(root: Path, split: str, clips: list[str], images: bool, label_policy: str) -> pd.DataFrame:
     """Read the annotations themselves, for `read_split`."""
     tracks, track, boxes = _read_boxes(root, clips)
-    columns, of_row = _interpolated(tracks, track, boxes)
+    columns, of_row = _interpolated(root, tracks, track, boxes)
     segments = _marked_segments(root, split, clips) if label_policy == "is_at_me" else _result_segments(root, clips)
     columns["label"] = _label(tracks, of_row, columns["frame"], segments)
     # Rows of a track stand together, so each text is repeated; from as many strings it would take ten times as long.
@@ -163,15 +167,16 @@ def read_list(root: str | Path, split: str) -> list[str]:
     """Read the clips of `split/<split>.list`, in file order; blank lines do not count.
 
     Raises:
-        UserError: the file is missing or empty, or names a clip twice.
+        UserError: the file is missing or empty, or names a clip twice, or one that can be no folder's name.
     """
     path = Path(root) / "split" / f"{split}.list"
-    clips = [line.strip() for line in _text(path, "the list of the split's clips").splitlines() if line.strip()]
+    lines = read_text(path, "the list of the split's clips").splitlines()
+    clips = [
+        checked_id(line.strip(), f"{path}: line {number}") for number, line in enumerate(lines, start=1) if line.strip()
+    ]
     if not clips:
-        raise UserError(f"{path}: lists no clip")
-    twice = sorted({clip for clip in clips if clips.count(clip) > 1}) if len(set(clips)) < len(clips) else []
-    if twice:
-        raise UserError(f"{path}: clip {twice[0]} is listed twice")
+        raise UserError(f"{path}: lists no clip; add some, or delete it and prepare with --split-lists official")
+    distinct(clips, f"{path}: clips")
     return clips
 
 
@@ -180,27 +185,7 @@ def clips_without_segments(root: str | Path, split: str) -> list[str]:
 
     All their frames are labelled 0. The published lists leave such clips out.
     """
-    return [clip for clip in read_list(root, split) if not (Path(root) / "result_LAM" / f"{clip}.json").exists()]
-
-
-def read_json(path: Path, what: str) -> Any:
-    """Read a JSON file; a missing or broken one is a UserError with the file and the position."""
-    text = _text(path, what)
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path}: broken JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
-
-
-def _text(path: Path, what: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file ({what})") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not a text file (byte {error.start}: {error.reason})") from None
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror} ({what})") from None
+    return [clip for clip in read_list(root, split) if not os.path.lexists(_segments_file(Path(root), clip))]
 
 
 def _read_boxes(root: Path, clips: list[str]) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
@@ -224,16 +209,9 @@ def _read_boxes(root: Path, clips: list[str]) -> tuple[pd.DataFrame, np.ndarray,
             records = read_json(path, "face boxes")
             if not isinstance(records, list):
                 raise UserError(f"{path}: expected a list of boxes, found {type(records).__name__}")
-            try:
-                numbers = chain.from_iterable(map(_RECORD, records))
-                boxes = np.fromiter(numbers, dtype=np.float64, count=5 * len(records)).reshape(-1, 5)
-                people = {record["Person ID"] for record in records}
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(f"{path}: {_bad_record(records, error)}") from None
+            boxes, people = boxes_of(records, str(path))
             if len(people) > 1:
                 raise UserError(f"{path}: boxes of more than one person ({', '.join(sorted(map(str, people)))})")
-            if not np.array_equal(boxes[:, 0], np.round(boxes[:, 0])):
-                raise UserError(f"{path}: frameNumber {boxes[boxes[:, 0] != np.round(boxes[:, 0]), 0][0]} is not whole")
             found.append((clip, name[: -len(".json")], str(people.pop()) if people else ""))
             counts.append(len(boxes))
             parts.append(boxes)
@@ -241,19 +219,58 @@ def _read_boxes(root: Path, clips: list[str]) -> tuple[pd.DataFrame, np.ndarray,
     return tracks, np.repeat(np.arange(len(found)), counts), np.concatenate([np.empty((0, 5)), *parts])
 
 
-def _bad_record(records: list, error: Exception) -> str:
+def boxes_of(records: list, where: str) -> tuple[np.ndarray, set[Any]]:
+    """Check the boxes of a track and put them in an array.
+
+    Args:
+        records: R of them, as JSON has them.
+        where: they were read from, for the messages.
+
+    Returns:
+        float64 (R, 5) frame, x, y, width, height; and the persons named.
+
+    Raises:
+        UserError: one of them lacks a number, or has one that no frame or picture has; says which.
+    """
+    try:
+        numbers = list(chain.from_iterable(map(_RECORD, records)))
+        people = {record["Person ID"] for record in records}
+        if not {*map(type, numbers)} <= {int, float} or not {*map(type, people)} <= {str, int}:
+            raise TypeError
+        boxes = np.array(numbers, dtype=np.float64).reshape(-1, 5)
+    except (KeyError, TypeError, OverflowError):
+        raise UserError(f"{where}: {_bad_record(records)}") from None
+    wrong = np.abs(boxes) >= LARGEST
+    wrong[:, 0] |= boxes[:, 0] != np.round(boxes[:, 0])  # NaN too
+    if wrong.any():
+        number, column = np.argwhere(wrong)[0].tolist()
+        key = ("frameNumber", "x", "y", "width", "height")[column]
+        expected = "a number below 2^31" if column else "a whole number below 2^31"
+        raise UserError(f"{where}: box {number}: {key} is {boxes[number, column]:g}, expected {expected}")
+    return boxes, people
+
+
+def _bad_record(records: list) -> str:
+    """The first box that is not of the form, and why."""
     for number, record in enumerate(records):
         if not isinstance(record, dict):
             return f"box {number} is no object"
         for key in ("frameNumber", "Person ID", "x", "y", "width", "height"):
             if key not in record:
                 return f"box {number} has no {key!r}"
-            if key != "Person ID" and (isinstance(record[key], bool) or not isinstance(record[key], (int, float))):
-                return f"box {number}: {key} is {record[key]!r}, expected a number"
-    return f"unexpected content ({error})"
+            kinds, expected = (
+                ((int, float), "a number") if key != "Person ID" else ((str, int), "text or a whole number")
+            )
+            if type(record[key]) not in kinds:
+                return f"box {number}: {key} is {record[key]!r:.80}, expected {expected}"
+            if key != "Person ID" and abs(record[key]) >= LARGEST:
+                return f"box {number}: {key} is {record[key]!r:.20}..., expected a number below 2^31"
+    raise AssertionError("every box is of the form")
 
 
-def _interpolated(tracks: pd.DataFrame, track: np.ndarray, boxes: np.ndarray) -> tuple[dict[str, Any], np.ndarray]:
+def _interpolated(
+    root: Path, tracks: pd.DataFrame, track: np.ndarray, boxes: np.ndarray
+) -> tuple[dict[str, Any], np.ndarray]:
     """Apply the clean-up and interpolation rules of `read_split` to all tracks at once.
 
     Returns:
@@ -273,6 +290,15 @@ def _interpolated(tracks: pd.DataFrame, track: np.ndarray, boxes: np.ndarray) ->
     starts = np.flatnonzero(np.diff(track, prepend=-1))
     ends = np.append(starts[1:], len(track)) - 1
     lengths = frame[ends] - frame[starts] + 1 if len(track) else np.empty(0, dtype=np.int64)
+    if lengths.sum() > max(ROWS, ROWS_A_BOX * len(track)):
+        longest = int(np.argmax(lengths))
+        first, last = starts[longest], ends[longest]
+        clip, name = tracks.loc[track[first], ["clip", "track"]]
+        raise UserError(
+            f"{root / 'json_original' / clip / name}.json: {last - first + 1} boxes from frame {frame[first]} to "
+            f"{frame[last]}; filling in what lies between the {len(track)} boxes of this split would take "
+            f"{lengths.sum():,} rows, so these are no frame numbers"
+        )
     rows = np.repeat(np.arange(len(starts)), lengths)
     full = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths) + frame[starts][rows]
     # One line over all tracks: each starts where the one before ended, so that no frame is interpolated between two.
@@ -291,14 +317,19 @@ def _result_segments(root: Path, clips: list[str]) -> list[tuple[str, str, int, 
         raise UserError(f"{folder}: no such folder; run `bench.py prepare --root {root}` first")
     segments = []
     for clip in clips:
-        path = folder / f"{clip}.json"
-        if path.exists():
+        path = _segments_file(root, clip)
+        if os.path.lexists(path):
             content = read_json(path, "looking segments")
             if not isinstance(content, list):
                 raise UserError(f"{path}: expected a list of segments, found {type(content).__name__}")
             for number, segment in enumerate(content):
                 segments.append((clip, *read_segment(f"{path}: segment {number}", segment, "label")))
     return segments
+
+
+def _segments_file(root: Path, clip: str) -> Path:
+    """The file of a clip's looking segments; a link that leads nowhere is there, and cannot be read."""
+    return root / "result_LAM" / f"{clip}.json"
 
 
 def _marked_segments(root: Path, split: str, clips: list[str]) -> list[tuple[str, str, int, int]]:
@@ -329,24 +360,32 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
     content = read_json(path, "the annotations as downloaded")
     try:
         clips = [clip for video in content["videos"] for clip in video["clips"]]
-        well_formed = all(
-            isinstance(clip["clip_uid"], str)
-            and all(isinstance(segment, dict) for segment in clip.get("social_segments_looking") or [])
-            for clip in clips
-        )
-    except (AttributeError, KeyError, TypeError):
+        well_formed = all(isinstance(clip["clip_uid"], str) for clip in clips)
+    except (KeyError, TypeError):
         well_formed = False
     if not well_formed:
         raise UserError(f"{path}: not an Ego4D AV annotation file (expected videos -> clips -> clip_uid)")
+    for number, clip in enumerate(clips):
+        uid = checked_id(clip["clip_uid"], f"{path}: clip {number}")
+        segments = clip.get("social_segments_looking")
+        if not (segments is None or (isinstance(segments, list) and all(isinstance(one, dict) for one in segments))):
+            raise UserError(f"{path}: clip {uid}: social_segments_looking is no list of objects, and not null")
+    distinct((clip["clip_uid"] for clip in clips), f"{path}: clips")
     yield from clips
 
 
 def read_segment(where: str, segment: Any, person: str) -> tuple[str, int, int]:
     """Read (person, start, end) of a looking segment that names its person under the key `person`."""
     try:
-        return str(segment[person]), int(segment["start_frame"]), int(segment["end_frame"])
-    except (KeyError, TypeError, ValueError):
-        raise UserError(f"{where}: expected {person}, start_frame and end_frame, found {segment!r:.120}") from None
+        who, *frame = (segment[key] for key in (person, "start_frame", "end_frame"))
+        whole = all(type(at) in (int, float) and abs(at) < LARGEST and at % 1 == 0 for at in frame)
+        if whole and type(who) in (str, int):
+            return str(who), int(frame[0]), int(frame[1])
+    except (KeyError, TypeError):
+        pass
+    raise UserError(
+        f"{where}: expected {person}, start_frame and end_frame, whole numbers below 2^31, found {segment!r:.120}"
+    )
 
 
 def _label(
@@ -384,11 +423,19 @@ def _folders(folder: Path, what: str) -> list[str]:
 
 def _listing(folder: Path, what: str) -> list[str]:
     try:
-        return sorted(os.listdir(folder))  # noqa: PTH208 (names are all that is needed, a million of them)
+        names = sorted(os.listdir(folder))  # noqa: PTH208 (names are all that is needed, a million of them)
+        if not (joined := "".join(names)).isascii():
+            joined.encode()
+        return names
+    except UnicodeEncodeError:
+        bad = next(name for name in names if not name.isprintable())
+        raise UserError(f"{folder}: the name {bad!r} in it is not UTF-8 ({what})") from None
     except FileNotFoundError:
         raise UserError(f"{folder}: no such folder ({what})") from None
     except NotADirectoryError:
         raise UserError(f"{folder}: not a folder ({what})") from None
+    except OSError as error:
+        raise UserError(f"{folder}: {error.strerror} ({what})") from None
 
 
 def _find_images(root: Path, folders: list[str], frame: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -408,6 +455,8 @@ def _find_images(root: Path, folders: list[str], frame: np.ndarray, counts: np.n
             names = set(os.listdir(root / folder))  # noqa: PTH208
         except FileNotFoundError:
             continue
+        except OSError as error:
+            raise UserError(f"{root / folder}: {error.strerror} (face crops of a track)") from None
         for row, number in enumerate(frame[start:end].tolist(), start):
             name = f"face_{number:05d}.jpg"
             if name in names:
@@ -440,7 +489,7 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
     videos, tracks = (repeated(list(values), counts) for values in zip(*found, strict=True))
     columns: dict[str, Any] = {"clip": videos, "track": tracks, "frame": np.concatenate(numbers)}
     columns |= {"image": np.array(images, dtype=object), "unique_id": np.array(unique_ids, dtype=object)}
-    if labels is not None and labels.exists():
+    if labels is not None and os.path.lexists(labels):
         table = pd.DataFrame(columns)
         table = table.merge(_read_labels(labels), how="outer", on=["clip", "track", "frame"], suffixes=("", "_label"))
         both = table["unique_id"].notna() & table["unique_id_label"].notna()
@@ -478,12 +527,12 @@ def _parsed_names(folder: Path, names: list[str]) -> tuple[np.ndarray, list[str]
 
 def _read_labels(path: Path) -> pd.DataFrame:
     wanted = ["clip", "track", "frame", "unique_id", "person", *BOX, "label"]
-    types = dict.fromkeys(["clip", "track", "unique_id", "person"], str)
+    types: dict[str, Any] = dict.fromkeys(["clip", "track", "unique_id", "person"], str)
+    types |= {"frame": np.int64, "label": np.int64, **dict.fromkeys(BOX, np.float64)}
+    data = io.BytesIO(read_bytes(path, "labels of the test crops"))
     try:
-        labels = pd.read_csv(path, dtype=types, keep_default_na=False, na_values=dict.fromkeys(BOX, [""]))
-        labels = labels[wanted].astype({"frame": np.int64, "label": np.int64})
+        return pd.read_csv(data, dtype=types, keep_default_na=False, na_values=dict.fromkeys(BOX, [""]))[wanted]
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]}; its header must be {','.join(wanted)}") from None
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, OverflowError) as error:  # pandas' own errors are of the first
         raise UserError(f"{path}: {error}") from None
-    return labels

@@ -15,6 +15,9 @@ TEXT = ("clip", "track", "person", "image", "unique_id")
 BOX = ("x1", "y1", "x2", "y2")
 KEY = ["clip", "track", "frame"]
 
+# What numbers of frames and edges of boxes stay below: more are no frame of a video, and would overflow elsewhere.
+LARGEST = 2**31
+
 # What pandas makes of text: `str` from 3.0 on; before, `object`, which may hold anything.
 _STRING = pd.Series([""]).astype(str).dtype
 
@@ -31,8 +34,8 @@ def frame_table(columns: Mapping[str, Any], where: str = "frame table") -> pd.Da
         frame int64, x1, y1, x2, y2 float64 in pixels (NaN where unknown), label int64 (1 looking, 0 not, -1 unknown).
 
     Raises:
-        UserError: a column is missing, a frame or label is no whole number, a label is not -1, 0 or 1, or a frame of a
-            track comes twice.
+        UserError: a column is missing, a frame or label is no whole number, a frame's number is 2^31 or more, a label
+            is not -1, 0 or 1, or a frame of a track comes twice.
     """
     missing = [name for name in COLUMNS if name not in columns]
     if missing:
@@ -52,8 +55,11 @@ def frame_table(columns: Mapping[str, Any], where: str = "frame table") -> pd.Da
         for name in BOX:
             if table[name].dtype != np.float64:
                 table[name] = pd.to_numeric(table[name]).astype(np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise UserError(f"{where}: {error}") from None
+    frame = table["frame"].to_numpy()
+    if len(frame) and not -LARGEST < int(frame.min()) <= int(frame.max()) < LARGEST:
+        raise UserError(f"{where}: frame {frame[np.argmax(np.abs(frame))]}; a frame number is below 2^31")
     label = table["label"].to_numpy()
     unknown = (label < -1) | (label > 1)
     if unknown.any():
@@ -148,12 +154,7 @@ def windows(
     # One number a row, more than `radius` apart between tracks, so that a neighbour in the list is one in the track.
     lowest = int(frame.min())
     span = int(frame.max()) - lowest + radius + 1
-    code = tracks(frames)
-    if (int(code.max()) + 1) * span >= 2**63:
-        raise UserError(
-            f"frame numbers from {lowest} to {int(frame.max())} lie too far apart to be frames of one table"
-        )
-    number = code * span + (frame - lowest)
+    number = tracks(frames) * span + (frame - lowest)  # below 2^63: frame numbers are below `LARGEST`
     candidates = np.flatnonzero(present)
     candidates = candidates[np.argsort(number[candidates], kind="stable")]
     have = number[candidates]

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.ego4d import annotated_clips, read_list, read_segment
+from benchmarks.data.ego4d import annotated_clips, boxes_of, read_list, read_segment
 from registry import UserError
-from zoo.files import replacing
+from zoo.files import cannot_write, replacing
+from zoo.inputs import below, checked_id, distinct
 
 SPLITS = ("train", "val")
 
@@ -37,6 +38,7 @@ class Report:
     not_annotated: dict[str, list[str]] = field(default_factory=dict)  # in split/<split>.list only
     missing_files: list[str] = field(default_factory=list)
     lists_written: list[str] = field(default_factory=list)
+    other_lists: list[str] = field(default_factory=list)  # there before, and not as they would be written
     stale: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -64,6 +66,7 @@ class Report:
             "files of an earlier preparation that the annotations do not have, to be removed by hand", self.stale
         )
         said += [f"written: {path}" for path in self.lists_written]
+        said += [f"not the official list: {path}; kept, delete it to have that written" for path in self.other_lists]
         said += [f"missing: {path}" for path in self.missing_files]
         return said
 
@@ -102,6 +105,8 @@ def prepare_annotations(
             if uid in split_of:
                 raise UserError(f"{path}: clip {uid} comes twice, in {split_of[uid]} and {split}")
             split_of[uid] = split
+        distinct(split_of, f"{path}: clips of all splits")
+        for clip in clips:
             _prepare_clip(root, path, clip, report)
             progress(1)
         annotated = [clip["clip_uid"] for clip in clips if clip.get("social_segments_looking") is not None]
@@ -109,9 +114,12 @@ def prepare_annotations(
         if without:
             report.without_segments[split] = without
         listing = root / "split" / f"{split}.list"
+        official = "".join(f"{uid}\n" for uid in annotated)
         if official_lists and not listing.exists():
-            _write(listing, "".join(f"{uid}\n" for uid in annotated), report)
+            _write(listing, official, report)
             report.lists_written.append(str(listing))
+        elif official_lists and listing.read_bytes() != official.encode():
+            report.other_lists.append(str(listing))
     if not report.clips:
         raise UserError(
             f"neither {root / 'json' / 'av_train.json'} nor av_val.json exists; download Ego4D's AV annotations"
@@ -127,40 +135,47 @@ def prepare_annotations(
 
 def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report) -> None:
     uid = clip["clip_uid"]
-    folder = root / "json_original" / uid
+    where = f"{source}: clip {uid}"
+    folder = root / "json_original"
     tracks: dict[str, list[dict[str, Any]]] = {}
     people = set()
     try:
         for person in _partners(clip, report):
-            people.add(str(person["person_id"]))
+            people.add(_person(person))
             for path in person["tracking_paths"]:
-                records = tracks.setdefault(str(path["track_id"]), [])
+                records = tracks.setdefault(checked_id(path["track_id"], f"{where}, a track_id"), [])
                 for box in path["track"]:
                     records.append(
                         {
                             "clip_uid": uid,
                             "frameNumber": box["frame"],
-                            "Person ID": str(person["person_id"]),
+                            "Person ID": _person(person),
                             "x": box["x"],
                             "y": box["y"],
                             "height": box["height"],
                             "width": box["width"],
                         }
                     )
-                    report.no_size += not (box["width"] > 0 and box["height"] > 0)
-                    report.frame_0 += box["frame"] == 0
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError) as error:
         raise UserError(
-            f"{source}: clip {uid}: expected persons -> tracking_paths -> track -> frame, x, y, width, height ({error})"
+            f"{where}: expected persons -> tracking_paths -> track -> frame, x, y, width, height ({error})"
         ) from None
+    distinct(tracks, f"{where}: tracks")
     for track, records in tracks.items():
-        _write(folder / f"{track}.json", json.dumps(records), report)
+        numbers, _ = boxes_of(records, f"{where}, track {track}")
+        report.no_size += int((~(numbers[:, 3:] > 0).all(axis=1)).sum())
+        report.frame_0 += int((numbers[:, 0] == 0).sum())
+        _write(below(folder, f"{uid}/{track}.json", where, written=True), json.dumps(records), report)
         report.boxes += len(records)
     report.tracks += len(tracks)
-    folder.mkdir(parents=True, exist_ok=True)  # a clip of no tracks is prepared too
+    folder /= uid
+    try:
+        folder.mkdir(parents=True, exist_ok=True)  # a clip of no tracks is prepared too
+    except OSError as error:
+        raise cannot_write(folder, error) from None
     report.stale += sorted(str(path) for path in folder.glob("*.json") if path.stem not in tracks)
 
-    result = root / "result_LAM" / f"{uid}.json"
+    result = below(root / "result_LAM", f"{uid}.json", where, written=True)
     if clip.get("social_segments_looking") is None:
         result.parent.mkdir(parents=True, exist_ok=True)
         report.stale += [str(result)] if result.exists() else []
@@ -170,12 +185,18 @@ def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report
         if segment.get("person") is None:
             report.segments_of_nobody += 1
             continue
-        where = f"{source}: clip {uid}, social_segments_looking[{number}]"
-        label, start, end = read_segment(where, segment, "person")
+        label, start, end = read_segment(f"{where}, social_segments_looking[{number}]", segment, "person")
         segments.append({"label": label, "start_frame": start, "end_frame": end})
         report.segments_of_strangers += label not in people
     report.segments += len(segments)
     _write(result, json.dumps(segments), report)
+
+
+def _person(person: dict[str, Any]) -> str:
+    """The id of a person, which is text or a whole number."""
+    if type(person["person_id"]) not in (str, int):
+        raise TypeError(f"person_id is {person['person_id']!r:.80}")
+    return str(person["person_id"])
 
 
 def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
@@ -194,7 +215,7 @@ def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
 def _write(path: Path, text: str, report: Report) -> None:
     """Write a file unless it has this content already, so that a second run changes no byte and no date."""
     data = text.encode()
-    if path.exists() and path.read_bytes() == data:
+    if path.is_file() and path.read_bytes() == data:
         return
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import shutil
-import tarfile
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.locks import locked
 from registry import UserError
+from zoo import archives
+from zoo.inputs import read_json
 
 ARCHIVE = Path(__file__).with_name("synthlam") / "synthlam-1.tar.xz"
 MARKER = ".unpacked.json"  # written last: file sizes of a whole copy
@@ -55,22 +57,29 @@ def cache_folder() -> Path:
 def root() -> Path:
     """The folder of the unpacked dataset, in Ego4D's layout; unpacked first where it is missing or damaged.
 
-    Several processes may call this at once: each unpacks into a folder of its own, and the first to finish wins.
+    Of several processes that call this at once the first unpacks, and the others wait for it.
 
     Raises:
         UserError: the archive is missing or not the one recorded, or the cache cannot be written.
     """
     target = cache_folder() / f"synthlam-1-{checksum()[:12]}"
     if not is_whole(target):
-        unpack(ARCHIVE, target, checksum())
+        remedy = "set LAMZOO_CACHE to a folder with 60 MB free"
+        with locked(target.with_name(f".{target.name}.lock"), str(target), wait=True, remedy=remedy):
+            for path in target.parent.glob(f"{target.name}.*"):  # of a process that was killed
+                shutil.rmtree(path, ignore_errors=True)
+            if not is_whole(target):
+                unpack(ARCHIVE, target, checksum())
     return target
 
 
 def is_whole(folder: Path) -> bool:
     """Whether every file that was unpacked is there with its size."""
     try:
-        sizes: dict[str, int] = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        sizes = read_json(folder / MARKER, "what was unpacked")
+    except UserError:
+        return False
+    if not isinstance(sizes, dict):
         return False
     found: dict[str, int] = {}
     queue = [""]
@@ -106,14 +115,13 @@ def unpack(archive: Path, target: Path, sha256: str) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(prefix=target.name + ".", dir=target.parent))
-        with tarfile.open(archive) as tar:
-            tar.extractall(scratch, filter="data")
+        archives.unpack(archive, scratch)
         sizes = {p.relative_to(scratch).as_posix(): p.stat().st_size for p in sorted(scratch.rglob("*")) if p.is_file()}
         (scratch / MARKER).write_text(json.dumps(sizes), encoding="utf-8")
         scratch.chmod(0o755)  # mkdtemp makes private folders
         _swap(scratch, target)
-    except tarfile.TarError as error:
-        raise UserError(f"{archive}: cannot be unpacked ({error}); restore it with git") from error
+    except UserError as error:
+        raise UserError(f"{error}; restore it with git") from error
     except OSError as error:
         raise UserError(
             f"{target.parent}: cannot unpack the dataset there ({error.strerror or error}); "

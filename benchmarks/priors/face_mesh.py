@@ -19,14 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from benchmarks import interrupts
 from benchmarks.data.frames import BOX
 from benchmarks.data.pictures import over_crops
+from benchmarks.locks import NAME, locked
 from benchmarks.packaged import packaged_network
 from benchmarks.priors.base import Priors
 from benchmarks.priors.files import FromFiles
 from benchmarks.progress import Progress, say
 from registry import PRIORS
 from zoo.files import write_text
+from zoo.inputs import below
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -103,8 +106,10 @@ class FaceMesh(FromFiles):
 
     def read(self, frames: pd.DataFrame) -> Priors:
         """Compute what is lacking, then look the rows up."""
-        if compute(self.root, frames, self.files()[0].parent):
-            self.__dict__.pop("_content", None)
+        out = self.files()[0].parent
+        with locked(out / NAME, str(out), wait=True):
+            if compute(self.root, frames, out):
+                self.__dict__.pop("_content", None)
         return super().read(frames)
 
     def fingerprint(self) -> dict[str, Any]:
@@ -141,7 +146,7 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
     if todo:
         estimator = Estimator()
         with _one_thread_a_crop(), Progress("face mesh", sum(map(len, todo.values())), "crop") as progress:
-            for path, of_clip in todo.items():
+            for path, of_clip in interrupts.steps(todo.items()):
                 damaged += _compute_clip(estimator, root, of_clip, path)
                 progress.advance(len(of_clip))
     if damaged:
@@ -173,7 +178,8 @@ def _one_thread_a_crop() -> Iterator[None]:
 def _shard(out: Path, clip: str, rows: pd.DataFrame) -> Path:
     """The file of one clip's answers; its name says which crops they are of."""
     listed = rows[["track", "frame", "image", *BOX]].to_csv(index=False)
-    return out / "clips" / f"{clip}.{hashlib.sha256(listed.encode()).hexdigest()[:16]}.json"
+    name = f"{clip}.{hashlib.sha256(listed.encode()).hexdigest()[:16]}.json"
+    return below(out / "clips", name, "a clip of the frame table", written=True)
 
 
 def _compute_clip(estimator: Estimator, root: Path, rows: pd.DataFrame, path: Path) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.ego4d import read_json
 from benchmarks.priors.base import Prior, Priors
 from registry import PRIORS, UserError
+from zoo.inputs import read_bytes, read_json
 
 POSE_FORM = "'clip:track:frame' -> [yaw, pitch, roll] in degrees"
 LANDMARK_FORM = "clip -> track -> frame -> five [x, y, z, visibility] in units of the crop"
@@ -55,7 +55,7 @@ class FromFiles(Prior):
     def fingerprint(self) -> dict[str, Any]:
         """The files' sha256."""
         return {
-            name: hashlib.sha256(_bytes(path)).hexdigest()
+            name: hashlib.sha256(read_bytes(path, "priors")).hexdigest()
             for name, path in zip(("head_pose", "landmarks"), self.files(), strict=True)
         }
 
@@ -195,10 +195,3 @@ def _numbers(path: Path, entries: dict[str, Any], shape: tuple[int, ...], form: 
 
 def _kind(value: Any) -> str:
     return {dict: "an object", list: "a list", str: "text", type(None): "null"}.get(type(value), repr(value)[:40])
-
-
-def _bytes(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error

@@ -6,7 +6,7 @@ import base64
 import io
 from pathlib import Path
 
-from PIL import Image
+from benchmarks.data.pictures import open_picture
 
 SIDE = 96  # pixels, the longer side at most: what a tile of the contact sheets shows on a screen of two pixels a unit
 _QUALITY = 70
@@ -15,10 +15,10 @@ _QUALITY = 70
 def data_uri(path: Path) -> str | None:
     """A crop as a WebP in a data URI, shrunk to `SIDE` where it is larger; None where it cannot be read."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             image.thumbnail((SIDE, SIDE))  # a JPEG is decoded no larger than that needs
             written = io.BytesIO()
             image.convert("RGB").save(written, "WEBP", quality=_QUALITY)
-    except (OSError, Image.DecompressionBombError):
+    except Exception:  # Pillow's decoders raise anything
         return None
     return "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode("ascii")

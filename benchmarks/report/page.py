@@ -17,6 +17,7 @@ from benchmarks.report import charts
 from benchmarks.report.crops import data_uri
 from benchmarks.report.rows import Row, choose_tracks, mistakes, precision_curves, provenance, shared
 from benchmarks.results import SplitDiagnosis, code_version
+from zoo.inputs import below
 
 TRACKS = 2  # timelines of those that agree least with the truth, and of those that agree best
 MISTAKES = 12  # tiles of a contact sheet
@@ -39,7 +40,7 @@ def render(rows: Sequence[Row], root: Path, named: bool, advance: Callable[[], N
         rows = sorted(rows, key=lambda row: order.index(row.result["name"]))
     facts = [provenance(row) for row in rows]
     everywhere = shared(facts)
-    picture = cache(lambda image: data_uri(root / image) if image else None)
+    picture = cache(lambda image: data_uri(below(root, image, "an image of a frame table")) if image else None)
     start = _start(rows)
     sections: list[dict[str, Any]] = []
     for number, (row, own) in enumerate(zip(rows, facts, strict=True)):

@@ -179,6 +179,11 @@ def provenance(row: Row) -> dict[str, str]:
         "sha256 of the dataset": data["checksum"] or "",
         **{f"sha256 of {split}": of_split["sha256"] for split, of_split in data["splits"].items()},
         "machine": f"{where['cores']} cores of {where['processor']}, {where['device']}, {where['platform']}",
+        "same bytes when run again": ", ".join(
+            f"{step} {'yes' if promised else 'not promised'}"
+            for step, promised in where.get("deterministic", {}).items()
+            if step != "settings"
+        ),
         "versions": ", ".join([f"Python {where['python']}", *packages]),
     }
     return {name: fact for name, fact in facts.items() if fact}

@@ -13,12 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import interrupts
 from benchmarks.progress import Progress
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import read_rows
 from benchmarks.video.scorer import Row
 from registry import UserError
-from zoo.files import replacing
+from zoo.files import replacing, write_text
+from zoo.sums import sha256_of
 
 SIDE = 1280  # pixels of the longer side, at most
 PART = 600  # frames
@@ -47,13 +49,22 @@ def annotate(video: Video, rows: Path, path: Path, parts: Path, header: Sequence
         raise UserError("annotated.mp4 needs OpenCV: pip install opencv-python-headless") from None
     parts.mkdir(parents=True, exist_ok=True)
     names = [parts / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
+    for name in names:
+        if name.exists() and not (_sum_of(name).exists() and _sum_of(name).read_bytes() == sha256_of(name).encode()):
+            name.unlink()
     shown = _with_rows(video, rows, names)
     with Progress("annotated.mp4", frames, "frame") as progress:
-        for number, group in groupby(shown, key=lambda one: one[0].number // PART):
+        for number, group in interrupts.steps(groupby(shown, key=lambda one: one[0].number // PART)):
             with replacing(names[number]) as temporary:
                 _encode(video, group, temporary, header, progress)
+            write_text(_sum_of(names[number]), sha256_of(names[number]))
     with replacing(path) as temporary:
         _join(names, temporary, header)
+
+
+def _sum_of(part: Path) -> Path:
+    """The file of a part's checksum."""
+    return part.with_suffix(".sha256")
 
 
 def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tuple[Frame, list[Row]]]:

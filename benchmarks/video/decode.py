@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmarks.data.pictures import limit_pixels, open_video
 from registry import UserError
 
 if TYPE_CHECKING:
@@ -156,7 +157,7 @@ class Video:
 
     def _open(self) -> Any:
         try:
-            return self._av.open(str(self.path))
+            return open_video(self.path)
         except self._av.error.FFmpegError as error:
             raise UserError(
                 f"video {self.path} cannot be read: {error.strerror or error}; it is no video, or one whose end is "
@@ -169,6 +170,7 @@ class Video:
         if not streams:
             what = "sound only" if container.streams.audio else "no video stream"
             raise UserError(f"video {self.path} has {what}; give a file with pictures")
+        limit_pixels(streams[0])
         return streams[0]
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:

@@ -1,11 +1,17 @@
-"""What a run that may be killed leaves for the next one: the frames it has seen, and the rows it has written."""
+"""What a run that may be killed leaves for the next one: the frames it has seen, and the rows it has written.
+
+Both have checksums, so that the next run takes no more than what was written, up to the first byte that is another one.
+"""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -13,7 +19,7 @@ from benchmarks.video.decode import Frame
 from benchmarks.video.detectors.base import Faces
 from benchmarks.video.scorer import Row
 from registry import UserError
-from zoo.files import cannot_write
+from zoo.files import cannot_write, replacing
 
 COLUMNS = ("time", "frame", "track", "x1", "y1", "x2", "y2", "score")
 COMMENT = "# "
@@ -21,25 +27,27 @@ TAIL = 1 << 20  # bytes that the rows of one frame never fill
 
 
 class Journal:
-    """Frames with their faces, one line of JSON each, as far as they were seen.
+    """Frames with their faces, a line each: its CRC-32, and JSON; as far as they were seen.
 
     Args:
-        path: the file; a last line that is not whole is cut off.
+        path: the file; it is cut off before the first line that is not as it was written.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
         try:
-            _drop_broken_line(path)
-            self._file = path.open("a", encoding="ascii", buffering=1)
+            if path.exists():
+                with path.open("rb+") as file:
+                    file.truncate(sum(len(line) for line, _ in _sound_lines(file)))
+            self._file = path.open("ab", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
 
     def read(self) -> Iterator[tuple[Frame, Faces | None]]:
         """The frames that are there, without pictures."""
-        with self._path.open(encoding="ascii") as file:
-            for line in file:
-                number, time, stamp, lost, faces = json.loads(line)
+        with self._path.open("rb") as file:
+            for _, text in _sound_lines(file):
+                number, time, stamp, lost, faces = json.loads(text)
                 found = None
                 if faces is not None:
                     values = np.array(faces, dtype=np.float64).reshape(-1, 5)
@@ -49,9 +57,9 @@ class Journal:
     def append(self, frame: Frame, faces: Faces | None) -> None:
         """Add one; it is with the system when this returns."""
         found = None if faces is None else np.column_stack(faces).tolist()
-        line = json.dumps([frame.number, frame.time, frame.stamp, frame.lost, found])
+        text = json.dumps([frame.number, frame.time, frame.stamp, frame.lost, found]).encode()
         try:
-            self._file.write(line + "\n")
+            _append(self._file, _with_sum(text))
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
@@ -63,30 +71,45 @@ class Journal:
 class RowsFile:
     """The rows of frames.csv, as far as they are known.
 
+    A second file, `<name>.sums`, has a line for each time that rows were written: the length of the file after it, and
+    the CRC-32 of all that.
+
     Attributes:
         first: the frame whose rows, and all later ones', are still to be written. Those of the last frame in the file
             are written again: nobody knows whether they are all there.
 
     Args:
-        path: the file.
+        path: the file; it is cut off where it no longer agrees with its checksums.
         header: lines to stand before the columns' names.
     """
 
     def __init__(self, path: Path, header: Iterable[str]) -> None:
         self._path = path
         self.first = 0
+        sums = path.with_name(path.name + ".sums")
         try:
             if path.exists():
-                _drop_broken_line(path)
+                _drop_unsound(path, sums)
                 self._drop_last_frame()
-            if not path.exists() or path.stat().st_size == 0:
+            self._length, self._crc = _length_and_crc(path)
+            with replacing(sums) as temporary:
+                temporary.write_bytes(self._mark())
+            self._file, self._sums = path.open("ab", buffering=0), sums.open("ab", buffering=0)
+            if not self._length:
                 lines = [COMMENT + line for line in header] + [",".join(COLUMNS)]
-                path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+                self._append("\n".join(lines) + "\n")
                 self.first = 0
-            self._file = path.open("a", encoding="utf-8", newline="")
         except OSError as error:
             raise cannot_write(path, error) from error
-        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        _append(self._file, data)
+        self._length, self._crc = self._length + len(data), zlib.crc32(data, self._crc)
+        _append(self._sums, self._mark())
+
+    def _mark(self) -> bytes:
+        return _with_sum(f"{self._length} {self._crc}".encode())
 
     def _drop_last_frame(self) -> None:
         with self._path.open("rb+") as file:
@@ -106,18 +129,22 @@ class RowsFile:
 
     def write(self, rows: Iterable[Row]) -> None:
         """Add rows of frames from `first` on; they are with the system when this returns."""
-        try:
-            for row in rows:
-                if row.frame >= self.first:
-                    edges = [f"{edge:.2f}" for edge in row.box]
-                    self._writer.writerow([f"{row.time:.6f}", row.frame, row.track, *edges, f"{row.score:.6f}"])
-            self._file.flush()
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in rows:
+            if row.frame >= self.first:
+                edges = [f"{edge:.2f}" for edge in row.box]
+                writer.writerow([f"{row.time:.6f}", row.frame, row.track, *edges, f"{row.score:.6f}"])
+        if text.tell():
+            try:
+                self._append(text.getvalue())
+            except OSError as error:
+                raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the files."""
         self._file.close()
+        self._sums.close()
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -141,18 +168,49 @@ def _frame_of(line: bytes) -> int | None:
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
 
 
-def _drop_broken_line(path: Path) -> None:
-    """Cut a file after its last line break."""
-    if not path.exists():
-        return
+def _append(file: IO[bytes], data: bytes) -> None:
+    """Write all of some bytes past Python's buffers: what fails is not written later, below what comes then."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _with_sum(text: bytes) -> bytes:
+    """A line of text that `_sound_lines` gives back."""
+    return b"%08x %b\n" % (zlib.crc32(text), text)
+
+
+def _sound_lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """Lines of `_with_sum` with their text, up to the first that is not as it was written."""
+    for line in file:
+        text = line[9:-1]
+        if line != _with_sum(text):
+            return
+        yield line, text
+
+
+def _drop_unsound(path: Path, sums: Path) -> None:
+    """Cut a file where it last agrees with its checksums."""
+    marks = []
+    if sums.exists():
+        with sums.open("rb") as file:
+            marks = [tuple(map(int, text.split())) for _, text in _sound_lines(file)]
+    sound = crc = place = 0
     with path.open("rb+") as file:
-        place = file.seek(0, 2)
-        while place > 0:
-            start = max(0, place - TAIL)
-            file.seek(start)
-            found = file.read(place - start).rfind(b"\n")
-            if found >= 0:
-                file.truncate(start + found + 1)
-                return
-            place = start
-        file.truncate(0)
+        for length, wanted in marks:
+            data = file.read(length - place)
+            place, crc = place + len(data), zlib.crc32(data, crc)
+            if place != length or crc != wanted:
+                break
+            sound = length
+        file.truncate(sound)
+
+
+def _length_and_crc(path: Path) -> tuple[int, int]:
+    """Bytes of a file, and their CRC-32; of none where it is missing."""
+    length = crc = 0
+    if path.exists():
+        with path.open("rb") as file:
+            while data := file.read(TAIL):
+                length, crc = length + len(data), zlib.crc32(data, crc)
+    return length, crc

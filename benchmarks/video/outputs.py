@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 from benchmarks.video.bouts import Bout
 from benchmarks.video.decode import Video
 from benchmarks.video.journal import COMMENT
+from registry import printable
 from zoo.files import write_text
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
@@ -21,7 +22,7 @@ SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
     """Write a CSV of bouts: track, start, end, duration (seconds), score (mean)."""
     text = io.StringIO()
-    text.writelines(f"{COMMENT}{line}\n" for line in header)
+    text.writelines(f"{COMMENT}{printable(line)}\n" for line in header)
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["track", "start", "end", "duration", "score"])
     for bout in bouts:
@@ -32,9 +33,9 @@ def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> Non
 
 def write_vtt(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
     """Write subtitles that any player shows over the video: who looks, and the mean score."""
-    blocks = ["WEBVTT", "NOTE\n" + "\n".join(line.replace("-->", "->") for line in header)]
+    blocks = ["WEBVTT", "NOTE\n" + "\n".join(printable(line).replace("-->", "->") for line in header)]
     for bout in bouts:
-        track = bout.track.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        track = printable(bout.track).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
         cue = f"{_clock(bout.start)} --> {_clock(bout.end)}"
         blocks.append(f"{cue}\n{track} looks ({bout.score:.2f})")
     write_text(path, "\n\n".join(blocks) + "\n")
@@ -70,13 +71,13 @@ def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: 
     media = {"MEDIA_URL": file.as_uri(), "MIME_TYPE": mimetypes.guess_type(file.name)[0] or "video/*"}
     ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", media)
     for number, line in enumerate(header):
-        ElementTree.SubElement(head, "PROPERTY", {"NAME": f"lamzoo.{number}"}).text = line
+        ElementTree.SubElement(head, "PROPERTY", {"NAME": f"lamzoo.{number}"}).text = printable(line)
     order = ElementTree.SubElement(document, "TIME_ORDER")
     tiers = {
         track: ElementTree.SubElement(
-            document, "TIER", {"LINGUISTIC_TYPE_REF": "looking", "TIER_ID": f"looking: {track}", "PARTICIPANT": track}
+            document, "TIER", {"LINGUISTIC_TYPE_REF": "looking", "TIER_ID": f"looking: {shown}", "PARTICIPANT": shown}
         )
-        for track in tracks
+        for track, shown in zip(tracks, map(printable, tracks), strict=True)
     }
     times = sorted(
         (round(1000 * time), number, end) for number, b in enumerate(bouts) for end, time in enumerate(b[1:3])

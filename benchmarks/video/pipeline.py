@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,8 @@ import numpy as np
 import pandas as pd
 
 from backbones.base import state_sha256
+from benchmarks import interrupts
+from benchmarks.locks import NAME, locked
 from benchmarks.progress import Progress, say
 from benchmarks.video.annotate import annotate
 from benchmarks.video.bouts import bouts_of
@@ -31,6 +33,8 @@ from benchmarks.video.scorer import Scorer
 from benchmarks.video.track import Placed, Tracker
 from registry import UserError
 from zoo.files import check_writable, write_json
+from zoo.sums import NAME as SUMS
+from zoo.sums import damaged, sha256_of, write_sums
 
 if TYPE_CHECKING:
     from zoo.models import Model
@@ -41,6 +45,7 @@ LOOKS = 10.0  # times a second that faces are looked for where they are expected
 AROUND = 1.5  # how far from the middle of an expected box, in its longer side
 FACE = 48  # pixels of that side in the picture that is searched
 UNFINISHED = "unfinished"  # folder of what a later run goes on from
+FILES = ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf", "annotated.mp4", "run.json")
 
 
 @dataclass(frozen=True)
@@ -98,22 +103,30 @@ def predict_video(path: Path, model: Model, looking: Looking, bouts: Bouts, out:
     What is there already is not done again; bouts are found anew each time, as that takes no time.
 
     Raises:
-        UserError: the video cannot be decoded, `out` has results of something else, or cannot be written.
+        UserError: the video cannot be decoded, `out` has results of something else, cannot be written, or is being
+            written by another process.
     """
     video = Video(path)
     check_writable(out)
+    with locked(out / NAME, str(out)):
+        return _predict(video, model, looking, bouts, out, device)
+
+
+def _predict(video: Video, model: Model, looking: Looking, bouts: Bouts, out: Path, device: str) -> Outcome:
     settings = _settings(video, model, looking)
     work = out / UNFINISHED
     about = _open_folder(out, settings)
     header = header_of(model)
     if about is None:
         facts = _score(video, model, looking, work, header, device)
-        about = {"settings": settings, "facts": facts}
+        about = {"settings": settings, "facts": {**facts, "sha256": sha256_of(work / "frames.csv")}}
         write_json(out / "run.json", about)
+        write_sums(out, ["run.json"])
     if not (out / "frames.csv").exists():
         (work / "frames.csv").replace(out / "frames.csv")
     facts = about["facts"]
 
+    (out / SUMS).unlink(missing_ok=True)  # of what is about to be written anew
     tracks: set[str] = set()
     counted = _counted(out / "frames.csv", tracks)
     found = bouts_of(counted, frame_time=video.frame_time, **asdict(bouts))
@@ -121,8 +134,10 @@ def predict_video(path: Path, model: Model, looking: Looking, bouts: Bouts, out:
     write_vtt(out / "bouts.vtt", found, header)
     write_eaf(out / "bouts.eaf", found, header, sorted(tracks, key=_natural), video)
     write_json(out / "run.json", about | {"bouts": asdict(bouts)})
-    if not (out / "annotated.mp4").exists():
+    write_sums(out, [name for name in FILES if name != "annotated.mp4"])
+    if not (out / "annotated.mp4").exists() or (work / "annotated").exists():  # put together, and not yet summed
         annotate(video, out / "frames.csv", out / "annotated.mp4", work / "annotated", header, facts["frames"])
+    write_sums(out, FILES)
     shutil.rmtree(work, ignore_errors=True)
     return Outcome(facts["frames"], facts["lost"], facts["seconds"], len(tracks), facts["rows"], len(found))
 
@@ -155,6 +170,7 @@ def _settings(video: Video, model: Model, looking: Looking) -> dict[str, Any]:
             "views": list(model.views),
             "rate": model.rate,
             "margin": model.margin,
+            "square": model.square,
             "smoothing": model.smoothing,
         },
         "detector": looking.detector and {"type": type(looking.detector).__name__, **looking.detector.fingerprint()},
@@ -167,10 +183,15 @@ def _settings(video: Video, model: Model, looking: Looking) -> dict[str, Any]:
 def _open_folder(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
     """Read what is known of the rows in a folder; None where they are not all there.
 
+    Files that are no longer what was written are removed, so that they are made anew.
+
     Raises:
         UserError: the folder has something else's.
     """
+    spoilt = set(damaged(out, "run.json"))
     for path in (out / "run.json", out / UNFINISHED / "settings.json"):
+        if path.name == "run.json" and spoilt & {SUMS, path.name}:
+            continue  # nobody knows whose it was
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -183,11 +204,24 @@ def _open_folder(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
             raise UserError(
                 f"{out} has results of another {' and another '.join(differ)}; use another folder: -o DIR, or delete it"
             )
-        rows = any((folder / "frames.csv").exists() for folder in (out, out / UNFINISHED))
-        if path.name == "run.json" and rows:
-            return content
+        if path.name == "run.json":
+            rows = next((f for f in (out / "frames.csv", out / UNFINISHED / "frames.csv") if f.exists()), None)
+            known = content["facts"].get("sha256")  # older versions did not say
+            if rows is not None and known in (None, sha256_of(rows)):
+                _remove(out, spoilt)
+                return content
+            spoilt.add("frames.csv")
+    _remove(out, FILES if SUMS in spoilt else spoilt)
     write_json(out / UNFINISHED / "settings.json", {"settings": settings})
     return None
+
+
+def _remove(out: Path, spoilt: Collection[str]) -> None:
+    there = sorted(name for name in spoilt if (out / name).exists())
+    if there:
+        say(f"damaged in {out}: {', '.join(there)}; made anew")
+    for name in there:
+        (out / name).unlink()
 
 
 def _score(
@@ -212,7 +246,7 @@ def _score(
     expected = 0 if video.end is None else max(1, round(video.end / video.frame_time))
     try:
         with Progress(video.path.name, expected, "frame") as progress:
-            for frame, faces in _seen(video, looking, journal, placer, needed):
+            for frame, faces in interrupts.steps(_seen(video, looking, journal, placer, needed)):
                 written += write(placer.place(frame, faces))
                 last = frame
                 progress.advance()

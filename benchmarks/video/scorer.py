@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.data.crops import stretched
 from benchmarks.predict import check_takes_features, probabilities
 from benchmarks.video.track import Placed
 from heads.base import Window
@@ -111,7 +112,8 @@ class Scorer:
             self._by_place[track, frame.number] = face
             if picture is not None and (crop := cut(picture, box, self.model.margin)) is not None:
                 preprocessing = self.model.network.backbone.preprocessing
-                self._to_encode.append((face, preprocessing.resize_crop(Image.fromarray(crop))))
+                shown = stretched(crop) if self.model.square else crop
+                self._to_encode.append((face, preprocessing.resize_crop(shown)))
         if self.causal or len(self._to_encode) >= CROPS or len(self._faces) > 8 * CROPS or len(self._frames) > 600:
             return self._answer()
         return []
@@ -231,7 +233,7 @@ class Scorer:
             del self._by_place[face.track, face.number]
 
 
-def cut(picture: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray | None:
+def cut(picture: np.ndarray, box: np.ndarray, margin: float) -> Image.Image | None:
     """Cut a face out as the data sets' crops are: edges rounded down, as far as the box lies in the picture.
 
     Args:
@@ -240,9 +242,9 @@ def cut(picture: np.ndarray, box: np.ndarray, margin: float) -> np.ndarray | Non
         margin: share of the box's sides added on each of them.
 
     Returns:
-        ``(h, w, 3)``, or None where nothing of it lies in the picture.
+        The crop, or None where nothing of it lies in the picture.
     """
     more = margin * (box[2:] - box[:2])
     left, top = np.maximum(np.floor(box[:2] - more), 0).astype(int)
     right, bottom = np.minimum(np.floor(box[2:] + more), picture.shape[1::-1]).astype(int)
-    return picture[top:bottom, left:right] if right > left and bottom > top else None
+    return Image.fromarray(picture[top:bottom, left:right]) if right > left and bottom > top else None

@@ -40,7 +40,9 @@ class TransformersVision(Backbone):
         import transformers  # seconds of import
 
         if is_hub_id(model):
-            folder, name, commit = download_snapshot(model)
+            folder, name, commit = download_snapshot(
+                model, ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "*.safetensors")
+            )
             origin = f"hub:{name}@{commit}"
         else:
             folder, name, origin = Path(model), Path(model).resolve().name, model

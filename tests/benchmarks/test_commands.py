@@ -157,6 +157,15 @@ def test_prepare_and_index(tmp_path, bench):
     )
 
 
+def test_prepare_says_which_list_names_a_clip_that_is_nowhere(tmp_path, capsys):
+    shutil.copytree(GOLDEN / "ego4d_tree", tmp_path, dirs_exist_ok=True)
+    path = tmp_path / "split/val.list"
+    path.write_text(path.read_text()[:-2])
+    assert main(["prepare", "--root", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert f"{path} names clip " in said and "which no annotation file has; correct the list, or delete it" in said
+
+
 def test_prepare_says_which_videos_are_missing(tmp_path, capsys):
     pytest.importorskip("av")
     shutil.copytree(GOLDEN / "ego4d_tree", tmp_path, dirs_exist_ok=True)

@@ -11,7 +11,7 @@ import pytest
 
 from bench import main
 from benchmarks.metrics import lam_map
-from benchmarks.results import SCHEMA, Result
+from benchmarks.table import RECORDS
 from tests.benchmarks.looking import FRAMES, draw_clips
 
 HOME = Path(__file__).parents[2]
@@ -25,9 +25,8 @@ def _few_swaps(monkeypatch):
 def write_row(out, name, table, dataset="synthlam"):
     folder = out / "results" / dataset / name.replace("[", "-")
     folder.mkdir(parents=True)
-    record = dict.fromkeys(Result.__annotations__, None) | {
-        "schema": SCHEMA, "name": name, "dataset": {"name": dataset}, "splits": {}, "fitted": {},
-    }  # fmt: skip
+    record = json.loads((RECORDS / "synthlam" / "internlstm.json").read_text())
+    record |= {"name": name, "dataset": {**record["dataset"], "name": dataset}, "splits": {}, "diagnosis": None}
     (folder / "result.json").write_text(json.dumps(record))
     table.to_csv(folder / "predictions.csv", index=False)
     return folder

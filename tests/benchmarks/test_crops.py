@@ -1,14 +1,18 @@
 """Crops against videos whose every frame and place can be told by its grey level."""
 
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from benchmarks.data import crops
 from benchmarks.data.crops import cut_crops
 from benchmarks.data.frames import frame_table
+from benchmarks.data.pictures import open_picture
 from registry import UserError
 
 av = pytest.importorskip("av")
@@ -82,11 +86,50 @@ def test_again_changes_nothing_and_goes_on(tmp_path):
     assert not [path for path in files if path.suffix == ".part"]
     gone = tmp_path / "face_imgs/b/u/face_00007.jpg"
     gone.unlink()
+    gone.with_name(".face_00007.jpg.1.part").write_bytes(b"half")  # of a process that was killed
     (tmp_path / "videos/a.mp4").unlink()  # all its crops are there: not needed any more
     again = cut_crops(tmp_path, table(rows), workers=1)
     assert (again.written, again.there, again.complete) == (1, 47, True)
     assert gone.read_bytes() == before[gone][0]
     assert all(path.stat().st_mtime_ns == date for path, (_, date) in before.items() if path != gone)
+    assert {path for path in (tmp_path / "face_imgs").rglob("*") if path.is_file()} == before.keys()
+
+
+def test_a_worker_that_is_killed_is_told_in_a_line(tmp_path, monkeypatch):
+    write_video(tmp_path / "videos/a.mp4", 3)
+    shutil.copy(tmp_path / "videos/a.mp4", tmp_path / "videos/b.mp4")
+    rows = table([(clip, "t", 1, 0, 0, 64, 64) for clip in "ab"])
+    monkeypatch.setattr(crops, "_write_crop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    with pytest.raises(UserError, match="was killed, or ran out of memory; run again"):
+        cut_crops(tmp_path, rows, workers=2)
+
+
+def test_a_bit_that_flips_is_noticed_and_cut_anew_where_asked_for(tmp_path):
+    write_video(tmp_path / "videos/a.mp4", 3)
+    rows = table([("a", "t", frame, 0, 0, 64, 64) for frame in (1, 2, 3)])
+    cut_crops(tmp_path, rows, workers=1)
+    path = tmp_path / "face_imgs/a/t/face_00002.jpg"
+    sound = path.read_bytes()
+    noticed = []
+    for place in range(0, len(sound), 7):
+        spoilt = bytearray(sound)
+        spoilt[place] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        try:
+            with open_picture(path) as picture:
+                picture.load()
+        except Exception:
+            noticed.append(place)
+    seal = sound.index(b"lamzoo crc32")
+    # Bits of the comment that say there is a checksum: the picture is what it was.
+    assert all(seal - 4 <= place < seal + 13 for place in {*range(0, len(sound), 7)} - {*noticed})
+    assert cut_crops(tmp_path, rows, workers=1).there == 3
+    again = cut_crops(tmp_path, rows, workers=1, verify=True)
+    assert (again.damaged, again.written, again.there) == (1, 1, 2)
+    assert path.read_bytes() == sound
+    path.write_bytes(b"")
+    assert "cut anew: 1" in "\n".join(cut_crops(tmp_path, rows, workers=1, verify=True).lines())
+    assert path.read_bytes() == sound
 
 
 def test_what_cannot_be_cut_is_reported(tmp_path):

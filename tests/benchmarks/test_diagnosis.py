@@ -369,24 +369,25 @@ def test_facts_of_labelled_key_frames(tmp_path: Path) -> None:
 def written(tmp_path: Path) -> Path:
     """The folder of a row that `record` wrote, with facts."""
     scores, plans, tables = two_splits()
-    weights = {"random_init": False}
+    weights = {"origin": "none", "licence": "none", "sha256": None, "random_init": False}
+    splits = {split: {"rows": 1, "crops": 1, "clips": 1, "sha256": split} for split in plans}
     made = Made(
         seeds=[1, 2],
         parts={split: {"original": list(of_split)} for split, of_split in scores.items()},
         fused=scores,
         fitted={},
-        backbone={"type": "none", "stands_in_for": None, "fingerprint": {}, "weights": weights},
-        head={"type": "none"},
-        training=[],
+        backbone={"type": "none", "stands_in_for": None, "parameters": 0, "fingerprint": {}, "weights": weights},
+        head={"type": "none", "parameters": 0},
+        training=[{}, {}],
         counts={"damaged": 0},
-        seconds={"training": 1.0},
+        seconds={"features": 1.0, "training": 1.0},
     )
     record(
         tmp_path,
         resolve("probe"),
         made,
         settings={},
-        description={"name": "made up"},
+        description={"name": "made up", "note": "", "checksum": None, "splits": splits},
         plans=plans,
         tables=tables,
         strides=dict.fromkeys(plans, 2),

@@ -47,8 +47,8 @@ def test_what_is_missing_has_its_command(
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     status, said = look(capsys, "--root", str(tmp_path))
     assert status == 1
-    assert "MISSING  torch >= 2.5 (found 2.4.1): pip install .\n" in said
-    assert "MISSING  timm >= 1.0 (not installed): pip install .\n" in said
+    assert "MISSING  torch >= 2.6 (found 2.4.1): pip install .\n" in said
+    assert "MISSING  timm >= 1.0.8 (not installed): pip install .\n" in said
     (video,) = [line for line in said.splitlines() if line.startswith("  -        video: ")]
     assert re.search(r": av >= \d+ \(not installed\)", video)
     assert video.endswith(': pip install ".[video]"')
@@ -93,7 +93,7 @@ def test_it_runs_where_nothing_is_installed(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-S", "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr == ""
-    assert "MISSING  torch >= 2.5 (not installed): pip install ." in done.stdout
+    assert "MISSING  torch >= 2.6 (not installed): pip install ." in done.stdout
 
 
 def test_it_is_quick_and_without_torch() -> None:

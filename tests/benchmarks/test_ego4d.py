@@ -218,7 +218,7 @@ def test_a_split_of_no_boxes(tmp_path):
         (
             "json_original/c/t.json",
             '[{"frameNumber":1.5,"Person ID":"1","x":1,"y":1,"width":1,"height":1}]',
-            "1.5 is not",
+            "box 0: frameNumber is 1.5, expected a whole number",
         ),
         (
             "json_original/c/t.json",
@@ -231,7 +231,7 @@ def test_a_split_of_no_boxes(tmp_path):
         ("result_LAM/c.json", "", "broken JSON at line 1, column 1"),
         ("result_LAM/c.json", "3", "expected a list"),
         ("split/val.list", "\n", "lists no clip"),
-        ("split/val.list", "c\nc\n", "clip c is listed twice"),
+        ("split/val.list", "c\nc\n", "clips: 'c' comes twice"),
         ("split/val.list", "c\nmissing\n", "missing: no such folder"),
     ],
 )

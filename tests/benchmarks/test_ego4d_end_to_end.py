@@ -25,17 +25,26 @@ SIZE = (1920, 1080)
 FIRST = 4  # the frame number that a clip's first annotated frame is moved to: scenes of 50 frames, not of 4,000
 
 
-def make_videos(root: Path) -> None:
-    """Write the raw tree: annotations moved to FIRST, one video a clip, and the test crops without their labels."""
+def make_videos(root: Path, clips: int | None = None) -> None:
+    """Write the raw tree: annotations moved to FIRST, one video a clip, and the test crops without their labels.
+
+    With `clips`, so many clips of each split, the first that have frames of both classes.
+    """
     av = pytest.importorskip("av")
     shipped = synthlam.root()
-    shutil.copytree(shipped / "videos_challenge", root / "videos_challenge")
+    for folder in sorted((shipped / "videos_challenge").iterdir())[:clips]:
+        shutil.copytree(folder, root / "videos_challenge" / folder.name)
     for folder in ("json", "videos"):
         (root / folder).mkdir(parents=True)
     for split in ("train", "val"):
         table = read_split(shipped, split)
+        if clips is not None:
+            both = table.groupby("clip")["label"].agg(lambda labels: {0, 1} <= set(labels))
+            table = table[table["clip"].isin(both.index[both][:clips])]
         first = table.groupby("clip")["frame"].min() - FIRST
         content = json.loads((shipped / "json" / f"av_{split}.json").read_text())
+        for video in content["videos"]:
+            video["clips"] = [clip for clip in video["clips"] if clip["clip_uid"] in first]
         for clip in (clip for video in content["videos"] for clip in video["clips"]):
             moved = int(first[clip["clip_uid"]])
             for segment in clip["social_segments_looking"] or []:

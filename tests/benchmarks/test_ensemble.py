@@ -123,9 +123,15 @@ def test_files_that_changed_are_not_fused(run: tuple, lam_tree: Path, tmp_path: 
     row = ensemble("windows.stride.val=2", members=members)
     pipeline.run(list(row.members), Ego4D(lam_tree), out=tmp_path)
     path = result_folder(tmp_path, row.members[0]) / "predictions.csv"
-    lines = path.read_text().splitlines(keepends=True)
+    whole = path.read_text()
+    lines = whole.splitlines(keepends=True)
+    path.write_text("".join(lines[:-1]))
+    pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+    assert path.read_text() == whole  # the member was made anew, as its folder's checksums ask for
     for broken in ("".join(lines[:-1]), lines[0] + "".join(lines[:0:-1]), "split,seed\nx,y\n"):
         path.write_text(broken)
+        (path.parent / "SHA256SUMS").unlink(missing_ok=True)  # as in folders of older versions
+        (result_folder(tmp_path, row) / "result.json").unlink(missing_ok=True)
         with pytest.raises(UserError, match=r"predictions\.csv.*delete .* and run again"):
             pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
 

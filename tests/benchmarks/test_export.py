@@ -1,7 +1,9 @@
 """A row that was run, exported: it scores as the row did, its card says what the record says."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from benchmarks.config import resolve
 from benchmarks.data.datasets import Ego4D
 from benchmarks.data.frames import windows
 from benchmarks.export import export_row
+from benchmarks.locks import locked
 from benchmarks.predictions import find_row
 from registry import UserError
 from zoo.model import PixelWindow
@@ -83,6 +86,7 @@ def test_what_has_to_be_known_to_run_it(out: Path, tmp_path: Path) -> None:
     export_row(row, tmp_path / "model")
     model, result = open_model(str(tmp_path / "model")), json.loads((row / "result.json").read_text())
     assert (model.rate, model.margin, model.rendered_only) == (30.0, 0.0, False)  # Ego4D: the face detector's boxes
+    assert model.square  # and squares of them
     assert model.smoothing == {"filter": "median", "window": result["fitted"]["smoothing window"]}
     figures = {(figure.metric, figure.split): figure.value for figure in model.card.figures}
     own, other = result["splits"]["val"]["metrics"]["mAP"]["per_seed"]
@@ -120,6 +124,33 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture, m
     assert "there is no row internlstm_nano" in refused("internlstm_nano", "--seed", "1", "-o", str(tmp_path / "d"))
 
 
+def test_what_a_killed_export_left_is_written_anew(
+    out: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that a living export holds is left alone, and so is one that was never an export's."""
+    row, model = str(folder_of(out, "internlstm_flip_tta")), tmp_path / "model"
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr("zoo.models.write_card", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+        bench.main(["export", row, "-o", str(model)])
+    os.waitpid(child, 0)
+    left = {path.name for path in model.iterdir()}
+    assert ".lock" in left and len(left) == 2 and "config.json" not in left
+    (model / "mine.txt").touch()
+    assert bench.main(["export", row, "-o", str(model)]) == 2
+    assert {path.name for path in model.iterdir()} == left - {".lock"} | {"mine.txt"}
+    for path in model.iterdir():
+        path.unlink()
+    with locked(model / ".lock", "it"):
+        assert bench.main(["export", row, "-o", str(model)]) == 2
+        assert f"is being written by process {os.getpid()} on " in capfd.readouterr().err
+    (model / ".lock").write_text("process 1 on here since long ago")
+    (model / "head.safetensors").write_bytes(b"half")
+    assert bench.main(["export", row, "-o", str(model)]) == 0
+    assert open_model(str(model)).name == "model"
+    assert not (model / ".lock").exists()
+
+
 def test_weights_that_are_not_the_rows_are_not_taken(out: Path, tmp_path: Path) -> None:
     shutil.copytree(out, tmp_path / "runs")
     row = folder_of(tmp_path / "runs", "internlstm_flip_tta")
@@ -131,11 +162,23 @@ def test_weights_that_are_not_the_rows_are_not_taken(out: Path, tmp_path: Path) 
     assert find_row("nothing", out, "ego4d") is None
 
 
+def test_damaged_weights_are_not_exported(out: Path, tmp_path: Path) -> None:
+    shutil.copytree(out, tmp_path / "runs")
+    row = folder_of(tmp_path / "runs", "internlstm_flip_tta")
+    for path in (tmp_path / "runs").glob("trainings/*/seed*/head.safetensors"):
+        data = bytearray(path.read_bytes())
+        data[-7] ^= 1
+        path.write_bytes(data)
+    with pytest.raises(UserError, match=r"head.safetensors is damaged .*; delete .* and run the recipe again"):
+        export_row(row, tmp_path / "model")
+
+
 def test_an_ensemble_has_no_weights(out: Path, tmp_path: Path) -> None:
     row = tmp_path / "results" / "ego4d" / "both"
     shutil.copytree(folder_of(out, "internlstm_flip_tta"), row)
     result = json.loads((row / "result.json").read_text())
     result["name"], result["config"]["members"] = "both", ["internlstm", "probe"]
     (row / "result.json").write_text(json.dumps(result))
+    (row / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="both is an ensemble .* export its members: internlstm, probe"):
         export_row(row, tmp_path / "model")

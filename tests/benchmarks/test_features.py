@@ -137,7 +137,7 @@ def test_a_crop_that_may_not_be_read_is_named(tree: Path, tmp_path: Path, monkey
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(features.Image, "open", refuse)
+    monkeypatch.setattr("benchmarks.data.pictures.open_input", refuse)
     with pytest.raises(DamagedImageError, match=r"damaged crop .*a/t/1.png: Permission denied;"):
         extract(BACKBONES.build(dict(type="tiny_means")), tree, {"original": IMAGES[:1]}, store_at(tmp_path / "store"))
 

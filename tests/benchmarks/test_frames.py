@@ -127,8 +127,10 @@ def test_windows_of_nothing():
 
 
 def test_frame_numbers_that_cannot_be_frames():
-    with pytest.raises(UserError, match="too far apart"):
-        windows(table([("c", "t", 0), ("d", "t", 2**62)]))
+    assert windows(table([("c", "t", 0), ("d", "t", 2**31 - 1)]), 1).tolist() == [[-1, 0, -1], [-1, 1, -1]]
+    for frame in (2**31, 2**62, -(2**31)):
+        with pytest.raises(UserError, match=f"frame {frame}; a frame number is below"):
+            table([("c", "t", 0), ("d", "t", frame)])
 
 
 @pytest.mark.parametrize(

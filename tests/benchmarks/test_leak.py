@@ -69,7 +69,13 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-@pytest.mark.parametrize("name", recipe_names())
+# By default one recipe of each way through the line; the others differ in their settings alone.
+WAYS = ("internlstm_flip_tta_smooth", "interntransformer_flip_tta", "probe", "gazelstm", "ensemble")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in WAYS else pytest.mark.slow) for name in recipe_names()]
+)
 def test_without_labels_there_is_only_chance(name: str, out: Path) -> None:
     row = resolve_row(name)
     if isinstance(row, Ensemble):  # of rows whose windows are the same

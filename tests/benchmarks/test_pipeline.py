@@ -11,8 +11,11 @@ from benchmarks.config import Recipe, resolve
 from benchmarks.data.datasets import Ego4D
 from benchmarks.fitted import WINDOWS
 from benchmarks.metrics import lam_map
+from benchmarks.predictions import read_predictions as read_predictions_of_row
+from benchmarks.rows import write_row_sums
 from benchmarks.scores import match, read_groundtruth, read_predictions, smooth_scores
 from registry import HEADS, UserError
+from zoo.sums import damaged
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=8", "training.lr=0.05"]
 SMALL = {"lstm": ["head.projection=8", "head.hidden=8", "head.mlp=[8,8,8]"], "probe": []}
@@ -124,6 +127,7 @@ def test_a_record_says_where_it_came_from(three: tuple) -> None:
     assert row.keys() == results.Result.__annotations__.keys()
     assert row["seeds"] == [3407, 3408]
     assert row["environment"]["packages"]["torch"]
+    assert row["environment"]["deterministic"] == {"features": True, "training": True, "scores": True}
     assert row["dataset"]["splits"]["train"]["positives"] == 6 * 5
     assert row["counts"]["test windows"] == 4 * 22
     low, high = row["splits"]["test"]["metrics"]["mAP"]["interval"]
@@ -177,10 +181,33 @@ def test_a_run_folder_from_other_settings_is_refused(three: tuple, lam_tree: Pat
     record = json.loads(path.read_text())
     record["settings"]["config"]["training"]["lr"] = 0.5
     path.write_text(json.dumps(record))
+    write_row_sums(path.parent)
     with pytest.raises(
         UserError, match=r"comes from other settings \(config.training.lr: 0.5 there, 0.05 now\); .* --out DIR"
     ):
         pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "runs")
+
+
+@pytest.mark.parametrize("name", ["result.json", "predictions.csv", "seed3407/test.csv", "SHA256SUMS"])
+def test_a_damaged_row_is_made_anew_with_all_its_seeds(
+    three: tuple, lam_tree: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(three[0], tmp_path / "runs")
+    folder = folder_of(tmp_path / "runs", three[1][3])
+    sound = {each: (folder / each).read_bytes() for each in ("predictions.csv", "seed3407/test.csv")}
+    data = bytearray((folder / name).read_bytes())
+    digit = max(data.rfind(b"%d" % number) for number in range(1, 8))
+    data[digit] ^= 1  # another digit: nothing that could not be read
+    (folder / name).write_bytes(data)
+    if name in ("result.json", "predictions.csv"):
+        with pytest.raises(UserError, match="is damaged"):
+            read_predictions_of_row(folder, "test")
+    row = pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "runs")[0]
+    assert f"damaged in {folder}: " in capsys.readouterr().err
+    assert row["seeds"] == three[1][3]["seeds"]
+    assert row["splits"] == three[1][3]["splits"]
+    assert {each: (folder / each).read_bytes() for each in sound} == sound
+    assert damaged(folder, "result.json") == []
 
 
 def test_weights_that_changed_are_noticed(lam_tree: Path, tmp_path: Path) -> None:

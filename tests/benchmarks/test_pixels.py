@@ -301,6 +301,7 @@ def test_seeds_side_by_side_end_as_one_after_another(lam_tree: Path, undisturbed
     pd.testing.assert_frame_equal(predictions(tmp_path), predictions(undisturbed[0]), check_exact=True)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_ends_as_undisturbed(
     lam_tree: Path, undisturbed: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,13 +314,13 @@ def test_killed_and_run_again_it_ends_as_undisturbed(
     nap = {**os.environ, "TINY_TRUNK_NAP": "0.3"}
     process = subprocess.Popen(command, cwd=HOME, env=nap, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 180
-    while not list(tmp_path.glob("trainings/*/seed*/runner/last_checkpoint")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob("trainings/*/seed*/runner/checkpoint.pth")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.read()  # ends when the last of its processes has closed it
-    assert list(tmp_path.glob("trainings/*/seed*/runner/last_checkpoint"))
+    assert list(tmp_path.glob("trainings/*/seed*/runner/checkpoint.pth"))
     assert not list(tmp_path.glob("trainings/*/seed*/model.safetensors"))
     steps = []
     step = training_module._Trainee.train_step

@@ -108,9 +108,11 @@ def test_lists_are_not_overwritten(tmp_path):
     assert any("--split-lists official" in path for path in prepare_annotations(root).missing_files)
     prepare_annotations(root, official_lists=True)
     assert (root / "split/train.list").read_text() == "a\n"
+    assert not prepare_annotations(root, official_lists=True).other_lists
     (root / "split/train.list").write_text("a\nb\n")
-    prepare_annotations(root, official_lists=True)
+    report = prepare_annotations(root, official_lists=True)
     assert (root / "split/train.list").read_text() == "a\nb\n"
+    assert f"not the official list: {root / 'split/train.list'}; kept, delete it to have that written" in report.lines()
 
 
 def test_left_overs_of_other_annotations_are_told(tmp_path):

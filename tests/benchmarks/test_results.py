@@ -3,6 +3,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import torch
 
 from benchmarks import results
 from registry import UserError
@@ -36,6 +37,24 @@ def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "HOME", tmp_path)
     assert results.code_version() == {"commit": None, "dirty": None}
+
+
+def test_a_record_says_what_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+    promised = {"features": True, "training": True, "scores": True}
+    assert results.deterministic("cpu") == promised
+    on_gpu = results.deterministic("cuda:0")
+    assert not any(on_gpu[step] for step in promised)
+    assert on_gpu["settings"]["deterministic algorithms"] is False
+    assert not any(results.deterministic("mps").values())
+
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(True)
+    try:
+        strict = results.deterministic("cuda")
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert strict["training"] and strict["scores"] and not strict["features"]
+    assert strict["settings"]["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"schema": 99}', '{"schema": 1}'])

@@ -15,20 +15,31 @@ METRIC = {"mean": 0.8123, "std": 0.0123, "interval": [0.78, 0.84], "per_seed": [
 def result(name: str = "internlstm", **changes: object) -> Result:
     """A record as `result.json` holds it, with made-up figures."""
     split = {
-        "windows": 10, "positives": 3, "clips": 2, "stride": 1, "confusion": {}, "views": {},
+        "windows": 10, "positives": 3, "clips": 2, "stride": 1, "views": {},
+        "confusion": dict.fromkeys(("true_positives", "false_positives", "true_negatives", "false_negatives"), 2.5),
         "metrics": dict.fromkeys(("mAP", "AP.looking", "AP.not_looking", "accuracy"), METRIC),
     }  # fmt: skip
     record: dict = {
-        "schema": SCHEMA, "name": name, "settings": {}, "seeds": [1, 2], "training": [], "counts": {},
-        "config": {"method": "InternLSTM", "published": "InternLSTM", "limit": None, "changes": []},
-        "dataset": {"name": "synthlam", "splits": {"test": {"sha256": "0"}, "val": {"sha256": "1"}}},
+        "schema": SCHEMA, "name": name, "settings": {}, "seeds": [1, 2], "training": [{}, {}], "counts": {},
+        "config": {
+            "recipe": "internlstm", "version": 1, "method": "InternLSTM", "published": "InternLSTM", "limit": None,
+            "changes": [], "dataset": "synthlam",
+        },
+        "dataset": {
+            "name": "synthlam", "note": "synthetic data", "checksum": None,
+            "splits": {name: {"rows": 10, "crops": 9, "clips": 2, "sha256": name} for name in ("test", "val")},
+        },
         "splits": {"test": split, "val": split},
         "backbone": {
             "type": "internvit_nano", "stands_in_for": "internvit_6b", "parameters": 1_500_000,
-            "weights": {"random_init": False},
+            "weights": {"origin": "shipped", "licence": "Apache-2.0", "sha256": None, "random_init": False},
         },
         "head": {"type": "lstm", "parameters": 420_000}, "seconds": {"features": 41.2, "training": 9.6, "scoring": 1.0},
-        "environment": {"code": {"commit": "8812e03" + "0" * 33, "dirty": False}}, "date": "2026-11-22T10:00:00+00:00",
+        "environment": {
+            "python": "3.11", "packages": {}, "platform": "Linux", "processor": "a", "cores": 2, "device": "cpu",
+            "code": {"commit": "8812e03" + "0" * 33, "dirty": False},
+        },
+        "date": "2026-11-22T10:00:00+00:00",
     }  # fmt: skip
     for path, value in changes.items():
         node, *keys = record, *path.split("__")

@@ -3,16 +3,21 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import DefaultSampler
+from mmengine.logging import MessageHub, MMLogger
+from mmengine.registry import DefaultScope
+from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout, relu
 from torch.utils.data import DataLoader
 
+from benchmarks import interrupts
 from benchmarks import train as training_module
 from benchmarks.config import Training
 from benchmarks.predict import WindowData, scores
@@ -70,6 +75,23 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: 
     assert first == second
 
 
+@pytest.mark.parametrize("name", ["head.safetensors", "training.json", "SHA256SUMS"])
+def test_a_damaged_training_is_not_used_but_done_anew(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    report = run(tmp_path, "probe")
+    head = (tmp_path / "head.safetensors").read_bytes()
+    data = bytearray((tmp_path / name).read_bytes())
+    data[-20] ^= 1  # of the weights a number's last bits
+    (tmp_path / name).write_bytes(data)
+    again = run(tmp_path, "probe")
+    assert "damaged in" in capsys.readouterr().err
+    assert not again["reused"]
+    assert (tmp_path / "head.safetensors").read_bytes() == head
+    assert again["best_mAP"] == report["best_mAP"]
+    (tmp_path / "runner").mkdir()  # as a kill leaves it that comes between the last two steps
+    assert run(tmp_path, "probe")["reused"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "head.safetensors", "training.json"]
+
+
 @pytest.mark.parametrize("epoch", [1, 3, 5])
 def test_an_interrupted_training_ends_as_if_undisturbed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
@@ -97,6 +119,64 @@ def test_an_interrupted_training_ends_as_if_undisturbed(
     assert not (tmp_path / "b" / "runner").exists()
 
 
+def test_a_checkpoint_with_a_flipped_bit_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch writes checksums, and would take other numbers for the weights without a word."""
+    save = training_module._KeepBest.after_val_epoch
+
+    def stop(*arguments: object, **named: object) -> None:
+        save(*arguments, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(training_module._KeepBest, "after_val_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    monkeypatch.undo()
+    path = tmp_path / "runner" / "checkpoint.pth"
+    weights = max(torch.load(path, weights_only=True)["state_dict"].values(), key=torch.numel)
+    data = bytearray(path.read_bytes())
+    data[data.index(weights.numpy().tobytes()) + 9] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(UserError, match=r"checkpoint.pth cannot be gone on from .*damaged.*; delete .*runner"):
+        run(tmp_path)
+
+
+@pytest.mark.parametrize("epochs", [pytest.param(9, marks=pytest.mark.slow), 17])
+def test_a_signal_waits_for_the_epoch_and_that_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
+) -> None:
+    settings = replace(SETTINGS, epochs=epochs)
+    undisturbed = run(tmp_path / "a", settings=settings)
+    step, calls = training_module._Trainee.train_step, []
+
+    def signalled(self: object, *arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == 2 * 6 + 3:  # 96 windows in batches of 16: in the third epoch, after which none is due of 17
+            monkeypatch.setattr(interrupts, "_caught", signal.SIGTERM)
+        return step(self, *arguments, **named)
+
+    monkeypatch.setattr(training_module._Trainee, "train_step", signalled)
+    with pytest.raises(interrupts.Stopped) as stopped:
+        run(tmp_path / "b", settings=settings)
+    assert stopped.value.signal == signal.SIGTERM
+    assert [path.name for path in (tmp_path / "b" / "runner").iterdir()] == ["checkpoint.pth"]
+    assert len(calls) == 3 * 6
+    monkeypatch.setattr(interrupts, "_caught", 0)
+    resumed = run(tmp_path / "b", settings=settings)
+    assert len(calls) == epochs * 6, "an epoch was lost"
+    for report in (undisturbed, resumed):
+        del report["seconds"]
+    assert resumed == undisturbed
+    assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
+
+
+def test_a_training_that_is_done_leaves_nothing_in_the_process(tmp_path: Path) -> None:
+    """mmengine keeps each Runner's logger, and with it an open file, by the name of the experiment."""
+    kept = [MMLogger, MessageHub, Visualizer, DefaultScope]
+    before = [list(each._instance_dict) for each in kept], len(list(Path("/proc/self/fd").iterdir()))
+    run(tmp_path)
+    assert ([list(each._instance_dict) for each in kept], len(list(Path("/proc/self/fd").iterdir()))) == before
+
+
 def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
     """The training is in the middle of its epochs when its process is killed."""
     undisturbed = run(tmp_path / "a")
@@ -112,7 +192,7 @@ def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "b")], cwd=HOME, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "b" / "runner" / "last_checkpoint").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "b" / "runner" / "checkpoint.pth").exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)

@@ -42,6 +42,15 @@ def test_the_nano_cards_figures_are_those_of_its_pretraining() -> None:
         assert probe["median_error"] < readout["median_error_of_guessing"]
 
 
+def test_the_gaze_cards_figures_are_those_of_its_training() -> None:
+    report = json.loads((FOLDER / "gaze_nano" / "pretraining.json").read_text())
+    assert report["sha256"] == file_sha256(FOLDER / "gaze_nano" / "model.safetensors")
+    figures = {figure.metric: figure.value for figure in CARDS["gaze_nano"].figures}
+    assert figures["gaze: median error, degrees"] == report["median_error_degrees"]
+    for size, errors in report["by_size"].items():
+        assert figures[f"gaze: median error, degrees, faces of {size}"] == errors["median_error_degrees"]
+
+
 GOOD = {
     "title": "t",
     "description": "d",

@@ -1,6 +1,8 @@
 """Weights are written whole or not at all, and read only if they are what they say."""
 
+import gc
 import hashlib
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -100,3 +102,18 @@ def test_damaged(tmp_path: Path) -> None:
             read_weights(path)
     save_file(STATE, path)
     assert read_weights(path)[1] == {}
+
+
+def test_reading_leaves_nothing_in_memory(tmp_path: Path) -> None:
+    write_weights(tmp_path / "w.safetensors", {f"part{n}": torch.ones(300, n) for n in range(20)}, {})
+    read_weights(tmp_path / "w.safetensors")
+    gc.collect()
+    tracemalloc.start(1)
+    try:
+        for _ in range(20):
+            read_weights(tmp_path / "w.safetensors")
+        gc.collect()
+        left, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert left < 20 * 20 * 10, "a number for every tensor"

@@ -22,6 +22,7 @@ class MyPart(Dataset):
     # For `export`: how crops of other videos come to look like these, and the licence of what is learnt from them.
     rate = 30.0  # frames a second
     margin = 0.0  # share of a face detector's box that crops show beyond it, on each side
+    square = False  # whether they were stretched to squares, whatever their boxes were
     licence = None  # SPDX name; None: whoever exports has to ask
 
     def splits(self) -> tuple[str, ...]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import pandas as pd
 import pytest
 
 import bench
+from benchmarks.locks import locked
 from benchmarks.video import pipeline
 from benchmarks.video.annotate import colour_of
 from benchmarks.video.bouts import Bout
@@ -20,11 +22,12 @@ from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_vtt
 from benchmarks.video.pipeline import Bouts, Looking, predict_video
+from benchmarks.video.scorer import Row
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, Bright, av, make, model, squares
 from zoo.models import Model
 
-FILES = ["annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
+FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
 BOUTS = Bouts(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
 FRAMES = 90
 
@@ -66,6 +69,15 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
                 assert [row.x1, row.y1, row.x2, row.y2] == pytest.approx(
                     [left, top, left + SQUARE, top + SQUARE], abs=1.6
                 )
+
+
+def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_path: Path) -> None:
+    with (
+        locked(tmp_path / ".lock", "it"),
+        pytest.raises(UserError, match=f"{tmp_path} is being written by process {os.getpid()} on "),
+    ):
+        predict(video, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_bouts_agree_across_all_files(whole: Path) -> None:
@@ -223,7 +235,7 @@ def test_an_interrupted_annotation_keeps_its_parts(
         predict(video, out)
     assert not (out / "annotated.mp4").exists()
     parts = out / "unfinished" / "annotated"
-    assert [path.name for path in parts.iterdir()] == ["000000.mp4"]
+    assert sorted(path.name for path in parts.iterdir()) == ["000000.mp4", "000000.sha256"]
     before = (parts / "000000.mp4").stat().st_mtime_ns
     count[:] = [1] * 60
     predict(video, out)
@@ -311,7 +323,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
         ([str(tmp_path / "none.mp4"), *good[1:]], "does not exist"),
         ([str(tmp_path / "empty.mp4"), *good[1:]], "is empty"),
         ([*good, "--threshold", "7"], "--threshold is 7; it has to lie between 0 and 1"),
-        ([*good, "--faces", str(tmp_path / "none.csv")], "does not exist"),
+        ([*good, "--faces", str(tmp_path / "none.csv")], "none.csv: no such file (boxes of --faces)"),
         ([*good, "--faces", "a.csv", "--set", "side=9"], "drop one of them"),
         ([*good, "--detector", "brihgt"], "did you mean 'bright'"),
         ([*good, "--detector", "bright"], "no model 'x'"),
@@ -371,10 +383,25 @@ def test_lost_frames_are_counted_and_told(tmp_path: Path, capsys: pytest.Capture
     assert json.loads((tmp_path / "out" / "run.json").read_text())["facts"]["lost"] == 5
 
 
+def row(frame: int, track: str, score: float = 0.5) -> Row:
+    return Row(frame / 10, frame, track, np.array([0.0, 0.0, 1.0, 1.0]), score)
+
+
 def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> None:
     path = tmp_path / "frames.csv"
-    lines = ["# head", "time,frame,track,x1,y1,x2,y2,score", "0.1,1,a,0,0,1,1,0.5", "0.2,2,a,0,0,1,1,0.5"]
-    path.write_text("\n".join([*lines, "0.2,2,b,0,0,1,1,0.5", "0.3,3"]))
+    file = RowsFile(path, ["head"])
+    for number, track in ((1, "a"), (2, "a"), (2, "b")):
+        file.write([row(number, track)])
+    file.close()
+    lines = path.read_text().splitlines()
+    assert lines[:3] == [
+        "# head",
+        "time,frame,track,x1,y1,x2,y2,score",
+        "0.100000,1,a,0.00,0.00,1.00,1.00,0.500000",
+    ]
+    assert len(lines) == 5
+    with path.open("a") as cut:  # a kill came before the rest, and before the checksum
+        cut.write("0.300000,3,a,0.00")
     file = RowsFile(path, ["head"])
     file.close()
     assert file.first == 2
@@ -384,6 +411,73 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
     file.close()
     assert (file.first, path.read_text().splitlines()) == (0, lines[:2])
     assert list(read_rows(path)) == []
+
+
+@pytest.mark.parametrize("where", ["seen.jsonl", "frames.csv", "frames.csv.sums"])
+def test_of_what_was_damaged_nothing_is_taken(tmp_path: Path, where: str) -> None:
+    """Any one bit, anywhere: what is read again is the beginning of what was written."""
+    frames = [Frame(number, number / 30, number * 7, 0) for number in range(6)]
+    whole, seen = RowsFile(tmp_path / "frames.csv", ["head"]), Journal(tmp_path / "seen.jsonl")
+    for frame in frames:
+        seen.append(frame, None)
+        whole.write([row(frame.number, "a", frame.number / 7)])
+    whole.close()
+    seen.close()
+    text, path = (tmp_path / "frames.csv").read_text(), tmp_path / where
+    sound = {each: each.read_bytes() for each in tmp_path.iterdir()}
+    for place in range(0, len(sound[path]), 3):
+        for each, data in sound.items():
+            each.write_bytes(data)
+        spoilt = bytearray(sound[path])
+        spoilt[place] ^= 1 << place % 8
+        path.write_bytes(spoilt)
+        found = list(Journal(tmp_path / "seen.jsonl").read())
+        assert [frame for frame, _ in found] == frames[: len(found)]
+        again = RowsFile(tmp_path / "frames.csv", ["head"])
+        assert text.startswith((tmp_path / "frames.csv").read_text())
+        again.write([row(frame.number, "a", frame.number / 7) for frame in frames])
+        again.close()
+        assert (tmp_path / "frames.csv").read_text() == text
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_damaged_result_is_noticed_and_made_anew(
+    video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    data = bytearray((out / name).read_bytes())
+    data[len(data) // 2] ^= 2
+    (out / name).write_bytes(data)
+    predict(video, out)
+    assert f"damaged in {out}: " in capsys.readouterr().err
+    assert contents(out) == contents(whole)
+
+
+def test_what_is_damaged_before_there_are_checksums_is_put_together_again(
+    video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(out: Path, names: object) -> None:
+        if "annotated.mp4" in names:
+            raise Killed
+
+    out = tmp_path / "out"
+    monkeypatch.setattr(pipeline, "write_sums", killed)
+    with pytest.raises(Killed):
+        predict(video, out)
+    monkeypatch.undo()
+    (out / "annotated.mp4").write_bytes((out / "annotated.mp4").read_bytes()[:-100])
+    predict(video, out)
+    assert contents(out) == contents(whole)
+
+
+def test_files_of_other_settings_are_left_alone_damaged_or_not(video: Path, whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    (out / "bouts.csv").write_text("corrected by hand")
+    with pytest.raises(UserError, match="results of another causal"):
+        predict(video, out, causal=True)
+    assert (out / "bouts.csv").read_text() == "corrected by hand"
 
 
 def test_the_journal_reads_what_was_written_to_the_last_digit(tmp_path: Path) -> None:

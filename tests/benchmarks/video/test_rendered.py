@@ -17,7 +17,7 @@ from tools.check_video import RATE, clips_of, found_bouts, make_video, share_sco
 def test_half_a_minute_of_rendered_faces(tmp_path: Path) -> None:
     assert av  # else the module is skipped
     truth = make_video(tmp_path / "a.mp4", clips_of("test"), frames=450)
-    arguments = [str(tmp_path / "a.mp4"), "--model", "internlstm_nano", "-o", str(tmp_path / "out")]
+    arguments = [str(tmp_path / "a.mp4"), "--model", "gaze_nano_lstm", "-o", str(tmp_path / "out")]
     assert bench.main(["predict", *arguments]) == 0
     rows = list(read_rows(tmp_path / "out" / "frames.csv"))
     share, count = share_scored(rows, truth)
@@ -25,5 +25,5 @@ def test_half_a_minute_of_rendered_faces(tmp_path: Path) -> None:
     assert share > 0.75
     options = dict(threshold=0.5, least=0.2, merge=0.2)
     found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options))
-    # The same model reaches about 0.55 on the crops themselves: the labels err as annotators do, and so does it.
+    # On two minutes it is 0.56: the labels err as annotators do, and so does the model.
     assert bout_f1(true_bouts(truth, 0.2), found, 0.25) > 0.4

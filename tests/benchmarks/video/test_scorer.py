@@ -1,6 +1,7 @@
 """Scores of faces: windows by time and smoothing against plain loops, and what the future may tell."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -8,14 +9,17 @@ import pytest
 import torch
 from PIL import Image
 
+from backbones.base import Preprocessing
+from benchmarks.data.crops import cut_crops
+from benchmarks.data.frames import frame_table
 from benchmarks.predict import probabilities
 from benchmarks.scores import smooth_scores
-from benchmarks.video.decode import Frame
+from benchmarks.video.decode import Frame, Video
 from benchmarks.video.scorer import Row, Scorer, cut
 from benchmarks.video.track import Placed
 from heads.base import Window
 from registry import UserError
-from tests.benchmarks.video.parts import SQUARE, av, draw, model, squares
+from tests.benchmarks.video.parts import SQUARE, av, draw, make, model, squares
 from zoo.models import Model
 
 
@@ -144,12 +148,34 @@ def test_what_is_kept_does_not_grow() -> None:
 
 
 def test_a_face_is_cut_out_as_the_data_sets_crops_are() -> None:
-    picture = np.arange(20 * 30 * 3).reshape(20, 30, 3)
+    picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0]), 0.0), picture[3:12, 2:9])
     # Margin 0.25 of a box of 8 x 4 is 2 and 1.
     assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), 0.25), picture[4:10, 2:14])
     assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6]), 0.0), picture[:6, :4])
     assert cut(picture, np.array([31.0, 3, 40, 9]), 0.0) is None
+
+
+def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same boxes of the same frames: `prepare`'s pixels, byte by byte, from what the scorer cuts."""
+    boxes = {2: (10.7, 5.2, 60.9, 99.0), 5: (-8.5, 30.0, 40.1, 140.0), 9: (120.0, 2.5, 159.9, 30.2)}
+    clip = make(tmp_path / "videos" / "clip.mp4", frames=10)
+    columns = dict(zip(("x1", "y1", "x2", "y2"), zip(*boxes.values(), strict=True), strict=True))
+    frames = [frame + 1 for frame in boxes]  # the data set's count from 1
+    table = frame_table(
+        dict(clip="clip", track="1", frame=frames, **columns, person="1", label=0, image="", unique_id="")
+    )
+    assert cut_crops(tmp_path, table, workers=1).written == 3
+    resize, seen = Preprocessing.resize_crop, []
+    monkeypatch.setattr(Preprocessing, "resize_crop", lambda self, crop: seen.append(crop) or resize(self, crop))
+    scorer = Scorer(model(square=True), causal=True)
+    for frame in Video(clip).frames():
+        if frame.number in boxes:
+            scorer.push(Placed(frame, ["1"], np.array([boxes[frame.number]])))
+    for frame, crop in zip(frames, seen, strict=True):
+        crop.save(tmp_path / "ours.jpg", quality=95)
+        cut_by_prepare = tmp_path / "face_imgs" / "clip" / "1" / f"face_{frame:05d}.jpg"
+        assert Image.open(tmp_path / "ours.jpg").tobytes() == Image.open(cut_by_prepare).tobytes()
 
 
 def test_a_model_that_needs_more_than_features_says_so() -> None:

@@ -1,0 +1,546 @@
+"""Every command of the documents is the program's: parsed here, and run by `pytest -m slow tests/test_docs.py`.
+
+What a command needs and nobody has (Ego4D, 11 GB of weights, a video, the hub, a night) has a stand-in: see `COVERED`,
+`WORDS`, `SHORTER` and `assumed`. The commands of a document run in one shell, in order, in a copy of the checkout.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import bench
+from benchmarks.config import recipe_names
+from benchmarks.ensemble import resolve_row
+from tests.conftest import HOME
+
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *sorted(str(path.relative_to(HOME)) for path in (HOME / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(HOME)) for path in (HOME / "examples").glob("*/README.md")),
+]
+PROGRAMS = HOME / "tests" / "parts" / "stand_in_programs.py"
+
+# How a command is covered, by what it begins with. One that fits nothing here fails.
+COVERED = {
+    r"(WANDB_MODE=offline )?python bench\.py ": "run; wandb and mlflow are modules that take anything",
+    r"python -m (pytest|tools\.\w+|benchmarks\.speed)\b": "run, some of them shorter: SHORTER",
+    r"python -m tests\.\w+ ": "its options are parsed; what it runs has tests of its own",
+    r"torchrun --nproc-per-node=8 bench\.py ": "run, by two processes on the CPU",
+    r"ruff (check|format) ": "run",
+    r"(mkdir|ln|ls|head) |ROW=|python3 -m venv ": "run",
+    r"\. venv/bin/activate": "left out: nothing is installed there",
+    r"pip install ": "extras and packages are checked, not installed; plug-ins are installed into a folder",
+    r"pytest( -m slow)?": "collected",
+    r"mypy ": "its paths are checked",
+    r"ego4d ": "a few clips made of SynthLAM in the place of the download",
+    r"hf (download|auth login)": "a small InternViT or DINOv2 in the place of the large one",
+}
+
+# What is done in a shorter way when it is run.
+SHORTER = {
+    ". venv/bin/activate": "true",
+    "python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs": (
+        "python bench.py --recipe all && python -m tools.update_docs --out runs"
+    ),
+    "python -m benchmarks.speed": "python -m benchmarks.speed --quick --pairs 1",
+    "python -m benchmarks.speed map map_csv": "python -m benchmarks.speed map map_csv --quick --pairs 1",
+    "python -m benchmarks.speed --record && python -m tools.update_docs --speed-only": (
+        "python -m benchmarks.speed small_commands --record --pairs 1 && python -m tools.update_docs --speed-only"
+    ),
+}
+
+# Scales at which everything is quick. Names stay as they are: the figures mean nothing.
+SCALES = {
+    "synthlam": """
+windows = dict(stride=dict(train=24, val=24, test=12))
+training = dict(epochs=1, batch_size=64)
+pixels = dict(
+    backbones=dict(gaze_resnet18=dict(size=32)),
+    windows=dict(stride=dict(train=24, val=24, test=24)),
+    training=dict(epochs=1, batch_size=8),
+)
+""",
+    "ego4d": """
+windows = dict(stride=dict(train=6, val=3, test=1))
+heads = dict(lstm=dict(projection=8, hidden=8, mlp=(8, 8, 8)), gru=dict(projection=8, hidden=8, mlp=(8, 8, 8)))
+training = dict(epochs=1, batch_size=64)
+pixels = dict(
+    backbones=dict(gaze_resnet18=dict(size=32)),
+    windows=dict(stride=dict(train=24, val=24, test=24)),
+    training=dict(epochs=1, batch_size=8),
+)
+""",
+}
+
+# In the place of huggingface_hub's own, in every process: an upload that looks at what it is given.
+SITE = """
+import huggingface_hub
+from pathlib import Path
+
+
+class HfApi:
+    def create_repo(self, repo_id, private, exist_ok):
+        assert private
+
+    def upload_folder(self, *, repo_id, folder_path, commit_message, allow_patterns):
+        assert {"config.json", "card.json", "README.md"} <= {path.name for path in Path(folder_path).iterdir()}
+        return type("Commit", (), {"commit_url": "https://example.invalid/" + repo_id})
+
+
+huggingface_hub.HfApi = HfApi
+"""
+
+# In the place of wandb and mlflow, which test_tracking.py looks at.
+ANYTHING = """
+from unittest.mock import MagicMock
+
+
+def __getattr__(name):
+    if name.startswith("__"):
+        raise AttributeError(name)
+    return MagicMock()
+"""
+
+
+class Command(NamedTuple):
+    """A line of a document.
+
+    Attributes:
+        document: path from the root of the checkout.
+        line: its number.
+        text: without `$` and comment.
+    """
+
+    document: str
+    line: int
+    text: str
+
+
+def blocks(document: str) -> Iterator[tuple[str, int, list[str]]]:
+    """Language, number of the first line, and lines of each fenced block."""
+    lines = (HOME / document).read_text(encoding="utf-8").splitlines()
+    fences = [number for number, line in enumerate(lines) if line.lstrip().startswith("```")]
+    for start, end in zip(fences[::2], fences[1::2], strict=True):
+        yield lines[start].strip().removeprefix("```"), start + 2, lines[start + 1 : end]
+
+
+def without_comment(line: str) -> str:
+    return re.sub(r"\s+# .*", "", line).strip()
+
+
+def commands(document: str) -> list[Command]:
+    """The commands of a document's shell and console blocks; lines of a console without `$` are its output."""
+    found = []
+    for language, first, lines in blocks(document):
+        for number, line in enumerate(lines, start=first):
+            if language == "console" and line.startswith("$ "):
+                found.append(Command(document, number, without_comment(line.removeprefix("$ "))))
+            elif language == "shell":
+                found.append(Command(document, number, without_comment(line)))
+    return found
+
+
+def inline(document: str) -> list[Command]:
+    """Commands within sentences, which may be the beginning of one."""
+    text = (HOME / document).read_text(encoding="utf-8")
+    prose = re.sub(r"^```.*?^```$", lambda block: "\n" * block[0].count("\n"), text, flags=re.MULTILINE | re.DOTALL)
+    return [
+        Command(document, number, found)
+        for number, line in enumerate(prose.splitlines(), start=1)
+        for found in re.findall(r"`((?:python bench\.py|python -m|pip install|pytest) [^`]+)`", line)
+    ]
+
+
+def examples() -> list[Command]:
+    """Commands that `--help` shows."""
+    return [
+        Command(f"benchmarks/commands/{name}.py", 0, line.strip())
+        for name in bench.COMMANDS
+        for line in re.sub(r"\\\n\s*", "", importlib.import_module(f"benchmarks.commands.{name}").__doc__).splitlines()
+        if re.match(r"  (python|torchrun) ", line)
+    ]
+
+
+def parts(command: Command) -> list[list[str]]:
+    """The words of each program of a command."""
+    words = shlex.split(command.text.partition(" > ")[0])
+    out: list[list[str]] = [[]]
+    for word in words:
+        out.append([]) if word == "&&" else out[-1].append(word)
+    return out
+
+
+ALL = [command for document in DOCUMENTS for command in commands(document)]
+
+
+def name_of(command: Command) -> str:
+    return f"{command.document}:{command.line} {command.text}"
+
+
+# -- parsed -------------------------------------------------------------------------------------------------------
+
+
+class Parsed(Exception):
+    """What a parser found, in the place of doing it."""
+
+
+def _stopping(parse: Callable) -> Callable:
+    def stop(self: argparse.ArgumentParser, *given: Any) -> None:
+        raise Parsed(parse(self, *given))
+
+    return stop
+
+
+def parsed(words: list[str], monkeypatch: pytest.MonkeyPatch) -> argparse.Namespace | None:
+    """The options of a command as its own parser finds them; None for programs of others.
+
+    Raises:
+        SystemExit: its parser refuses it.
+    """
+    if words[0].startswith("WANDB_MODE="):
+        words = words[1:]
+    if words[0] == "torchrun":
+        words = ["python", *words[2:]]
+    if words[:2] == ["python", "bench.py"]:
+        name, arguments = bench.command_of(words[2:])
+        found: list[argparse.Namespace] = []
+        module = importlib.import_module(f"benchmarks.commands.{name}")
+        monkeypatch.setattr(module, "run", lambda args: found.append(args) or 0)
+        assert bench.main([name, *arguments]) == 0
+        return found[0]
+    if words[:2] == ["python", "-m"] and words[2] != "pytest":
+        for method in ("parse_args", "parse_known_args"):
+            monkeypatch.setattr(argparse.ArgumentParser, method, _stopping(getattr(argparse.ArgumentParser, method)))
+        monkeypatch.setattr(sys, "argv", words[2:])
+        with pytest.raises(Parsed):
+            runpy.run_module(words[2], run_name="__main__")
+    return None
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_commands_stand_where_they_are_looked_for(document: str) -> None:
+    """In blocks that say what they are; not indented, and in no block without a language."""
+    program = re.compile(r"\s*(\$ )?(python3? |pip |torchrun |pytest|hf |conda |git )")
+    text = (HOME / document).read_text(encoding="utf-8")
+    assert not [line for line in text.splitlines() if line.startswith("    ") and program.match(line)]
+    for language, first, lines in blocks(document):
+        assert language in ("", "console", "shell", "python", "fish"), f"{document}:{first}"
+        if language == "":
+            assert not any(map(program.match, lines)), f"{document}:{first}"
+        if language == "console":
+            assert lines[0].startswith("$ "), f"{document}:{first}"
+
+
+@pytest.mark.parametrize("command", ALL, ids=name_of)
+def test_commands_are_known_and_parsed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in parts(command):
+        text = " ".join(words)
+        assert sum(re.match(pattern, text) is not None for pattern in COVERED) == 1, text
+        args = parsed(words, monkeypatch)
+        if args is None or getattr(args, "recipe", None) in (None, "all") or getattr(args, "plugin", None):
+            continue
+        for recipe in args.recipe.split(","):
+            if recipe in recipe_names():
+                keys = {key: getattr(args, key) for key in ("backbone", "weights", "head") if hasattr(args, key)}
+                resolve_row(recipe, args.dataset, settings=args.set, **keys)
+            else:
+                assert recipe.endswith(".py"), recipe
+
+
+def test_shortened_commands_are_there() -> None:
+    assert set(SHORTER) <= {command.text for command in ALL}
+
+
+@pytest.mark.parametrize("command", examples(), ids=name_of)
+def test_examples_of_help_are_parsed(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    for words in parts(command):
+        parsed(words[:1] + [word for word in words[1:] if word != "8"], monkeypatch)
+
+
+@pytest.mark.parametrize("command", [c for d in DOCUMENTS for c in inline(d)], ids=name_of)
+def test_commands_within_sentences(command: Command, monkeypatch: pytest.MonkeyPatch, capsys) -> None:
+    """Their options exist; what a reader is to add may be missing, and capitals stand for anything."""
+    if "COMMAND" in command.text:
+        return
+    for words in parts(command):
+        if words[0] == "pip":
+            continue  # as in the blocks; the extras are those of setup.cfg
+        try:
+            parsed(words, monkeypatch)
+        except SystemExit:
+            assert "the following arguments are required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_extras_exist(document: str) -> None:
+    from benchmarks.commands.doctor import _setup
+
+    for extras in re.findall(r"pip install ['\"]\.\[([\w,]+)\]", (HOME / document).read_text(encoding="utf-8")):
+        assert set(extras.split(",")) <= set(_setup()["options.extras_require"])
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_links_lead_somewhere(document: str) -> None:
+    text = (HOME / document).read_text(encoding="utf-8")
+    for target in re.findall(r"\]\(([^)#\s]+)", text):
+        assert target.startswith("http") or (HOME / document).parent.joinpath(target).exists(), target
+
+
+# -- Python -------------------------------------------------------------------------------------------------------
+
+
+def _head(code: str, folder: Path) -> None:
+    from registry import HEADS, load_plugin
+    from tests.contracts import check_head
+
+    (folder / "my_head.py").write_text(code)
+    load_plugin(folder / "my_head.py")
+    try:
+        check_head(dict(type="MeanPool"))
+    finally:  # no other test is to meet it
+        del HEADS._module_dict["MeanPool"], HEADS._places["MeanPool"]
+
+
+def _open(code: str, folder: Path) -> None:
+    scope: dict[str, Any] = {}
+    *statements, shown = code.strip().splitlines()
+    exec("\n".join(statements), scope)
+    assert eval(shown, scope)[1] == ("original", "flipped")
+
+
+def _ensemble(code: str, folder: Path) -> None:
+    (folder / "mine.py").write_text(code)
+    row = resolve_row(str(folder / "mine.py"))
+    assert [member.name for member in row.members] == [
+        "internlstm_flip_tta", "interngru_flip_tta+head.hidden=64", "gazepose",
+    ]  # fmt: skip
+
+
+def _live(code: str, folder: Path) -> None:
+    """A camera of drawn pictures: its scores are those of the command's own causal run over the same frames."""
+    from benchmarks.video.decode import Frame
+    from benchmarks.video.scorer import Scorer
+    from benchmarks.video.track import Tracker
+    from tests.benchmarks.video.parts import Bright, av, draw, model, squares
+
+    def camera() -> Iterator[tuple[float, Any]]:
+        for number in range(30):
+            yield number / 15, av.VideoFrame.from_ndarray(draw(squares(number)), format="rgb24")
+
+    judge, said = model(), io.StringIO()
+    with contextlib.redirect_stdout(said):
+        exec(code, {"model": judge, "detector": Bright(), "camera": camera()})
+    tracker, scorer, rows = Tracker(causal=True), Scorer(judge, causal=True), []
+    for number, (seconds, shown) in enumerate(camera()):
+        frame = Frame(number, seconds, stamp=number, lost=0, shown=shown)
+        for placed in tracker.place(frame, Bright().detect(frame.picture())):
+            rows += scorer.push(placed)
+    assert len(rows) == 2 * 28  # two squares, each without its first two detections
+    assert said.getvalue().splitlines() == [f"{row.track} {row.score}" for row in rows]
+
+
+# Document and first words of a block -> what runs it.
+PYTHON = {
+    ("README.md", "from torch.nn import Linear"): _head,
+    ("docs/models.md", "from zoo.models import open_model"): _open,
+    ("docs/recipes.md", "version = 1"): _ensemble,
+    ("docs/video.md", "from benchmarks.video.decode import Frame"): _live,
+}
+
+
+@pytest.mark.parametrize(
+    ("document", "code"),
+    [
+        (document, "\n".join(lines) + "\n")
+        for document in DOCUMENTS
+        for language, _, lines in blocks(document)
+        if language == "python"
+    ],
+)
+def test_python_runs(document: str, code: str, tmp_path: Path) -> None:
+    PYTHON[document, code.partition("\n")[0]](code, tmp_path)
+
+
+# -- run ----------------------------------------------------------------------------------------------------------
+
+
+def write_models(folder: Path) -> None:
+    """Small models in the formats of large ones, by their names on the hub."""
+    from tests.backbones.test_internvit import official_folder
+    from tests.test_examples import load
+
+    folder.mkdir()
+    official_folder("6b", folder / "InternViT-6B-448px-V1-5")
+    load(HOME / "examples/transformers_vision/lamzoo_transformers_vision.py")
+    load(HOME / "examples/transformers_vision/test_lamzoo_transformers_vision.py").snapshot(
+        folder / "dinov2-small", "dinov2"
+    )
+
+
+def write_hub(folder: Path) -> None:
+    """The hub's cache with one model in it, as its client leaves it."""
+    from zoo.models import copy_model
+
+    place = folder / "models--OWNER--NAME"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    (place / "refs").mkdir(parents=True)
+    (place / "refs" / "main").write_text(commit)
+    copy_model("internlstm_nano", place / "snapshots" / commit)
+
+
+class Place(NamedTuple):
+    """Where documents are tried.
+
+    Attributes:
+        checkout: a copy of this one, at the small scales, with some rows run.
+        words: what stands in a document -> what is put in its place.
+        environment: of its shells.
+        site: folder of Python's path that has what is put in the place of a library.
+    """
+
+    checkout: Path
+    words: dict[str, str]
+    environment: dict[str, str]
+    site: Path
+
+
+def run(folder: Path, lines: list[str], place: Place) -> None:
+    """Run commands in one shell."""
+    script = ["set -euo pipefail"]
+    for line in lines:
+        line = re.sub(r"(python -m tests\.\w+) [^&]*", r"\1 --help ", SHORTER.get(line, line))
+        for word, stand_in in place.words.items():
+            line = line.replace(word, stand_in)
+        script += [f"echo {shlex.quote('$ ' + line)} >&2", line]
+    done = subprocess.run(
+        ["bash", "-c", "\n".join(script)],
+        cwd=folder,
+        env={**place.environment, "PYTHONPATH": f"{place.site}{os.pathsep}{folder / '.installed'}"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{done.stdout[-2000:]}\n{done.stderr[-4000:]}"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    """The copy of the checkout, and what documents take for granted everywhere: a data set, weights, three rows."""
+    pytest.importorskip("av")
+    pytest.importorskip("cv2")
+    from tests.benchmarks.test_ego4d_end_to_end import make_videos
+
+    root = tmp_path_factory.mktemp("documents")
+    checkout = root / "checkout"
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (HOME / name).is_file():
+            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(HOME / name, checkout / name)
+    for dataset, scale in SCALES.items():
+        with (checkout / "benchmarks" / "datasets" / f"{dataset}.py").open("a") as file:
+            file.write(scale)
+
+    programs = root / "programs"
+    programs.mkdir()
+    for name in ("pip", "ego4d", "hf", "mypy", "pytest"):
+        (programs / name).write_text(f"#!{sys.executable}\n{PROGRAMS.read_text()}")
+        (programs / name).chmod(0o755)
+    (root / "site").mkdir()
+    (root / "site" / "sitecustomize.py").write_text(SITE)
+    for tracker in ("wandb", "mlflow"):
+        (root / "site" / f"{tracker}.py").write_text(ANYTHING)
+    write_models(root / "models")
+    write_hub(root / "hub")
+    make_videos(root / "raw", clips=4)
+    words = {
+        "--nproc-per-node=8": "--nproc-per-node=2",
+        "--root DIR": f"--root {root / 'ego4d'}",
+        "--test-root DIR": f"--test-root {root / 'ego4d'}",
+        "/data/ego4d": str(root / "ego4d"),
+        "/models/": f"{root / 'models'}/",
+    }
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "HF_HUB_CACHE": str(root / "hub"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "STAND_IN_RAW": str(root / "raw"),
+        "STAND_IN_MODELS": str(root / "models"),
+    }
+    found = Place(checkout, words, environment, root / "site")
+    shutil.copytree(root / "raw", root / "ego4d")
+    prepared = [
+        "python bench.py prepare --root DIR --split-lists official",
+        "python bench.py --recipe internlstm,internlstm_flip_tta,internlstm_flip_tta_smooth,probe --seeds 3",
+    ]
+    run(checkout, prepared, found)
+    return found
+
+
+def assumed(document: str, folder: Path, place: Place) -> None:
+    """Make what a document takes for granted: rows, videos, checkpoints, prediction files."""
+    row = "python bench.py --recipe internlstm_flip_tta"
+    on_ego4d = f"{row} --dataset ego4d --root DIR --weights /models/InternViT-6B-448px-V1-5"
+    before = {
+        "README.md": [on_ego4d],
+        "docs/models.md": [on_ego4d, "python bench.py export internlstm_nano -o my_model"],
+        "docs/report.md": [on_ego4d],
+        "docs/statistics.md": [f"{row} --seeds 3 --out other_runs"],
+    }
+    run(folder, before.get(document, []), place)
+    if document == "docs/models.md":  # the document makes it anew, from a row
+        (folder / "my_model").rename(folder / "kept")
+    if document == "README.md":
+        files = folder / "runs/results/ego4d/internlstm_flip_tta+weights=InternViT-6B-448px-V1-5"
+        for name, source in {
+            "val_gt": "groundtruth_val.csv",
+            "val_pred": "seed3407/val.csv",
+            "original": "seed3407/test.csv",
+            "flipped": "seed3407/test.csv",
+        }.items():
+            shutil.copy(files / source, folder / f"{name}.csv")
+        code = next(lines for language, _, lines in blocks(document) if language == "python")
+        (folder / "my_head.py").write_text("\n".join(code) + "\n")
+    if document in ("README.md", "docs/features.md"):
+        for number in range(3):
+            (folder / "crops" / "clip").mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / "crops" / "clip" / f"{number}.jpg")
+    if document in ("README.md", "docs/ego4d.md"):
+        import torch
+
+        from tests.zoo.test_upstream import STATE, gaze360_state, save, wrap
+
+        save(folder, {"state_dict": wrap(STATE)}, "best.pth")
+        save(folder, {"state_dict": wrap(gaze360_state()), "epoch": torch.tensor(1)}, "gaze360_model.pth.tar")
+    if any(" predict " in command.text for command in commands(document)):
+        from tools.check_video import clips_of, make_video
+
+        make_video(folder / "walk.mp4", clips_of("test")[:1], frames=20)
+        shutil.copy(folder / "walk.mp4", folder / "VIDEO.mp4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("document", [document for document in DOCUMENTS if commands(document)])
+def test_commands_run(document: str, place: Place, tmp_path: Path) -> None:
+    folder = tmp_path / "checkout"
+    shutil.copytree(place.checkout, folder)
+    assumed(document, folder, place)
+    run(folder, [command.text for command in commands(document)], place)

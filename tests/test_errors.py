@@ -1,0 +1,122 @@
+"""Wrong calls of the commands that people without the code before them use: one line, a way out, and nothing left."""
+
+from pathlib import Path
+
+import pytest
+
+import bench
+from zoo.weights import FOLDER
+
+PREDICT = ["predict", "walk.mp4", "--model", "internlstm_nano", "-o", "out"]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a video, and with what is none."""
+    from tests.benchmarks.video.parts import make
+
+    folder = tmp_path_factory.mktemp("place")
+    make(folder / "walk.mp4", frames=5)
+    for name in ("folder", "full", "half", "runs/results/synthlam/broken"):
+        (folder / name).mkdir(parents=True)
+    for name, text in {
+        "text.txt": "hello",
+        "empty.mp4": "",
+        "empty.csv": "",
+        "few.csv": "frame,track,x1\n",
+        "broken.json": '{"a": ',
+        "full/file": "",
+        "runs/results/synthlam/broken/result.json": "{",
+    }.items():
+        (folder / name).write_text(text)
+    (folder / "half" / "config.json").write_text((FOLDER / "internlstm_nano" / "config.json").read_text())
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["predict"], "required: VIDEO, --model, -o/--out"),
+        (["predict", "text.txt", *PREDICT[2:]], "it is no video"),
+        (["predict", "folder", *PREDICT[2:]], "is a folder; give one video file"),
+        (["predict", "nowhere.mp4", *PREDICT[2:]], "nowhere.mp4 does not exist"),
+        (["predict", "empty.mp4", *PREDICT[2:]], "is empty (0 bytes)"),
+        (["predict", "", *PREDICT[2:]], "what follows predict is empty; give it a value"),
+        ([*PREDICT[:-1], ""], "what follows -o is empty"),
+        ([*PREDICT[:-1], "text.txt"], "text.txt"),
+        ([*PREDICT[:-1], "/proc/nothing"], "cannot write /proc/nothing"),
+        ([*PREDICT[:3], "internlstm_nan", "-o", "out"], "did you mean 'internlstm_nano'?"),
+        ([*PREDICT[:3], "internlstm_flip_tta", "-o", "out"], "there is no model 'internlstm_flip_tta'"),
+        ([*PREDICT[:3], "half", "-o", "out"], "half"),
+        ([*PREDICT[:3], "folder", "-o", "out"], "folder is no model folder"),
+        ([*PREDICT[:3], "text.txt", "-o", "out"], "there is no model 'text.txt'"),
+        ([*PREDICT, "--modle", "x"], "did you mean --model?"),
+        ([*PREDICT, "--threshold", "2"], "--threshold is 2; it has to lie between 0 and 1"),
+        ([*PREDICT, "--threshold", "nan"], "--threshold is nan"),
+        ([*PREDICT, "--threshold", "high"], "invalid float value: 'high'"),
+        ([*PREDICT, "--min-duration", "-1"], "--min-duration is -1"),
+        ([*PREDICT, "--detections", "0"], "--detections is 0"),
+        ([*PREDICT, "--faces", "nowhere.csv"], "nowhere.csv"),
+        ([*PREDICT, "--faces", "folder"], "folder"),
+        ([*PREDICT, "--faces", "few.csv"], "lacks y1, x2, y2; its first line must name"),
+        ([*PREDICT, "--faces", "empty.csv"], "empty.csv cannot be read as CSV"),
+        ([*PREDICT, "--faces", "few.csv", "--set", "side=64"], "--set is for the detector, which --faces leaves out"),
+        ([*PREDICT, "--detector", "centrface"], "did you mean 'centerface'?"),
+        ([*PREDICT, "--set", "thresold=0.3"], "did you mean 'threshold'?"),
+        ([*PREDICT, "--set", "threshold=high"], "must be float, got 'high'"),
+        ([*PREDICT, "--set", "threshold"], "expected key=value"),
+        ([*PREDICT, "--set", "side=0"], "side is 0; it has to be 32 or more"),
+        ([*PREDICT, "--device", "gpu"], "leave it out, or try cpu"),
+        ([*PREDICT, "--plugin", "nowhere.py"], "nowhere.py does not exist"),
+        (["report"], "required: -o/--output"),
+        (["report", "-o", "folder"], "name a file: -o folder/report.html"),
+        (["report", "-o", "r.html", "--out", "nowhere"], "run some, such as python bench.py --recipe probe"),
+        (["report", "-o", "r.html"], "broken JSON"),
+        (["report", "nothing", "-o", "r.html", "--out", "nowhere"], "no row nothing in nowhere/results/synthlam"),
+        (["report", "-o", "r.html", "--dataset", "ego4"], "did you mean 'ego4d'?"),
+        (["show"], "required: NAME"),
+        (["show", "lstmm"], "did you mean 'lstm'?"),
+        (["show", "folder"], "nothing is called 'folder'"),
+        (["show", "nowhere.json"], "nowhere.json"),
+        (["show", "broken.json"], "broken JSON"),
+        (["show", "internlstm", "--dataset", "ego4"], "did you mean 'ego4d'?"),
+        (["show", "lstm", "gru"], "unrecognized arguments: gru"),
+        (["doctor", "extra"], "unrecognized arguments: extra"),
+        (["doctor", "--root", "nowhere"], "--root nowhere is no folder"),
+        (["doctor", "--root", "text.txt"], "--root text.txt is no folder"),
+        (["new-plugin", "nod"], "required: --kind"),
+        (["new-plugin", "nod", "--kind", "heads"], "invalid choice: 'heads'"),
+        (["new-plugin", "Nod", "--kind", "head"], "lower case letters, digits and _"),
+        (["new-plugin", "n" * 300, "--kind", "head"], "60 at most"),
+        (["new-plugin", "lstm", "--kind", "head"], "there is a head called 'lstm' already"),
+        (["new-plugin", "nod", "--kind", "head", "-o", "full"], "full exists and is not an empty folder"),
+        (["new-plugin", "nod", "--kind", "head", "-o", "text.txt/x"], "cannot write text.txt/x"),
+        (["export", "internlstm_nano"], "required: -o/--output"),
+        (["export", "internlstm_nan", "-o", "e"], "did you mean 'internlstm_nano'?"),
+        (["export", "internlstm_flip", "-o", "e"], "run it first: python bench.py --recipe internlstm_flip"),
+        (["export", "internlstm_flip", "-o", "e", "--dataset", "ego4"], "did you mean 'ego4d'?"),
+        (["export", "broken", "-o", "e"], "broken JSON"),
+        (["export", "folder", "-o", "e"], "folder is no model folder"),
+        (["export", "internlstm_nano", "-o", "full"], "full exists and is not an empty folder"),
+        (["export", "internlstm_nano", "-o", "text.txt"], "text.txt is no folder"),
+        (["export", "internlstm_nano", "-o", "e", "--seed", "3"], "--seed chooses among a row's"),
+        (["export", "internlstm_nano", "-o", "e", "--push", "mine"], "--push mine: a repository is called OWNER/NAME"),
+    ],
+    ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else "",
+)
+def test_one_line_and_nothing_left(
+    arguments: list[str], words: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(place)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    before = sorted(path for path in place.rglob("*") if path.is_file())
+    try:
+        status = bench.main(arguments)
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    printed = capsys.readouterr()
+    assert status == 2
+    assert words in printed.err
+    assert printed.err.count("\n") == 1, printed.err
+    assert printed.out == ""
+    assert sorted(path for path in place.rglob("*") if path.is_file() and path.name != ".lock") == before
