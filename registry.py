@@ -350,7 +350,8 @@ def load_plugin(plugin: str | Path) -> None:
             name that is taken (says where both are).
     """
     path = Path(plugin)
-    is_file = path.suffix == ".py" or path.exists() or len(path.parts) > 1
+    named = path.exists() and not (path.is_dir() and _is_module(str(plugin)))
+    is_file = path.suffix == ".py" or named or len(path.parts) > 1
     if is_file:
         if not path.is_file():
             problem = "is a folder" if path.is_dir() else "does not exist"
@@ -384,6 +385,15 @@ def load_plugin(plugin: str | Path) -> None:
         if module_name not in sys.modules:
             for registry, names in zip(_REGISTRIES, before, strict=True):
                 registry._forget_failed(names)
+
+
+def _is_module(name: str) -> bool:
+    """Tell whether there is a module of that name; a folder that a package is made from is none."""
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return False
+    return spec is not None and spec.origin is not None
 
 
 def _import_file(path: Path, module_name: str) -> None:

@@ -203,7 +203,10 @@ class FeatureStore:
     def finish(self) -> None:
         """Bring the manifest, if there is one, up to date: how many features of each view, and the damaged crops."""
         path = self.folder / "manifest.json"
-        if self._check_manifest() and path.read_bytes() != self._manifest().encode():
+        if not self._check_manifest():
+            return
+        left = (self.folder / NAME).exists()  # by a process that was killed; taking the lock takes the file away
+        if left or path.read_bytes() != self._manifest().encode():
             with self._locked():
                 self._write_manifest()
 

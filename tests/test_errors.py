@@ -8,6 +8,7 @@ import bench
 from zoo.weights import FOLDER
 
 PREDICT = ["predict", "walk.mp4", "--model", "internlstm_nano", "-o", "out"]
+BOXES = ["--faces", "boxes.csv"]  # so that no detector is asked for, whose network may not be installed
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +25,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "empty.mp4": "",
         "empty.csv": "",
         "few.csv": "frame,track,x1\n",
+        "boxes.csv": "frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n",
         "broken.json": '{"a": ',
         "full/file": "",
         "runs/results/synthlam/broken/result.json": "{",
@@ -43,13 +45,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["predict", "empty.mp4", *PREDICT[2:]], "is empty (0 bytes)"),
         (["predict", "", *PREDICT[2:]], "what follows predict is empty; give it a value"),
         ([*PREDICT[:-1], ""], "what follows -o is empty"),
-        ([*PREDICT[:-1], "text.txt"], "text.txt"),
-        ([*PREDICT[:-1], "/proc/nothing"], "cannot write /proc/nothing"),
-        ([*PREDICT[:3], "internlstm_nan", "-o", "out"], "did you mean 'internlstm_nano'?"),
-        ([*PREDICT[:3], "internlstm_flip_tta", "-o", "out"], "there is no model 'internlstm_flip_tta'"),
-        ([*PREDICT[:3], "half", "-o", "out"], "half"),
-        ([*PREDICT[:3], "folder", "-o", "out"], "folder is no model folder"),
-        ([*PREDICT[:3], "text.txt", "-o", "out"], "there is no model 'text.txt'"),
+        ([*PREDICT[:-1], "text.txt", *BOXES], "text.txt"),
+        ([*PREDICT[:-1], "/proc/nothing", *BOXES], "cannot write /proc/nothing"),
+        ([*PREDICT[:3], "internlstm_nan", "-o", "out", *BOXES], "did you mean 'internlstm_nano'?"),
+        ([*PREDICT[:3], "internlstm_flip_tta", "-o", "out", *BOXES], "there is no model 'internlstm_flip_tta'"),
+        ([*PREDICT[:3], "half", "-o", "out", *BOXES], "half"),
+        ([*PREDICT[:3], "folder", "-o", "out", *BOXES], "folder is no model folder"),
+        ([*PREDICT[:3], "text.txt", "-o", "out", *BOXES], "there is no model 'text.txt'"),
         ([*PREDICT, "--modle", "x"], "did you mean --model?"),
         ([*PREDICT, "--threshold", "2"], "--threshold is 2; it has to lie between 0 and 1"),
         ([*PREDICT, "--threshold", "nan"], "--threshold is nan"),
@@ -66,7 +68,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT, "--set", "threshold=high"], "must be float, got 'high'"),
         ([*PREDICT, "--set", "threshold"], "expected key=value"),
         ([*PREDICT, "--set", "side=0"], "side is 0; it has to be 32 or more"),
-        ([*PREDICT, "--device", "gpu"], "leave it out, or try cpu"),
+        ([*PREDICT, *BOXES, "--device", "gpu"], "leave it out, or try cpu"),
         ([*PREDICT, "--plugin", "nowhere.py"], "nowhere.py does not exist"),
         (["report"], "required: -o/--output"),
         (["report", "-o", "folder"], "name a file: -o folder/report.html"),

@@ -370,6 +370,9 @@ def test_entry_points(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lam-extra\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[lamzoo.plugins]\nextra = lam_extra\n")
     monkeypatch.syspath_prepend(str(tmp_path))
+    # The folder that the package was made from lies where the command is run, by the module's own name.
+    (tmp_path / "here" / "lam_extra").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "here")
     registry.load_entry_points()
     assert "extra" in HEADS
     (info / "entry_points.txt").write_text("[lamzoo.plugins]\nbad = lam_bad\n")

@@ -41,7 +41,7 @@ SPEED_ORDER = [
 ]
 
 RELIABILITY = HOME / "docs" / "reliability.md"
-FAULTS = re.compile(r"(<!-- faults: rendered by tools/update_docs.py -->\n).*?(<!-- end of faults -->)", re.DOTALL)
+RELIABLE = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 PICTURED = "internlstm_flip_tta"
 SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # pixels, the shorter side; two columns each
@@ -153,12 +153,52 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
 
 
 def render_reliability(text: str) -> str:
-    """The page on reliability with the table of the committed record of injected faults between its marks."""
-    path = HOME / "benchmarks" / "records" / "reliability" / "faults.json"
-    if not path.exists():
-        return text
-    record = json.loads(path.read_text(encoding="utf-8"))
-    return FAULTS.sub(lambda marks: f"{marks[1]}\n{faults_table(record)}\n\n{marks[2]}", text)
+    """The page on reliability with the tables of the committed records between their marks."""
+    tables = {"faults": faults_table, "bad_input": bad_input_table, "soak": soak_table}
+
+    def render(marks: re.Match[str]) -> str:
+        path = HOME / "benchmarks" / "records" / "reliability" / f"{marks[2]}.json"
+        table = tables[marks[2]](json.loads(path.read_text(encoding="utf-8")))
+        return f"{marks[1]}\n{table}\n\n{marks[3]}"
+
+    return RELIABLE.sub(render, text)
+
+
+def bad_input_table(record: dict[str, Any]) -> str:
+    """What was fed to every reader, and what came of it."""
+    columns = {
+        "kind": "input",
+        "cases": "cases",
+        "accepted": "accepted",
+        "refused": "refused in a line",
+        "traceback": "tracebacks",
+        "hang": "hangs",
+        "memory": "too much memory",
+        "escape": "out of the folder",
+        "message": "poor messages",
+    }
+    body = [[str(kind[name]) for name in columns] for kind in (*record["kinds"], record["all"])]
+    return tabulate(body, list(columns.values()), tablefmt="github", disable_numparse=True)
+
+
+def soak_table(record: dict[str, Any]) -> str:
+    """What a process held after the warm-up and at the end of hours of the same work, and how that grew."""
+    body = []
+    for name, measure in record["measures"].items():
+        if name in ("uss", "pss"):  # not judged: they move with other processes
+            continue
+        ends = [measure["first"], measure["last"]]
+        shown = [f"{value / 1e6:.0f} MB" if name in ("rss", "anonymous") else f"{value:g}" for value in ends]
+        growth, low, high = (f"{100 * measure[key]:+.2f} %" for key in ("growth", "low", "high"))
+        body.append([name, *shown, growth, f"{low} to {high}"])
+    head = ["measure", "after the warm-up", "at the end", "growth an hour", "95 % interval"]
+    table = tabulate(body, head, tablefmt="github", disable_numparse=True)
+    where, code = record["environment"], record["environment"]["code"]
+    changed = " with changes" if code["dirty"] else ""
+    return (
+        f"{table}\n\n- {record['rounds']} rounds in {record['minutes']:.0f} minutes on {where['cores']} cores of "
+        f"{where['processor']}, torch {where['packages']['torch']}, at commit {code['commit'][:7]}{changed}."
+    )
 
 
 def faults_table(record: dict[str, Any]) -> str:

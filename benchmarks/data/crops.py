@@ -211,6 +211,10 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report
 
 def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
     """Decode a video once and yield (frame number, picture) for each wanted number, in order."""
+    from av.video.reformatter import VideoReformatter
+
+    # PyAV keeps one for the process, whose threads a forked worker does not have and would wait for.
+    reformatter = VideoReformatter()
     numbers = sorted(wanted)
     place = 0
     previous = None
@@ -225,7 +229,7 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
             number = round((time - start) * FPS) + 1
         # Numbers that no frame has of its own, in a video of a lower rate, show what was shown before.
         while place < len(numbers) and numbers[place] < number and previous is not None:
-            yield numbers[place], previous.to_image()
+            yield numbers[place], reformatter.reformat(previous, format="rgb24").to_image()
             place += 1
         while place < len(numbers) and numbers[place] < number:
             place += 1
@@ -233,7 +237,7 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
             return
         previous, last = shown, number
         if number == numbers[place]:
-            yield number, shown.to_image()
+            yield number, reformatter.reformat(shown, format="rgb24").to_image()
             place += 1
 
 
