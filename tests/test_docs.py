@@ -55,6 +55,7 @@ COVERED = {
 # What is done in a shorter way when it is run.
 SHORTER = {
     ". venv/bin/activate": "true",
+    "python bench.py --recipe ensemble --seeds 5": "python bench.py --recipe ensemble --seeds 1",
     "python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs": (
         "python bench.py --recipe all && python -m tools.update_docs --out runs"
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import select
 import stat
 import unicodedata
 from collections.abc import Iterable
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from registry import UserError
+
+_PATIENCE = 500  # milliseconds, with a pipe
 
 # Bytes of an id: file systems stop at 255, and a file is written beside its place under a longer name.
 LONGEST_ID = 200
@@ -25,7 +28,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # what may be half of a pair of surrog
 
 
 def open_input(path: Path) -> BinaryIO:
-    """Open a file for reading; a pipe that nobody writes to counts as empty and is not waited for.
+    """Open a file for reading; a pipe that nobody has opened for writing within half a second counts as empty.
 
     Raises:
         OSError: it does not exist, may not be read, or is neither a file nor a pipe.
@@ -35,6 +38,10 @@ def open_input(path: Path) -> BinaryIO:
         mode = os.fstat(descriptor).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise OSError(None, "is a folder" if stat.S_ISDIR(mode) else "is no file", str(path))
+        if stat.S_ISFIFO(mode):
+            writer = select.poll()
+            writer.register(descriptor, select.POLLIN)
+            writer.poll(_PATIENCE)
         os.set_blocking(descriptor, True)
         return os.fdopen(descriptor, "rb")
     except BaseException:

@@ -51,6 +51,9 @@ def open_video(path: Path) -> Any:
     """
     import av
 
+    # Some versions of torchvision have FFmpeg's threads log through Python: one that does while its decoder is freed
+    # waits for the interpreter, and the interpreter for it.
+    av.logging.set_level(None)
     return av.open(str(path), container_options={"format_whitelist": _video_formats(), "protocol_whitelist": "file"})
 
 

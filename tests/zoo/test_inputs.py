@@ -96,6 +96,10 @@ def test_a_pipe_is_read_and_one_without_a_writer_is_empty(tmp_path: Path) -> Non
     assert read_bytes(Path(f"/dev/fd/{reader}"), "a thing") == b"late"
     late.join()
     os.close(reader)
+    late = threading.Timer(0.1, lambda: (tmp_path / "fifo").write_bytes(b"opened late"))
+    late.start()
+    assert read_bytes(tmp_path / "fifo", "a thing") == b"opened late"
+    late.join()
 
 
 def test_what_is_no_file_gets_a_line(tmp_path: Path) -> None:

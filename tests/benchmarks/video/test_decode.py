@@ -44,6 +44,14 @@ def test_what_comes_after_a_frame_is_the_same_as_without_stopping(tmp_path: Path
     )
 
 
+def test_threads_of_decoders_do_not_log_through_python(tmp_path: Path) -> None:
+    """What torchvision switches on, and what hangs where a decoder is freed while one of its threads complains."""
+    path = make(tmp_path / "a.mp4", frames=3)
+    av.logging.set_level(av.logging.ERROR)
+    assert len(list(Video(path).frames())) == 3
+    assert av.logging.get_level() is None
+
+
 # Matrices of ISO 14496-12, 8.3.2: a b u c d v x y w, the point (x, y) goes to (a x + c y, b x + d y), y downwards. So
 # (0, 1, -1, 0) takes what is right down: a quarter turn clockwise.
 @pytest.mark.parametrize("matrix, turns", [((0, 1, -1, 0), -1), ((-1, 0, 0, -1), 2), ((0, -1, 1, 0), 1)])
