@@ -454,6 +454,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
         if name and (HOME / name).is_file():
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(HOME / name, checkout / name)
+    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)  # ruff leaves out what git ignores
     for dataset, scale in SCALES.items():
         with (checkout / "benchmarks" / "datasets" / f"{dataset}.py").open("a") as file:
             file.write(scale)

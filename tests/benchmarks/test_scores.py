@@ -75,7 +75,7 @@ def test_pipes_and_names_that_look_compressed(tmp_path):
     pd.testing.assert_frame_equal(read_predictions(write(tmp_path / "p.csv.gz", VAL_LINES)), tight)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        writer = threading.Thread(target=write, args=(tmp_path / "pipe", VAL_LINES))
+        writer = threading.Thread(target=write, args=(tmp_path / "pipe", VAL_LINES), daemon=True)
         writer.start()
         pd.testing.assert_frame_equal(read_predictions(tmp_path / "pipe"), tight)
         writer.join()
