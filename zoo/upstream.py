@@ -216,7 +216,8 @@ def _something_else(path: Path, start: bytes) -> str | None:
     if tarfile.is_tarfile(path):
         return "a tar archive: unpack it and give the checkpoint inside"
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
+        # What has the end of an archive and a broken list of contents is torch's to refuse.
+        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
             if not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "a zip archive that torch.save did not write: unpack it and give the checkpoint inside"
     elif b"\0" not in start:

@@ -187,7 +187,7 @@ class Video:
                 return
             try:
                 shown = packet.decode()
-            except error:
+            except (error, ValueError):  # PyAV's own, where FFmpeg knows no decoder
                 failed += 1
                 continue
             for frame in shown:
