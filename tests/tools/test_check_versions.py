@@ -1,9 +1,16 @@
-"""What `tools/check-versions` counts."""
+"""What `tools/check-versions` counts, and that setup.cfg promises no more than it proved."""
 
+import configparser
+import json
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from tests.conftest import HOME
 
@@ -42,3 +49,28 @@ def test_outcomes_are_those_of_pytest(tmp_path: Path) -> None:
         "test_skipped": "skipped",
         "test_broken": "failed",
     }
+
+
+def requirements() -> list[Requirement]:
+    """Those of users: `dev` is for who works on lamzoo."""
+    setup = configparser.ConfigParser()
+    setup.read(HOME / "setup.cfg", encoding="utf-8")
+    texts = [setup["options"]["install_requires"]]
+    texts += [text for extra, text in setup["options.extras_require"].items() if extra != "dev"]
+    lines = (line.strip() for text in texts for line in text.splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+@pytest.mark.skipif(not RECORD.exists(), reason="tools/check-versions has not been run to its end")
+@pytest.mark.parametrize("which", ["oldest", "newest"])
+def test_setup_cfg_promises_what_was_proved(which: str) -> None:
+    """The oldest version that a range allows was tested, or, of a bound such as 2.6, the oldest patch that there is."""
+    record = json.loads(RECORD.read_text())[which]
+    assert record["failed"] == 0 and record["passed"] > 1000
+    proved = {canonicalize_name(name): Version(version) for name, version in record["environment"]["packages"].items()}
+    for requirement in requirements():
+        version = proved[canonicalize_name(requirement.name)]
+        assert requirement.specifier.contains(version), f"{requirement} was tested with {version}"
+        if which == "oldest":
+            (bound,) = (Version(each.version) for each in requirement.specifier if each.operator == ">=")
+            assert version.release[: len(bound.release)] == bound.release, f"{requirement} was tested with {version}"
