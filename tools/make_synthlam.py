@@ -3,9 +3,11 @@
     python -m tools.make_synthlam --out benchmarks/data/synthlam --seed 1 --workers 2
     python -m tools.make_synthlam card
     python -m tools.make_synthlam pretraining --count 60000 --seed 1 --out RENDERS --workers 2
+    python -m tools.make_synthlam clips --seed 2 --times 5 --out CLIPS --workers 2
 
-The first needs the extra `synth` and about a quarter of an hour of one core. The archive is the same for the same seed,
-machine and versions; another graphics driver rounds other pixels.
+The last writes clips of other people, of which there are more to train on, as a folder for `--dataset synthlam --root
+CLIPS`. The first needs the extra `synth` and about a quarter of an hour of one core. The archive is the same for the
+same seed, machine and versions; another graphics driver rounds other pixels.
 """
 
 from __future__ import annotations
@@ -43,8 +45,8 @@ TRUTH = [
 ]
 
 
-def make_files(seed: int, workers: int) -> dict[str, bytes]:
-    """The whole dataset as path -> content."""
+def make_files(seed: int, workers: int, times: int = 1) -> dict[str, bytes]:
+    """The whole dataset, or one with some times as many training clips, as path -> content."""
     files: dict[str, bytes] = {}
     truth = [
         ",".join(["split", "clip", "track", "frame", "person", "identity", "image", "width", "height", "label", *TRUTH])
@@ -53,7 +55,7 @@ def make_files(seed: int, workers: int) -> dict[str, bytes]:
     marks: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     labels = ["clip,track,frame,unique_id,person,x1,y1,x2,y2,label"]
     videos: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-    jobs = [(clip, split) for split, clips in synthlam_render.plan(seed).items() for clip in clips]
+    jobs = [(clip, split) for split, clips in synthlam_render.plan(seed, times).items() for clip in clips]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
         for done, ((clip, split), rows) in enumerate(zip(jobs, pool.imap(_render, jobs), strict=True)):
             print(f"{done + 1}/{len(jobs)} {clip.name}: {len(rows)} rows", flush=True)
@@ -292,15 +294,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.make_synthlam", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("what", nargs="?", default="dataset", choices=("dataset", "card", "pretraining"))
+    parser.add_argument("what", nargs="?", default="dataset", choices=("dataset", "card", "pretraining", "clips"))
     parser.add_argument("--out", type=Path, default=synthlam.ARCHIVE.parent, help="folder to write to")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60_000, help="pretraining: number of crops")
+    parser.add_argument("--times", type=int, default=1, help="clips: as many to train on as in SynthLAM, so many times")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "pretraining":
         synthlam_render.render_pretraining(args.count, args.seed, args.out, args.workers)
+        return
+    if args.what == "clips":
+        for name, content in make_files(args.seed, args.workers, args.times).items():
+            path = args.out / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
         return
     if args.what == "dataset":
         files = make_files(args.seed, args.workers)

@@ -575,6 +575,7 @@ def _pretraining_shard(job: tuple[int, int, int, Path]) -> None:
 
 
 SPLITS = {"train": 62, "val": 17, "test": 29}  # clips
+MOST_TIMES = 999 // SPLITS["train"]
 PEOPLE = (2, 1, 3, 2)  # in the clips, in turn
 MIN_SIDE, MAX_SIDE = 22, 112  # the detector finds nothing smaller; crops are never larger
 
@@ -594,16 +595,19 @@ class Crop:
     landmarks: list[list[float]] | None
 
 
-def plan(seed: int) -> dict[str, list[Any]]:
-    """The clips of the three splits (`synthlam_scene.Clip`), identities never shared.
+def plan(seed: int, times: int = 1) -> dict[str, list[Any]]:
+    """The clips of the three splits (`synthlam_scene.Clip`), identities never shared; `times` as many in the first.
 
     A clip without any look is drawn again: Ego4D lists only clips with at least one. A split whose share of looking
     frames is not between 14.5 and 15.7 % has clips drawn again, in turn, where that brings it nearer.
     """
     if not 0 <= seed < 90:
         raise ValueError(f"seed {seed}: must be 0..89, so that identities never meet those of the pretraining renders")
+    if not 1 <= times <= MOST_TIMES:
+        raise ValueError(f"times {times}: must be 1..{MOST_TIMES}, so that clips are numbered in three digits")
     out = {}
     for number, (split, count) in enumerate(SPLITS.items()):
+        count *= times if split == "train" else 1
 
         def draw(k: int, attempt: int, split: str = split, number: int = number) -> Any:
             people = PEOPLE[k % len(PEOPLE)]

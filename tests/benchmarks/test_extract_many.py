@@ -19,6 +19,7 @@ from tests.conftest import TINY
 
 CLIPS = {"a": 40, "b": 9, "c": 1, "d": 33, "e": 28, "f": 30}
 COUNT = 2 * sum(CLIPS.values())
+RAY_WORKERS = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches")  # the others in older versions
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,8 @@ def test_ray(crops: Path, undisturbed: Path, tmp_path: Path) -> None:
     for process in Path("/proc").iterdir():
         try:
             ours = f"LAMZOO_RAY_TEST={tmp_path}".encode() in (process / "environ").read_bytes().split(b"\0")
-            if ours and (process / "cmdline").read_bytes().startswith(b"ray::MapWorker"):
+            name = (process / "cmdline").read_bytes()
+            if ours and name.startswith(RAY_WORKERS):
                 actors.append(int(process.name))
         except OSError:
             continue

@@ -1,4 +1,5 @@
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -90,3 +91,50 @@ def test_angles_survive_the_round_trip():
     for yaw, pitch, roll in rng.uniform(-1.2, 1.2, (20, 3)):
         found = synthlam_render.angles_of(synthlam_render.rotation(yaw, pitch, roll))
         assert found == pytest.approx((yaw, pitch, roll), abs=1e-9)
+
+
+def test_more_clips_to_train_on_are_of_other_people_and_the_rest_is_as_it_was(monkeypatch):
+    monkeypatch.setattr(synthlam_render, "SPLITS", {"train": 20, "val": 4, "test": 4})
+    once, thrice = synthlam_render.plan(5), synthlam_render.plan(5, times=3)
+    assert [len(thrice[split]) for split in ("train", "val", "test")] == [60, 4, 4]
+    for split in ("val", "test"):
+        assert [clip.seed for clip in thrice[split]] == [clip.seed for clip in once[split]]
+    people = [person.identity for clips in thrice.values() for clip in clips for person in clip.people]
+    assert len(set(people)) == len(people)
+    with pytest.raises(ValueError, match=r"times 99: must be 1\.\."):
+        synthlam_render.plan(5, times=99)
+
+
+def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch):
+    from benchmarks.data.ego4d import read_split
+    from tools import make_synthlam
+
+    monkeypatch.setattr(synthlam_render, "SPLITS", {"train": 1, "val": 1, "test": 1})
+    monkeypatch.setattr(synthlam_render, "_looking", lambda clips: 0.15)  # whatever it is
+
+    def of_the_first_person(job):
+        clip, split = job
+        return synthlam_render.render_clip(replace(clip, people=clip.people[:1], camera=clip.camera[:20]), split)
+
+    monkeypatch.setattr(make_synthlam, "_render", of_the_first_person)
+    monkeypatch.setattr(make_synthlam.multiprocessing, "get_context", lambda kind: _Here)
+    monkeypatch.setattr("sys.argv", ["make_synthlam", "clips", "--out", str(tmp_path), "--times", "2"])
+    make_synthlam.main()
+    assert [read_split(tmp_path, split)["clip"].nunique() for split in ("train", "val", "test")] == [2, 1, 1]
+    rows = read_split(tmp_path, "train")
+    assert all(Image.open(tmp_path / image).size for image in rows.image if image)
+
+
+class _Here:
+    """A pool without processes, so that what is patched stays so."""
+
+    def __init__(self, workers):
+        self.imap = map
+
+    Pool = classmethod(lambda cls, workers: cls(workers))
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None

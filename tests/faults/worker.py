@@ -540,8 +540,8 @@ class Injection:
         while process.poll() is None and not list(store.glob(".*.part")):
             time.sleep(0.02)
         time.sleep(drawn["wait"])
-        wanted_name = b"ray::MapWorker" if ray else b"bench.py"
-        workers = [pid for pid in _marked(marker, wanted_name) if pid != process.pid]
+        wanted_names = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches") if ray else (b"bench.py",)
+        workers = [pid for pid in _marked(marker, wanted_names) if pid != process.pid]
         if not ray:
             workers = [pid for pid in workers if b"torch.distributed" not in Path(f"/proc/{pid}/cmdline").read_bytes()]
         if workers:
@@ -565,13 +565,13 @@ class Injection:
         return faulted, again.seconds, bad or (f"wrong: {differs}" if differs else "same")
 
 
-def _marked(marker: str, name: bytes) -> list[int]:
-    """Processes with a marker in their environment and a name in their command line."""
+def _marked(marker: str, names: Sequence[bytes]) -> list[int]:
+    """Processes with a marker in their environment and one of the names in their command line."""
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError):
             ours = marker.encode() in (entry / "environ").read_bytes().split(b"\0")
-            if ours and name in (entry / "cmdline").read_bytes():
+            if ours and any(name in (entry / "cmdline").read_bytes() for name in names):
                 found.append(int(entry.name))
     return sorted(found)
 

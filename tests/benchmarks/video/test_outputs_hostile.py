@@ -57,10 +57,12 @@ def test_elan_has_a_tier_a_track(tmp_path: Path, bouts: list[Bout]) -> None:
 
 
 def test_a_table_has_a_row_a_bout(tmp_path: Path, bouts: list[Bout]) -> None:
-    write_bouts(tmp_path / "x.csv", bouts, HEADER)
+    names = [name.replace("\0", "") for name in NAMES]  # which no track has, and Python 3.10 writes no CSV of
+    named = [bout._replace(track=name) for bout, name in zip(bouts, names, strict=True)]
+    write_bouts(tmp_path / "x.csv", named, HEADER)
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
         lines = file.read().split("\n")
         assert [line[:2] for line in lines[:3]] == ["# ", "# ", "tr"]
         file.seek(0)
         found = list(csv.reader(line for line in file if not line.startswith("# ")))
-    assert [row[0] for row in found[1:]] == list(NAMES)  # read again as they were
+    assert [row[0] for row in found[1:]] == names  # read again as they were
