@@ -8,6 +8,7 @@ example:
 from __future__ import annotations
 
 import argparse
+import configparser
 import json
 import re
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
@@ -40,6 +43,7 @@ SPEED_ORDER = [
     *("windows", "head_step", "loop", "scoring"),
 ]
 
+OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of the passed, in a second try"
 RELIABILITY = HOME / "docs" / "reliability.md"
 RELIABLE = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
@@ -154,7 +158,7 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
 
 def render_reliability(text: str) -> str:
     """The page on reliability with the tables of the committed records between their marks."""
-    tables = {"faults": faults_table, "bad_input": bad_input_table, "soak": soak_table}
+    tables = {"faults": faults_table, "bad_input": bad_input_table, "soak": soak_table, "versions": versions_table}
 
     def render(marks: re.Match[str]) -> str:
         path = HOME / "benchmarks" / "records" / "reliability" / f"{marks[2]}.json"
@@ -179,6 +183,33 @@ def bad_input_table(record: dict[str, Any]) -> str:
     }
     body = [[str(kind[name]) for name in columns] for kind in (*record["kinds"], record["all"])]
     return tabulate(body, list(columns.values()), tablefmt="github", disable_numparse=True)
+
+
+def requirements() -> list[Requirement]:
+    """What setup.cfg asks for, extras too; without `dev`, which is for who works on lamzoo."""
+    setup = configparser.ConfigParser()
+    setup.read(HOME / "setup.cfg", encoding="utf-8")
+    texts = [setup["options"]["install_requires"]]
+    texts += [text for extra, text in setup["options.extras_require"].items() if extra != "dev"]
+    lines = (line.strip() for text in texts for line in text.splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith("#")]
+
+
+def versions_table(record: dict[str, Any]) -> str:
+    """The oldest and the newest versions that the tests have run with, of what setup.cfg names, and the counts."""
+    parts = [record[which] for which in ("oldest", "newest")]
+    packages = [
+        {canonicalize_name(name): version for name, version in part["environment"]["packages"].items()}
+        for part in parts
+    ]
+    body = [["Python", *(part["environment"]["python"] for part in parts)]]
+    for name in dict.fromkeys(canonicalize_name(each.name) for each in requirements()):
+        body.append([name, *(of[name] for of in packages)])
+    body += [[f"tests {outcome}", *(f"{part[outcome]:,}" for part in parts)] for outcome in OUTCOMES]
+    body.append([AGAIN, *(str(len(part["passed when run again"])) for part in parts)])
+    codes = [part["environment"]["code"] for part in parts]
+    body.append(["at commit", *(code["commit"][:7] + " with changes" * bool(code["dirty"]) for code in codes)])
+    return tabulate(body, ["", "oldest", "newest"], tablefmt="github", disable_numparse=True)
 
 
 def soak_table(record: dict[str, Any]) -> str:

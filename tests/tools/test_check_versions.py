@@ -1,6 +1,5 @@
 """What `tools/check-versions` counts, and that setup.cfg promises no more than it proved."""
 
-import configparser
 import json
 import runpy
 import subprocess
@@ -8,11 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.conftest import HOME
+from tools.update_docs import requirements, versions_table
 
 RECORD = HOME / "benchmarks" / "records" / "reliability" / "versions.json"
 
@@ -51,16 +50,6 @@ def test_outcomes_are_those_of_pytest(tmp_path: Path) -> None:
     }
 
 
-def requirements() -> list[Requirement]:
-    """Those of users: `dev` is for who works on lamzoo."""
-    setup = configparser.ConfigParser()
-    setup.read(HOME / "setup.cfg", encoding="utf-8")
-    texts = [setup["options"]["install_requires"]]
-    texts += [text for extra, text in setup["options.extras_require"].items() if extra != "dev"]
-    lines = (line.strip() for text in texts for line in text.splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
-
-
 @pytest.mark.skipif(not RECORD.exists(), reason="tools/check-versions has not been run to its end")
 @pytest.mark.parametrize("which", ["oldest", "newest"])
 def test_setup_cfg_promises_what_was_proved(which: str) -> None:
@@ -74,3 +63,16 @@ def test_setup_cfg_promises_what_was_proved(which: str) -> None:
         if which == "oldest":
             (bound,) = (Version(each.version) for each in requirement.specifier if each.operator == ">=")
             assert version.release[: len(bound.release)] == bound.release, f"{requirement} was tested with {version}"
+
+
+def test_table_has_every_requirement_and_both_runs() -> None:
+    packages = {each.name: str(number) for number, each in enumerate(requirements())}
+    code = {"commit": "0123456789", "dirty": True}
+    environment = {"packages": packages, "python": "3.10.1", "code": code}
+    part = {"environment": environment, "passed": 2345, "failed": 0, "skipped": 6, "passed when run again": ["x"]}
+    lines = versions_table({"oldest": part, "newest": part}).splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+    assert {row[0] for row in cells} >= {canonicalize_name(name) for name in packages}
+    assert ["tests passed", "2,345", "2,345"] in cells
+    assert ["of the passed, in a second try", "1", "1"] in cells
+    assert ["at commit", "0123456 with changes", "0123456 with changes"] in cells
