@@ -21,6 +21,7 @@ from typing import Any, Literal
 from mmengine.registry import Registry as _MMEngineRegistry
 
 ENTRY_POINT_GROUP = "lamzoo.plugins"
+LONGEST_REASON = 400  # letters of what a constructor says
 
 
 class UserError(Exception):
@@ -170,6 +171,8 @@ class Registry(_MMEngineRegistry):
         except Exception as error:  # what a constructor says to values that it was not written for
             place = _failing_line(error, str(getattr(cls, "__module__", "")), None)
             reason = " ".join(str(error).split())
+            if len(reason) > LONGEST_REASON:  # torch lists every tensor that does not fit
+                reason = f"{reason[:LONGEST_REASON]}…"
             raise UserError(
                 f"{self.name} {cfg['type']} cannot be built{' at ' + place if place else ''}: "
                 f"{type(error).__name__}: {reason}"

@@ -8,6 +8,8 @@ from typing import Any, TypedDict
 from backbones.base import Backbone
 from backbones.hub import nothing_fetched
 from benchmarks import schema
+from benchmarks.metrics import best_threshold
+from benchmarks.predictions import read_predictions
 from benchmarks.results import Result, read_result
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
@@ -118,12 +120,13 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     smoothing = config["smoothing"]
     if smoothing is not None and smoothing["window"] is None:
         smoothing = {**smoothing, "window": result["fitted"]["smoothing window"]}
+    threshold = _threshold(row, seed)
     licence = network.backbone.weights_info.licence
     if crops.licence is None:
         licence = f"{licence} (backbone); trained on {config['dataset']}, whose licence holds too"
     model = Model(
         name=folder.resolve().name,
-        card=_card(result, seed, folder.resolve().name),
+        card=_card(result, seed, folder.resolve().name, threshold),
         network=network,
         views=tuple(config["views"]["test"]),
         rate=crops.rate,
@@ -131,9 +134,18 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
         square=crops.square,
         smoothing=smoothing,
         rendered_only=_rendered(result),
+        threshold=threshold,
     )
     origin = f"trained by row {name}, seed {seed}, epoch {_report(result, seed)['best_epoch']}"
     return write_folder(folder, model, config["backbone"], config["head"], origin=origin, licence=licence)
+
+
+def _threshold(row: Path, seed: int) -> float:
+    """That at which the row found the looking frames of validation best."""
+    found = read_predictions(row, "val")
+    if seed not in found.scores:
+        raise UserError(f"{found.path} has no scores of seed {seed}; delete {row} and run the recipe again")
+    return best_threshold(found.scores[seed], found.frames["label"].to_numpy())
 
 
 def _rendered(result: Result) -> bool:
@@ -158,7 +170,7 @@ def _report(result: Result, seed: int) -> dict[str, Any]:
     return result["training"][result["seeds"].index(seed)]
 
 
-def _card(result: Result, seed: int, name: str) -> Card:
+def _card(result: Result, seed: int, name: str, threshold: float) -> Card:
     """What the record says, in words; every number is the record's."""
     config, backbone, seeds = result["config"], result["backbone"], result["seeds"]
     report, data = _report(result, seed), result["dataset"]
@@ -181,6 +193,7 @@ def _card(result: Result, seed: int, name: str) -> Card:
         f"{train['epochs']} epochs, of which the one of best validation mAP was kept (epoch {report['best_epoch']}). "
         f"Seed {seed}. The backbone was "
         + ("trained along." if not config["backbone"].get("frozen", True) else "frozen.")
+        + f" From a score of {threshold:g} on a frame looks: there F1 of looking frames is best on validation."
     )
     limits = []
     if _rendered(result):

@@ -77,6 +77,27 @@ class Metrics:
         return values
 
 
+def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
+    """The threshold, in hundredths, at which looking frames are found with the best F1; the middle of several.
+
+    Args:
+        scores: ``(N,)`` P(looking).
+        labels: ``(N,)`` 1 for looking, 0 for not.
+
+    Returns:
+        Between 0.01 and 0.99; `THRESHOLD` where no frame looks.
+    """
+    steps = np.arange(1, 100) / 100
+    looking = np.sort(scores[labels == 1])
+    called = len(scores) - np.searchsorted(np.sort(scores), steps)
+    found = len(looking) - np.searchsorted(looking, steps)
+    if not len(looking):
+        return THRESHOLD
+    f1 = 2 * found / (called + len(looking))
+    best = np.flatnonzero(f1 == f1.max())
+    return float(steps[best[len(best) // 2]])
+
+
 def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     """Compute the Ego4D Looking-At-Me figures of one set of scores.
 

@@ -48,6 +48,19 @@ def test_a_module_of_that_name_is_no_part(name: str) -> None:
         HEADS.build({"type": name})
 
 
+class Talkative:
+    def __init__(self) -> None:
+        raise RuntimeError("missing keys: " + ", ".join(f"layer{number}" for number in range(1000)))
+
+
+def test_what_a_constructor_says_at_length_is_cut(toys: Registry) -> None:
+    toys.register_module(name="talkative", module=Talkative)
+    with pytest.raises(UserError, match="RuntimeError: missing keys: layer0, layer1") as caught:
+        toys.build({"type": "talkative"})
+    assert len(str(caught.value)) < 600
+    assert str(caught.value).endswith("…")
+
+
 def test_a_miss_says_what_was_meant_and_what_there_is(toys: Registry) -> None:
     with pytest.raises(UserError) as caught:
         toys.get("lsmt")

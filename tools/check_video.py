@@ -27,7 +27,7 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
-from benchmarks.data.synthlam_scene import FRAME_SIZE, RATE
+from benchmarks.data.synthlam_scene import FRAME_SIZE, LOOKING_DEG, RATE
 from benchmarks.video.bouts import Bout, bout_f1, bouts_of
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
@@ -81,11 +81,14 @@ def make_video(
         times: of each frame, in sixtieths of a second, for a variable frame rate; None for 15 a second.
 
     Returns:
-        The truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label, pictured.
+        The truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label (the annotators'), pictured,
+        gaze_angle (degrees between the gaze and the line to the camera; NaN without a crop).
     """
     import av
 
     truth, number = [], 0
+    known = synthlam.truth(synthlam.root())
+    known = known[["clip", "track", "frame", "gaze_angle"]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE if times is None else 60)
         stream.width, stream.height, stream.pix_fmt = *FRAME_SIZE, "yuv420p"
@@ -100,10 +103,12 @@ def make_video(
                     shown.pts, shown.time_base = times[number], Fraction(1, 60)
                 container.mux(stream.encode(shown))
                 number += 1
-            part = rows.assign(frame=rows["frame"] - first + start, pictured=rows["image"] != "")
+            part = rows.merge(known, "left", ["clip", "track", "frame"])
+            part = part.assign(frame=part["frame"] - first + start, pictured=part["image"] != "")
             truth.append(part[part["frame"] < number])
         container.mux(stream.encode())
-    return pd.concat(truth)[["frame", "track", "x1", "y1", "x2", "y2", "label", "pictured"]].reset_index(drop=True)
+    columns = ["frame", "track", "x1", "y1", "x2", "y2", "label", "pictured", "gaze_angle"]
+    return pd.concat(truth)[columns].reset_index(drop=True)
 
 
 def check_boxes(side: int, clips: int = 20) -> None:
@@ -147,12 +152,21 @@ def tall_tracks(truth: pd.DataFrame) -> set[str]:
     return set(medians.index[medians >= TALL])
 
 
-def true_bouts(truth: pd.DataFrame, merge: float) -> list[Bout]:
+def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bout]:
     """The bouts of the labels, of tracks that count; found as those of scores are, but that none is too short."""
     kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
     labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
     rows = (Row(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
-    return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=0.0, merge=merge)
+    return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=least, merge=merge)
+
+
+def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
+    """The truth with the renderer's own in the place of the labels: whether the gaze meets the camera.
+
+    The labels are those of annotators who misjudge gazes, the more the smaller a face is, and move the ends of looks.
+    """
+    seen = truth[truth["gaze_angle"].notna()]
+    return seen.assign(label=(seen["gaze_angle"] < LOOKING_DEG).astype(int))
 
 
 def found_bouts(rows: Sequence[Row], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
@@ -177,15 +191,22 @@ def found_bouts(rows: Sequence[Row], truth: pd.DataFrame, bouts: Sequence[Bout])
 
 
 def report(out: Path, truth: pd.DataFrame) -> None:
-    """Print what a run found of the truth."""
+    """Print what a run found of the truth: of the annotators' labels, and of the gazes themselves."""
     options = json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"]
     rows = list(read_rows(out / "frames.csv"))
-    true = true_bouts(truth, options["merge"])
+    gazes = of_the_gaze(truth)
+    trues = {
+        "labels": true_bouts(truth, options["merge"]),
+        "gazes": true_bouts(gazes, options["merge"], options["least"]),
+    }
     for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options["threshold"]}):
         found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options | {"threshold": threshold}))
-        figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
+        parts = []
+        for name, true in trues.items():
+            figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
+            parts.append(f"{len(true)} of the {name}: {figures}")
         mark = " <- as run" if threshold == options["threshold"] else ""
-        print(f"threshold {threshold:.2f}: {len(found)} of {len(true)} bouts, {figures}{mark}")
+        print(f"threshold {threshold:.2f}: {len(found)} bouts; {'; '.join(parts)}{mark}")
     share, count = share_scored(rows, truth)
     print(f"faces of {TALL} px and more with a score: {share:.3f} of {count}")
 

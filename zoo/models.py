@@ -45,8 +45,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "labels": (list,),
     "preprocessing": (dict,),
     "square": (bool,),
+    "threshold": (int, float),
 }
-_ABSENT = {"square": False}  # what holds where a folder is older than the key
+_ABSENT = {"square": False, "threshold": 0.5}  # what holds where a folder is older than the key
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class Model:
         smoothing: ``{"filter": "median", "window": frames}`` of the scores along a track, or None.
         rendered_only: it has learnt from rendered faces alone; whatever shows its scores says so.
         square: its training crops were stretched to squares, whatever their boxes were, as `prepare` cuts Ego4D's.
+        threshold: of the score from which on a frame looks, where nobody asks for another.
     """
 
     name: str
@@ -74,6 +76,7 @@ class Model:
     smoothing: dict[str, Any] | None
     rendered_only: bool
     square: bool = False
+    threshold: float = 0.5
 
 
 def model_names() -> list[str]:
@@ -104,7 +107,8 @@ def open_model(name: str, device: str = "cpu") -> Model:
         views=tuple(config["views"]),
         rate=float(config["rate"]),
         margin=float(config["margin"]),
-        square=config.get("square", False),
+        square=config.get("square", _ABSENT["square"]),
+        threshold=float(config.get("threshold", _ABSENT["threshold"])),
         smoothing=config["smoothing"],
         rendered_only=config["rendered_only"],
     )
@@ -168,6 +172,9 @@ def read_config(folder: Path) -> dict[str, Any]:
             f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']} not below, and no more than "
             f"{MAX_RATE} and {MAX_MARGIN}"
         )
+    threshold = config.get("threshold", _ABSENT["threshold"])
+    if not 0 < threshold < 1:
+        raise UserError(f"{path}: threshold {threshold} has to lie between 0 and 1")
     smoothing = config["smoothing"]
     if smoothing is not None:
         window = smoothing.get("window")
@@ -235,6 +242,7 @@ def write_folder(
         "rate": model.rate,
         "margin": model.margin,
         "square": model.square,
+        "threshold": model.threshold,
         "smoothing": model.smoothing,
         "rendered_only": model.rendered_only,
         "window": network.head.window,

@@ -22,7 +22,7 @@ USES = {
     "backbone": "--recipe internlstm_flip_tta --backbone my_part",
     "dataset": "--recipe internlstm_flip_tta --dataset my_part --root DIR",
     "prior": "--recipe gazepose --set priors=my_part",
-    "detector": "predict VIDEO.mp4 --model internlstm_nano --detector my_part -o OUT",
+    "detector": "predict VIDEO.mp4 --model gaze_nano_lstm --detector my_part -o OUT",
 }
 
 

@@ -4,8 +4,8 @@ Writes into the folder: frames.csv (every face of every frame with its score), b
 duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. Killed, it goes on where it was.
 
 example:
-  python bench.py predict walk.mp4 --model internlstm_nano -o walk/
-  python bench.py predict walk.mp4 --model internlstm_nano --faces boxes.csv --threshold 0.7 -o walk/
+  python bench.py predict walk.mp4 --model gaze_nano_lstm -o walk/
+  python bench.py predict walk.mp4 --model gaze_nano_lstm --faces boxes.csv --threshold 0.7 -o walk/
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--causal", action="store_true", help="score each frame by what came before it alone")
     parser.add_argument(
-        "--threshold", type=float, default=0.5, metavar="P", help="a frame looks from it on (default 0.5)"
+        "--threshold",
+        type=float,
+        metavar="P",
+        help="a frame looks from it on (default: the model's, see its config.json)",
     )
     parser.add_argument(
         "--min-duration", type=float, default=0.2, metavar="S", help="seconds that a look lasts at least (default 0.2)"
@@ -63,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         ("detections", 0.01, 1000.0),
     ):
         value = getattr(args, name)
-        if not low <= value <= high:
+        if value is not None and not low <= value <= high:
             raise UserError(f"--{name.replace('_', '-')} is {value:g}; it has to lie between {low:g} and {high:g}")
     if args.faces is not None and args.set:
         raise UserError("--set is for the detector, which --faces leaves out; drop one of them")
@@ -86,7 +89,8 @@ def run(args: argparse.Namespace) -> int:
         looking = Looking(detector, args.detections, causal=args.causal)
     device = default_device(args.device)
     model = open_model(args.model, device)
-    bouts = Bouts(args.threshold, args.min_duration, args.merge_gap)
+    threshold = model.threshold if args.threshold is None else args.threshold
+    bouts = Bouts(threshold, args.min_duration, args.merge_gap)
     done = predict_video(args.video, model, looking, bouts, args.out, device)
     for line in header_of(model):
         print(line)

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from sklearn.metrics import f1_score
 
 import bench
 from benchmarks import pipeline
@@ -88,6 +89,11 @@ def test_what_has_to_be_known_to_run_it(out: Path, tmp_path: Path) -> None:
     assert (model.rate, model.margin, model.rendered_only) == (30.0, 0.0, False)  # Ego4D: the face detector's boxes
     assert model.square  # and squares of them
     assert model.smoothing == {"filter": "median", "window": result["fitted"]["smoothing window"]}
+    written = pd.read_csv(row / "predictions.csv")
+    written = written[(written["split"] == "val") & (written["seed"] == 3407) & (written["label"] >= 0)]
+    f1 = {t: f1_score(written["label"], written["score"] >= t) for t in (model.threshold, *np.arange(0.05, 1, 0.05))}
+    assert f1[model.threshold] == max(f1.values()) > 0
+    assert f"From a score of {model.threshold:g} on" in model.card.training
     figures = {(figure.metric, figure.split): figure.value for figure in model.card.figures}
     own, other = result["splits"]["val"]["metrics"]["mAP"]["per_seed"]
     assert figures["mAP, %", "Ego4D val"] == pytest.approx(100 * own, abs=0.005)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from sklearn.metrics import average_precision_score, precision_recall_curve
+from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
-from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
+from benchmarks.metrics import NAMES, best_threshold, bootstrap_interval, lam_map
 from registry import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics"
@@ -265,3 +265,15 @@ def test_bootstrap_bounds_are_ordered_and_hold_most_resamples(seed):
     interval = bootstrap_interval(random.random(40), labels, random.integers(0, 8, 40), repeats=40, seed=seed)
     for pair in interval.bounds.values():
         assert pair is None or 0 <= pair[0] <= pair[1] <= 1
+
+
+def test_best_threshold_is_that_of_a_plain_search() -> None:
+    random = np.random.default_rng(4)
+    for _ in range(20):
+        labels = random.integers(0, 2, 40)
+        scores = np.clip(0.3 * labels + random.normal(0.3, 0.2, 40), 0, 1).round(2)
+        found = best_threshold(scores, labels)
+        plain = {t: f1_score(labels, scores >= t, zero_division=0) for t in np.arange(1, 100) / 100}
+        assert plain[found] == pytest.approx(max(plain.values()))
+    assert best_threshold(np.array([0.1, 0.9]), np.array([0, 0])) == 0.5
+    assert 0.4 < best_threshold(np.array([0.2, 0.8]), np.array([0, 1])) < 0.6  # the middle of those between

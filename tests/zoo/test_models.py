@@ -140,13 +140,18 @@ def test_a_repository_is_opened_at_one_commit(tmp_path: Path, monkeypatch: pytes
         open_model("someone/nothing")
 
 
-def test_a_folder_from_before_crops_had_a_shape(tmp_path: Path) -> None:
+def test_a_folder_from_before_crops_had_a_shape_and_models_a_threshold(tmp_path: Path) -> None:
     write(tmp_path / "mine", {"type": "tiny_means"})
     path = tmp_path / "mine" / "config.json"
     config = json.loads(path.read_text())
-    assert config.pop("square") is False
+    assert (config.pop("square"), config.pop("threshold")) == (False, 0.5)
     path.write_text(json.dumps(config))
-    assert open_model(str(tmp_path / "mine")).square is False
+    model = open_model(str(tmp_path / "mine"))
+    assert (model.square, model.threshold) == (False, 0.5)
+    for threshold in (0, 1, -0.5, 7):
+        path.write_text(json.dumps(config | {"threshold": threshold}))
+        with pytest.raises(UserError, match=f"threshold {threshold} has to lie between 0 and 1"):
+            open_model(str(tmp_path / "mine"))
     path.write_text(json.dumps(config | {"square": "yes"}))
     with pytest.raises(UserError, match="'square' is 'yes'"):
         open_model(str(tmp_path / "mine"))

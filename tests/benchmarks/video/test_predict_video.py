@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -360,6 +361,12 @@ def test_the_command_prints_what_it_found(
         f"90 frames: 2 tracks, {len(table(out / 'frames.csv'))} scores, {len(table(out / 'bouts.csv'))} looks" in said
     )
     assert contents(out) == contents(whole)
+
+    # Without --threshold it is the model's.
+    monkeypatch.setattr(models, "open_model", lambda name, device="cpu": replace(model(), threshold=0.21))
+    del options[4:6]
+    assert bench.main(["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]) == 0
+    assert contents(tmp_path / "again") == contents(whole)
 
 
 def test_a_video_without_faces_has_files_without_rows(tmp_path: Path) -> None:
