@@ -16,7 +16,7 @@ FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "gaze_nano
 PREPROCESSING = Preprocessing(size=112, resize=112)
 ANGLES = ("left_eye_yaw", "left_eye_pitch", "right_eye_yaw", "right_eye_pitch")
 EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
-FACE_SIDE = 48  # pixels of the face that the first stream sees
+FACE_SIDE = 64  # pixels of the face that the first stream sees
 EYES_SIZE = (32, 80)  # rows and columns of what the second one sees,
 EYES_SHARE = (0.24, 0.58)  # and its share of the picture's height and width
 
@@ -37,19 +37,24 @@ class _Block(nn.Module):
         return functional.relu(self.around(x) + self.second(functional.relu(self.first(x))))
 
 
-def _stream(widths: tuple[int, ...], stride: int, kept: int, cells: int) -> nn.Sequential:
-    """Convolutions down to `cells` places, of which a vector of 192 numbers is made; every place keeps its own."""
-    blocks = [_Block(a, b, 2) for a, b in zip(widths[:-1], widths[1:], strict=True)]
-    return nn.Sequential(
-        _conv(3, widths[0], stride),
-        nn.ReLU(),
-        *blocks,
-        _Block(widths[-1], widths[-1], 1),
-        nn.Conv2d(widths[-1], kept, 1),
-        nn.Flatten(),
-        nn.Linear(kept * cells, 192),
-        nn.ReLU(),
-    )
+def _stream(fold: int, stem: int, blocks: tuple[tuple[int, int], ...], kept: int, cells: int) -> nn.Sequential:
+    """Convolutions down to `cells` places, of which a vector of 192 numbers is made; every place keeps its own.
+
+    The first of them sees squares of `fold` by `fold` pixels as channels: nothing of the picture is lost, and there is
+    less to be done at full size.
+
+    Args:
+        fold: pixels.
+        stem: channels after the first convolution.
+        blocks: channels and stride of each.
+        kept: channels of a place.
+        cells: places.
+    """
+    layers, inputs = [nn.PixelUnshuffle(fold), _conv(3 * fold**2, stem, 1), nn.ReLU()], stem
+    for outputs, stride in blocks:
+        layers.append(_Block(inputs, outputs, stride))
+        inputs = outputs
+    return nn.Sequential(*layers, nn.Conv2d(inputs, kept, 1), nn.Flatten(), nn.Linear(kept * cells, 192), nn.ReLU())
 
 
 class GazeNetwork(nn.Module):
@@ -70,9 +75,9 @@ class GazeNetwork(nn.Module):
 
     def __init__(self, names: tuple[str, ...], mean: Tensor | None = None, std: Tensor | None = None) -> None:
         super().__init__()
-        self.face = _stream((24, 48, 96), 2, kept=32, cells=36)
+        self.face = _stream(4, 64, ((64, 1), (128, 2), (128, 1)), kept=32, cells=64)
         self.known = nn.Linear(192, len(names))
-        self.eyes = _stream((32, 48, 96, 128), 1, kept=48, cells=40)
+        self.eyes = _stream(2, 64, ((96, 2), (96, 1), (160, 2), (160, 1)), kept=48, cells=40)
         self.both = nn.Sequential(nn.Linear(384, 192), nn.ReLU())
         self.gaze = nn.Linear(192, len(ANGLES) + 5)
         self.columns = [names.index(name) for name in EYES]
@@ -89,7 +94,8 @@ class GazeNetwork(nn.Module):
 
         Args:
             images: ``(B, 3, S, S)``, normalised.
-            between: ``(B, 2)``, the point between the eyes, x and y in [0, 1]; None for where the first stream sees it.
+            between: ``(K, 2)``, the point between the eyes of the first K, x and y in [0, 1]; that of the others is
+                where the first stream sees it.
 
         Returns:
             ``(B, 192)`` hidden; ``(B, 9)`` angles of the eyes in the head (standardised), x and y of the gaze's unit
@@ -98,10 +104,10 @@ class GazeNetwork(nn.Module):
         """
         face = self.face(functional.interpolate(images, size=(FACE_SIDE, FACE_SIDE), mode="bilinear"))
         known = self.known(face)
-        if between is None:
-            places = (known.float() * self.std + self.mean)[:, self.columns]
-            between = (places[:, :2] + places[:, 2:]) / 2
-        eyes = self.eyes(_cut(images, between))
+        told = 0 if between is None else len(between)
+        places = (known[told:].float() * self.std + self.mean)[:, self.columns]
+        seen = (places[:, :2] + places[:, 2:]) / 2
+        eyes = self.eyes(_cut(images, seen if between is None else torch.cat([between, seen])))
         hidden = self.both(torch.cat([face, eyes], 1))
         return hidden, self.gaze(hidden), known
 
@@ -126,7 +132,7 @@ def _cut(images: Tensor, between: Tensor) -> Tensor:
 
 @BACKBONES.register_module(name="gaze_nano")
 class GazeNano(Backbone):
-    """The small gaze network that ships with the project, for videos: 1.9 million parameters, two streams.
+    """The small gaze network that ships with the project, for videos: 2.9 million parameters, two streams.
 
     It has learnt from rendered heads where they look, and whether it is at the camera. So it is no backbone to compare
     heads on: it brings the answer with it, where others bring a description of a face.

@@ -1,7 +1,14 @@
-"""Train the small gaze network on renders, to be the backbone of the model that `predict` uses.
+r"""Train the small gaze network on renders, to be the backbone of the model that `predict` uses.
 
     python -m tools.make_synthlam pretraining --count 100000 --seed 1 --out RENDERS
     python -m tools.pretrain_gaze --renders RENDERS --out zoo/weights/gaze_nano --minutes 60
+
+Faces in clips are turned, lit and blurred in other ways than those that are drawn one by one. To learn from them too,
+and on all cores, from weights that there are already:
+
+    python -m tools.make_synthlam clips --seed 2 --times 5 --out CLIPS
+    python -m torch.distributed.run --nproc-per-node 2 -m tools.pretrain_gaze --renders RENDERS --clips CLIPS \
+        --weights DIR --out zoo/weights/gaze_nano --threads 1
 
 Unlike `pretrain_nano`, this training does know the question: how the eyes turn in the head, where the gaze goes as the
 camera sees it, and whether it meets the camera. The network's purpose is to be right on a video, not to leave room for
@@ -17,17 +24,22 @@ Time, not epochs, sets the schedule: a run on a busy machine ends when it was me
 import argparse
 import json
 import math
+import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 
 from backbones.gaze_nano import ANGLES, EYES, FOLDER, PREPROCESSING, GazeNetwork
+from benchmarks.data import synthlam
 from benchmarks.data.synthlam_scene import LOOKING_DEG
 from registry import UserError
 from tools.pretrain_nano import NAMES, Average, Renders, augment, batches, gaze_directions, huber, load_renders
@@ -41,7 +53,39 @@ COLUMNS = [NAMES.index(name) for name in ANGLES]
 PLACES = [NAMES.index(name) for name in EYES]
 SIZE = NAMES.index("log_size")
 SIZES = ((0, 40), (40, 55), (55, 70), (70, 90), (90, 1000))  # pixels, of the report
+HELD_OUT = {
+    "held_out_renders": "held-out renders, people unseen in training",
+    "held_out_clips": "rendered clips, people unseen in training",
+}
 NEAR_DEG = 20  # gazes that pass the camera within this angle are reported by themselves
+
+
+def load_clips(root: Path, split: str) -> Renders:
+    """Crops of clips, with what their truth says; what it does not say is NaN.
+
+    Args:
+        root: a folder in SynthLAM's layout.
+        split: of it.
+    """
+    truth = synthlam.truth(root)
+    truth = truth[truth["split"] == split]
+    images = np.stack([PREPROCESSING.resize_crop(Image.open(root / image)) for image in truth["image"]])
+    vergence = np.degrees(np.arctan(0.031 / truth["distance"].clip(lower=0.4)))
+    known = {
+        "head_yaw": truth["head_yaw"],
+        "head_pitch": truth["head_pitch"],
+        "head_roll": truth["head_roll"],
+        "left_eye_yaw": truth["eye_yaw"] - vergence,
+        "left_eye_pitch": truth["eye_pitch"],
+        "right_eye_yaw": truth["eye_yaw"] + vergence,
+        "right_eye_pitch": truth["eye_pitch"],
+    }
+    targets = np.full((len(truth), len(NAMES)), np.nan, np.float32)
+    for name, degrees in known.items():
+        targets[:, NAMES.index(name)] = np.radians(degrees)
+    targets[:, NAMES.index("eye_openness")] = 1 - truth["blink"]
+    targets[:, SIZE] = np.log(truth[["width", "height"]].max(axis=1))
+    return Renders(torch.from_numpy(images), torch.from_numpy(targets))
 
 
 def between_eyes(targets: Tensor) -> Tensor:
@@ -61,36 +105,36 @@ def loss_of(network: GazeNetwork, images: Tensor, targets: Tensor, between: Tens
     Args:
         network: which learns.
         images: ``(B, 3, S, S)``, normalised.
-        targets: ``(B, len(NAMES))``.
-        between: ``(B, 2)`` where half of the eyes are cut out; the others are where the network sees them.
+        targets: ``(B, len(NAMES))``; NaN is not known.
+        between: ``(K, 2)`` where the eyes of the first K are cut out; of the others it is where the network sees them.
 
     Returns:
         Huber losses of what is known of the face and of the angles of the eyes, the negative logarithm of Laplace's
         density for the gaze, and cross entropy of looking.
     """
-    half = len(images) // 2
     with torch.autocast("cpu", torch.bfloat16):
-        told, seen = network.look(images[:half], between[:half]), network.look(images[half:])
-        gaze, known = (torch.cat(parts).float() for parts in ((told[1], seen[1]), (told[2], seen[2])))
+        _, gaze, known = network.look(images, between)
+    gaze, known = gaze.float(), known.float()
     wanted = (targets - network.mean) / network.std
+    told = wanted.isfinite()
     # Where an eye is three pixels wide there is little to be learnt about it.
     detail = (targets[:, SIZE].exp() / 60).clamp(max=2)[:, None]
     true = gazes(targets)
     spread = gaze[:, 6:8].clamp(-4, 1)
     at_camera = (true[:, 2] > math.cos(math.radians(LOOKING_DEG))).float()
     return (
-        2 * huber(known, wanted).mean()
+        2 * huber(known[told], wanted[told]).mean()
         + 4 * (huber(gaze[:, :4], wanted[:, COLUMNS]) * detail).mean()
-        + 0.3 * ((gaze[:, 4:6] - true[:, :2]).abs() * (-spread).exp() + spread).mean()
+        + 0.6 * ((gaze[:, 4:6] - true[:, :2]).abs() * (-spread).exp() + spread).mean()
         + functional.binary_cross_entropy_with_logits(gaze[:, 8], at_camera)
     )
 
 
-def rate(progress: float) -> float:
-    """The learning rate at ``progress`` in [0, 1]: linear warm-up, then cosine to zero."""
+def rate(progress: float, peak: float = LEARNING_RATE) -> float:
+    """The learning rate at ``progress`` in [0, 1]: linear warm-up to the peak, then cosine to zero."""
     if progress < WARM_UP:
-        return LEARNING_RATE * progress / WARM_UP
-    return LEARNING_RATE * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
+        return peak * progress / WARM_UP
+    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
 
 
 @torch.inference_mode()
@@ -107,11 +151,10 @@ def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
     looking = (true[:, 2] > math.cos(math.radians(LOOKING_DEG))).numpy()
     side = held_out.targets[:, SIZE].exp().numpy()
     aside = (between_eyes(known * network.std + network.mean) - between_eyes(held_out.targets)).norm(dim=1)
-    report: dict[str, Any] = {
-        "median_error_degrees": round(float(np.median(error)), 2),
-        "eyes_found_within": round(float(aside.median()), 4),
-        "by_size": {},
-    }
+    report: dict[str, Any] = {"crops": len(held_out), "median_error_degrees": round(float(np.median(error)), 2)}
+    if aside.isfinite().all():
+        report["eyes_found_within"] = round(float(aside.median()), 4)
+    report["by_size"] = {}
     for low, high in SIZES:
         inside = (side >= low) & (side < high)
         if not inside.any():
@@ -126,22 +169,57 @@ def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
     return report
 
 
-def write(average: Average, out: Path, renders: Path, facts: dict[str, Any]) -> dict[str, Any]:
+def write(
+    average: Average, out: Path, facts: dict[str, Any], held_out: dict[str, Renders | None], told: Mapping[str, Any]
+) -> dict[str, Any]:
     """Write the averaged network and what it can do; returns the report."""
     network = GazeNetwork(NAMES)
     network.load_state_dict(average.state)
     network.eval()
     write_json(out / "config.json", {"names": [*NAMES]})
+    facts = {**{key: round(value, 2) for key, value in facts.items()}, **told}
     sha256 = write_weights(out / "model.safetensors", network.state_dict(), {"pretraining": facts})
-    report: dict[str, Any] = {"sha256": sha256, "training": {k: round(v, 2) for k, v in facts.items()}}
-    held_out = load_renders(renders, PREPROCESSING, set(), held_out=True)
-    if held_out is not None:
-        report |= {"held_out_crops": len(held_out), **errors_of(network, held_out)}
+    report: dict[str, Any] = {"sha256": sha256, "training": facts}
+    report |= {name: errors_of(network, crops) for name, crops in held_out.items() if crops is not None}
     write_json(out / "pretraining.json", report)
     return report
 
 
-def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, every: float = 5) -> None:
+class Processes:
+    """The processes of torchrun, or this one alone: each learns from its own share of the crops."""
+
+    def __init__(self) -> None:
+        self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
+        if self.count > 1:
+            distributed.init_process_group("gloo")
+
+    def own(self, crops: Renders) -> Renders:
+        """This process's share."""
+        return Renders(crops.images[self.rank :: self.count], crops.targets[self.rank :: self.count])
+
+    def agree(self, network: nn.Module, number: float) -> float:
+        """Average the gradients over all processes, and a number, which is returned."""
+        if self.count == 1:
+            return number
+        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
+        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([number])])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        for gradient, mean in zip(gradients, flat[:-1].split([each.numel() for each in gradients]), strict=True):
+            gradient.copy_(mean.view_as(gradient))
+        return float(flat[-1])
+
+
+def pretrain(
+    renders: Path,
+    out: Path,
+    minutes: float,
+    seed: int = 0,
+    every: float = 5,
+    clips: Path | None = None,
+    start: Path | None = None,
+    peak: float = LEARNING_RATE,
+) -> None:
     """Train, and write weights and report every few minutes.
 
     Args:
@@ -150,14 +228,30 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, every: flo
         minutes: of training.
         seed: of weights, order and augmentation.
         every: minutes between two reports.
+        clips: folder in SynthLAM's layout, of whose training split it learns too; its validation split is reported.
+        start: folder of the weights to go on from.
+        peak: the highest learning rate.
     """
+    processes = Processes()
     known: set[str] = set()
-    training = load_renders(renders, PREPROCESSING, known, held_out=False)
-    if training is None:
+    shards = load_renders(renders, PREPROCESSING, known, held_out=False)
+    if shards is None:
         raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.make_synthlam`")
     torch.manual_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
-    network = GazeNetwork(NAMES, training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
+    network = GazeNetwork(NAMES, shards.targets.mean(0), shards.targets.std(0).clamp_min(1e-3))
+    told: dict[str, Any] = {"processes": processes.count}
+    if start is not None:
+        network.load_state_dict(load_file(start / "model.safetensors"))
+        told["went_on_from"] = json.loads((start / "pretraining.json").read_text(encoding="utf-8"))["training"]
+    generator = torch.Generator().manual_seed(seed + processes.rank)
+    training = processes.own(shards)
+    held_out: dict[str, Renders | None] = {}
+    if processes.rank == 0:
+        held_out["held_out_renders"] = load_renders(renders, PREPROCESSING, set(), held_out=True)
+    if clips is not None:
+        training = together(training, processes.own(load_clips(clips, "train")))
+        if processes.rank == 0:
+            held_out["held_out_clips"] = load_clips(clips, "val")
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
     average = Average(network)
@@ -166,42 +260,64 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, every: flo
     started = time.monotonic()
     while spent < minutes:
         if (more := load_renders(renders, PREPROCESSING, known, held_out=False)) is not None:
-            training = Renders(torch.cat([training.images, more.images]), torch.cat([training.targets, more.targets]))
+            training = together(training, processes.own(more))
         for rows in batches(len(training), generator):
             for group in optimizer.param_groups:
-                group["lr"] = rate(spent / minutes)
+                group["lr"] = rate(spent / minutes, peak)
+            rows = rows[training.targets[rows].isnan().any(1).int().argsort(stable=True)]  # those of clips come last
             images = training.images[rows].permute(0, 3, 1, 2).float() / 255
             images, targets = augment(images, training.targets[rows], generator)
             images = PREPROCESSING.normalise((images * 255).permute(0, 2, 3, 1))
-            between = between_eyes(targets) + ASIDE * torch.randn(len(rows), 2, generator=generator)
+            between = between_eyes(targets)
+            between = between[: int(between.isfinite().all(1).sum()) // 2]
+            between = between + ASIDE * torch.randn(between.shape, generator=generator)
             loss = loss_of(network, images.contiguous(memory_format=torch.channels_last), targets, between)
             optimizer.zero_grad()
             loss.backward()
+            spent = processes.agree(network, (time.monotonic() - started) / 60)
             nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimizer.step()
             average.update(network)
             losses.append(loss.item())
-            steps, seen, spent = steps + 1, seen + len(rows), (time.monotonic() - started) / 60
+            steps, seen = steps + 1, seen + len(rows) * processes.count
             if spent >= minutes:
                 break
             if spent - reported >= every:
-                report = write(average, out, renders, {"minutes": spent, "steps": steps, "crops": seen})
-                print(f"{spent:.1f} min, {seen} crops, loss {np.mean(losses):.4f}, {json.dumps(report)}", flush=True)
+                if processes.rank == 0:
+                    report = write(average, out, {"minutes": spent, "steps": steps, "crops": seen}, held_out, told)
+                    print(
+                        f"{spent:.1f} min, {seen} crops, loss {np.mean(losses):.4f}, {json.dumps(report)}", flush=True
+                    )
                 reported, losses = spent, []
-    write(average, out, renders, {"minutes": spent, "steps": steps, "crops": seen, "distinct": len(training)})
+    if processes.rank == 0:
+        distinct = len(training) * processes.count
+        write(average, out, {"minutes": spent, "steps": steps, "crops": seen, "distinct": distinct}, held_out, told)
+
+
+def together(one: Renders, other: Renders) -> Renders:
+    """The crops of both."""
+    return Renders(torch.cat([one.images, other.images]), torch.cat([one.targets, other.targets]))
 
 
 def update_card(card: Path, report: dict[str, Any]) -> None:
     """Put a report's hash and figures into the card; its words stay."""
-    split, source = "held-out renders, people unseen in training", "zoo/weights/gaze_nano/pretraining.json"
-    figures = [("gaze: median error, degrees", report["median_error_degrees"])]
-    for size, errors in report["by_size"].items():
-        figures.append((f"gaze: median error, degrees, faces of {size}", errors["median_error_degrees"]))
-        share = f"{100 * errors['share_looking']:.0f} % looking"
-        figures.append((f"AP looking, faces of {size}, {share}", errors["AP_looking"]))
+    source = "zoo/weights/gaze_nano/pretraining.json"
+    figures: list[dict[str, Any]] = []
+    for part, split in HELD_OUT.items():
+        if part not in report:
+            continue
+
+        def add(metric: str, value: float, split: str = split) -> None:
+            figures.append({"metric": metric, "value": value, "split": split, "source": source})
+
+        add("gaze: median error, degrees", report[part]["median_error_degrees"])
+        for size, errors in report[part]["by_size"].items():
+            add(f"gaze: median error, degrees, faces of {size}", errors["median_error_degrees"])
+            share = f"{100 * errors['share_looking']:.0f} % looking"
+            add(f"AP looking, faces of {size}, {share}", errors["AP_looking"])
     data = json.loads(card.read_text(encoding="utf-8"))
     data["weights"][0]["sha256"] = report["sha256"]
-    data["figures"] = [{"metric": m, "value": v, "split": split, "source": source} for m, v in figures]
+    data["figures"] = figures
     write_json(card, data)
 
 
@@ -211,13 +327,24 @@ def main() -> None:
     parser.add_argument("--renders", type=Path, required=True, help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--minutes", type=float, default=60, help="of training (default: %(default)s)")
+    parser.add_argument("--clips", type=Path, help="folder in SynthLAM's layout, to learn from too")
+    parser.add_argument("--weights", type=Path, help="folder of the weights to go on from")
+    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="the highest (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     try:
-        pretrain(arguments.renders, arguments.out, arguments.minutes, arguments.seed)
-        if arguments.out.resolve() == FOLDER:
+        pretrain(
+            arguments.renders,
+            arguments.out,
+            arguments.minutes,
+            arguments.seed,
+            clips=arguments.clips,
+            start=arguments.weights,
+            peak=arguments.rate,
+        )
+        if arguments.out.resolve() == FOLDER and os.environ.get("RANK", "0") == "0":
             update_card(CARDS / "gaze_nano.json", json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8")))
     except UserError as error:
         raise SystemExit(f"error: {error}") from error

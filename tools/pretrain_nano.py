@@ -177,10 +177,12 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned
     framed = (draw(count) < 2 / 3).float()
     scale = torch.exp((draw(count) * 2 - 1) * 0.12 * framed)
     shift = (draw(count, 2) * 2 - 1) * 0.12 * framed[:, None]
-    eyes = [[NAMES.index(f"{side}_eye_{axis}") for side in ("left", "right")] for axis in "xy"]
-    between = targets[:, eyes].mean(2).clamp(0.2, 0.8) * 2 - 1  # (B, 2), in [-1, 1]
-    scale = (1 - aligned) * scale + aligned * ALIGNED_SCALE * scale
-    shift = (1 - aligned) * shift + aligned * (between - scale[:, None] * torch.tensor(ALIGNED_AT) + 0.2 * shift)
+    if aligned:
+        eyes = [[NAMES.index(f"{side}_eye_{axis}") for side in ("left", "right")] for axis in "xy"]
+        between = targets[:, eyes].mean(2).clamp(0.2, 0.8) * 2 - 1  # (B, 2), in [-1, 1]
+        scale = (1 - aligned) * scale + aligned * ALIGNED_SCALE * scale
+        at = between - scale[:, None] * torch.tensor(ALIGNED_AT)
+        shift = (1 - aligned) * shift + aligned * (at + 0.2 * shift)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = scale * sign, shift[:, 0] * sign
     theta[:, 1, 1], theta[:, 1, 2] = scale, shift[:, 1]

@@ -4,14 +4,16 @@ import json
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from backbones.gaze_nano import GazeNetwork
+from benchmarks.data import synthlam
 from registry import UserError
 from tests.tools.test_pretrain_nano import dot, write_shard
-from tools.pretrain_gaze import COLUMNS, NAMES, between_eyes, gazes, loss_of, pretrain, rate
+from tools.pretrain_gaze import COLUMNS, NAMES, between_eyes, gazes, load_clips, loss_of, pretrain, rate
 
 NOSE = [NAMES.index("nose_x"), NAMES.index("nose_y")]
 
@@ -30,11 +32,30 @@ def test_loss_is_least_where_the_network_is_right() -> None:
 
     def loss(shift: float) -> float:
         gaze = torch.cat([targets[:, COLUMNS] + shift, gazes(targets)[:, :2] + shift, torch.zeros(8, 3)], 1)
-        told = iter(((None, gaze[:4], targets[:4] + shift), (None, gaze[4:], targets[4:] + shift)))
-        network.look = lambda *_: next(told)  # type: ignore[method-assign, assignment, return-value]
-        return float(loss_of(network, torch.zeros(8, 3, 4, 4), targets, torch.zeros(8, 2)))
+        network.look = lambda *_: (None, gaze, targets + shift)  # type: ignore[method-assign, assignment, return-value]
+        return float(loss_of(network, torch.zeros(8, 3, 4, 4), known, torch.zeros(4, 2)))
 
+    known = targets
     assert loss(0.0) < min(loss(0.2), loss(-0.2))
+    known = targets.clone()
+    known[:, NAMES.index("smile")] = torch.nan
+    assert loss(0.0) < min(loss(0.2), loss(-0.2))
+
+
+def test_clips_are_told_as_renders_are() -> None:
+    """The gaze of the angles of head and eyes is that of the truth, turned by the roll of the camera."""
+    root = synthlam.root()
+    truth = synthlam.truth(root)
+    truth = truth[truth["split"] == "val"]
+    crops = load_clips(root, "val")
+    yaw, pitch = np.radians(truth["gaze_yaw"].to_numpy()), np.radians(truth["gaze_pitch"].to_numpy())
+    found = gazes(crops.targets).numpy()
+    np.testing.assert_allclose(found[:, 2], np.cos(yaw) * np.cos(pitch), atol=1e-4)
+    for component, true in ((0, np.sin(yaw) * np.cos(pitch)), (1, np.sin(pitch))):
+        assert np.corrcoef(found[:, component], true)[0, 1] > 0.95
+    assert crops.images.shape == (len(truth), 112, 112, 3)
+    assert float(crops.targets[:, NAMES.index("log_size")].exp().max()) == pytest.approx(truth["width"].max(), abs=30)
+    assert crops.targets[:, NOSE].isnan().all()
 
 
 def test_schedule() -> None:
@@ -55,12 +76,37 @@ def test_a_short_run(tmp_path: Path) -> None:
         write_shard(renders / f"shard_{number:05d}.npz", [dot(*row[NOSE], 40, 50) for row in targets], targets)
     pretrain(renders, out, minutes=0.01)
     report = json.loads((out / "pretraining.json").read_text())
-    assert report["held_out_crops"] == report["training"]["distinct"] == 16
+    held_out = report["held_out_renders"]
+    assert held_out["crops"] == report["training"]["distinct"] == 16
     assert report["training"]["steps"] >= 1
-    assert report["by_size"]["55 to 70 px"]["crops"] == 16
+    assert held_out["by_size"]["55 to 70 px"]["crops"] == 16
     names = tuple(json.loads((out / "config.json").read_text())["names"])
     network = GazeNetwork(names)
     network.load_state_dict(load_file(out / "model.safetensors"))
     assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, network.feature_dim)
     with pytest.raises(UserError, match="holds no shard to train on"):
         pretrain(tmp_path, out, minutes=1)
+
+    before = load_file(out / "model.safetensors")
+    again = tmp_path / "again"
+    pretrain(renders, again, minutes=0.01, clips=_few_clips(tmp_path), start=out, peak=1e-9)
+    report = json.loads((again / "pretraining.json").read_text())
+    assert report["training"]["went_on_from"]["distinct"] == 16
+    assert report["training"]["distinct"] == 16 + 12
+    assert report["held_out_clips"]["crops"] == 4
+    for name, tensor in load_file(again / "model.safetensors").items():
+        if name.endswith("weight"):
+            torch.testing.assert_close(tensor, before[name], atol=1e-5, rtol=0)  # it did go on from there
+
+
+def _few_clips(folder: Path) -> Path:
+    """A dozen of SynthLAM's crops to train on, and four to report on."""
+    root = synthlam.root()
+    truth = synthlam.truth(root)
+    few = pd.concat([truth[truth["split"] == "train"].iloc[:12], truth[truth["split"] == "val"].iloc[:4]])
+    clips = folder / "clips"
+    for image in few["image"]:
+        (clips / image).parent.mkdir(parents=True, exist_ok=True)
+        (clips / image).symlink_to(root / image)
+    few.to_csv(clips / "truth.csv", index=False)
+    return clips
