@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
+from benchmarks.shortage import is_out_of_memory
 from registry import UserError
 from zoo.inputs import below, open_input
 
@@ -38,7 +39,7 @@ LISTS = {"alsa", "concat", "concatf", "dash", "fbdev", "hls", "image2", "image2p
 
 def is_of_machine(error: Exception) -> bool:
     """Whether it is the machine that failed, and not the picture: there is no memory, or there are too many files."""
-    return isinstance(error, MemoryError) or (
+    return is_out_of_memory(error) or (
         isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
     )
 

@@ -44,7 +44,9 @@ def test_what_the_machine_does_is_told_in_a_line(
     assert words in said and said.count("\n") == 1
 
 
-@pytest.mark.parametrize("error", [RuntimeError("shapes differ"), FileNotFoundError(errno.ENOENT, "gone", "/a")])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("shapes differ"), FileNotFoundError(errno.ENOENT, "gone", "/out of memory")]
+)
 def test_mistakes_in_the_code_are_not_hidden(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(options: object) -> int:
         raise error
@@ -55,7 +57,15 @@ def test_mistakes_in_the_code_are_not_hidden(error: Exception, monkeypatch: pyte
         bench.main(["show", "probe"])
 
 
-@pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EMFILE, "Too many open files")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.EMFILE, "Too many open files"),
+        OSError("out of memory error when reading image file"),  # Pillow's decoders
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes."),
+    ],
+)
 def test_a_crop_that_no_memory_is_left_for_is_not_a_damaged_crop(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
