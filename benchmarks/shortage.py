@@ -9,7 +9,7 @@ _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, err
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that there is no memory: of a GPU, of torch's on a CPU, of Python's, numpy's or Pillow's."""
+    """Whether an error says that there is no memory: of a GPU, torch's on a CPU, Python's, numpy's or Pillow's."""
     words = ("out of memory", "can't allocate memory", "Cannot allocate memory")
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without torch
     # Pillow's decoders raise an OSError without a number; one with a number has a file's name in it.
