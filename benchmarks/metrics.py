@@ -87,12 +87,12 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray) -> float:
     Returns:
         Between 0.01 and 0.99; `THRESHOLD` where no frame looks.
     """
-    steps = np.arange(1, 100) / 100
     looking = np.sort(scores[labels == 1])
-    called = len(scores) - np.searchsorted(np.sort(scores), steps)
-    found = len(looking) - np.searchsorted(looking, steps)
     if not len(looking):
         return THRESHOLD
+    steps = np.arange(1, 100) / 100
+    called = len(scores) - np.searchsorted(np.sort(scores), steps)
+    found = len(looking) - np.searchsorted(looking, steps)
     f1 = 2 * found / (called + len(looking))
     best = np.flatnonzero(f1 == f1.max())
     return float(steps[best[len(best) // 2]])

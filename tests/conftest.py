@@ -12,11 +12,33 @@ from PIL import Image
 HOME = Path(__file__).resolve().parent.parent
 TINY = HOME / "tests" / "parts" / "tiny.py"
 
+# What the processes of Ray's workers are called; the second and third in older versions.
+RAY_WORKERS = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches")
+
 # Several threads wait for each other on toys of this size.
 torch.set_num_threads(1)
 
 CLIPS = {"train": 6, "val": 4, "test": 4}
 FRAMES = 24
+
+
+def exit_status(arguments: list[str]) -> int:
+    """What `bench.py` ends with; argparse leaves by itself where it does not understand."""
+    import bench
+
+    try:
+        return bench.main(arguments)
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def check_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
+    """Check that a command ends with status 2 and one line on stderr, which has the words in it."""
+    status, printed = exit_status(arguments), capsys.readouterr()
+    assert status == 2
+    assert words in printed.err
+    assert printed.err.count("\n") == 1, printed.err
+    assert printed.out == ""
 
 
 def make_lam_tree(root: Path, seed: int = 0) -> Path:

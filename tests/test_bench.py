@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import bench
+from tests.conftest import check_refused
 
 HOME = Path(__file__).resolve().parent.parent
 QUICK = ["--set", "training.epochs=2", "--set", "windows.stride.train=2", "--set", "windows.stride.val=2"]
@@ -47,15 +48,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess:
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_bad_input_is_one_line_and_exit_2(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
-    try:
-        status = bench.main(arguments)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    printed = capsys.readouterr()
-    assert status == 2
-    assert words in printed.err
-    assert printed.err.count("\n") == 1, printed.err
-    assert printed.out == ""
+    check_refused(arguments, words, capsys)
 
 
 def test_a_plugin_that_fails_says_which_line(tmp_path: Path) -> None:

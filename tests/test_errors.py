@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-import bench
+from tests.conftest import check_refused
 from zoo.weights import FOLDER
 
 PREDICT = ["predict", "walk.mp4", "--model", "internlstm_nano", "-o", "out"]
@@ -112,13 +112,5 @@ def test_one_line_and_nothing_left(
     monkeypatch.chdir(place)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     before = sorted(path for path in place.rglob("*") if path.is_file())
-    try:
-        status = bench.main(arguments)
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    printed = capsys.readouterr()
-    assert status == 2
-    assert words in printed.err
-    assert printed.err.count("\n") == 1, printed.err
-    assert printed.out == ""
+    check_refused(arguments, words, capsys)
     assert sorted(path for path in place.rglob("*") if path.is_file() and path.name != ".lock") == before

@@ -87,8 +87,7 @@ def make_video(
     import av
 
     truth, number = [], 0
-    known = synthlam.truth(synthlam.root())
-    known = known[["clip", "track", "frame", "gaze_angle"]]
+    known = synthlam.truth(synthlam.root())[["clip", "track", "frame", "gaze_angle"]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE if times is None else 60)
         stream.width, stream.height, stream.pix_fmt = *FRAME_SIZE, "yuv420p"

@@ -42,7 +42,17 @@ from backbones.gaze_nano import ANGLES, EYES, FOLDER, PREPROCESSING, GazeNetwork
 from benchmarks.data import synthlam
 from benchmarks.data.synthlam_scene import LOOKING_DEG
 from registry import UserError
-from tools.pretrain_nano import NAMES, Average, Renders, augment, batches, gaze_directions, huber, load_renders
+from tools.pretrain_nano import (
+    NAMES,
+    Average,
+    Renders,
+    augment,
+    batches,
+    gaze_directions,
+    huber,
+    load_renders,
+    together,
+)
 from zoo.cards import FOLDER as CARDS
 from zoo.files import write_json
 from zoo.weights import write_weights
@@ -292,11 +302,6 @@ def pretrain(
     if processes.rank == 0:
         distinct = len(training) * processes.count
         write(average, out, {"minutes": spent, "steps": steps, "crops": seen, "distinct": distinct}, held_out, told)
-
-
-def together(one: Renders, other: Renders) -> Renders:
-    """The crops of both."""
-    return Renders(torch.cat([one.images, other.images]), torch.cat([one.targets, other.targets]))
 
 
 def update_card(card: Path, report: dict[str, Any]) -> None:

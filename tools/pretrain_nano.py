@@ -131,6 +131,11 @@ def load_renders(folder: Path, preprocessing: Preprocessing, known: set[str], he
             known.add(path.name)
     if not parts:
         return None
+    return together(*parts)
+
+
+def together(*parts: Renders) -> Renders:
+    """The crops of all parts."""
     return Renders(torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts]))
 
 
@@ -453,7 +458,7 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: 
     started, reported, losses = time.monotonic() - spent * 60, spent, []
     while spent < minutes:
         if (more := load_renders(renders, preprocessing, known, held_out=False)) is not None:
-            training = Renders(torch.cat([training.images, more.images]), torch.cat([training.targets, more.targets]))
+            training = together(training, more)
         for rows in batches(len(training), generator):
             images = training.images[rows].permute(0, 3, 1, 2).float() / 255
             aligned = max(0.0, 1 - spent / minutes / ALIGNED_UNTIL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import re
@@ -195,3 +196,12 @@ def _flocked(path: Path, how: int) -> int:
                 raise _NoLocksError(*error.args) from error
             raise
         os.close(descriptor)  # who had it took the file away meanwhile
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's bytes, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

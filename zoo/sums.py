@@ -6,12 +6,11 @@ such as were not finished, have none.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
 from registry import UserError
-from zoo.files import write_text
+from zoo.files import sha256_of, write_text
 
 NAME = "SHA256SUMS"
 
@@ -64,12 +63,3 @@ def check_file(path: Path, last: str, remedy: str) -> None:
     """
     if path.exists() and path.name in damaged(path.parent, last, path.name):
         raise UserError(f"{path} is damaged (not the bytes that were written); {remedy}")
-
-
-def sha256_of(path: Path) -> str:
-    """The checksum of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

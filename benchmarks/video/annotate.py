@@ -19,8 +19,7 @@ from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import read_rows
 from benchmarks.video.scorer import Row
 from registry import UserError
-from zoo.files import replacing, write_text
-from zoo.sums import sha256_of
+from zoo.files import replacing, sha256_of, write_text
 
 SIDE = 1280  # pixels of the longer side, at most
 PART = 600  # frames

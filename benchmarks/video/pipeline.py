@@ -32,9 +32,9 @@ from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import Scorer
 from benchmarks.video.track import Placed, Tracker
 from registry import UserError
-from zoo.files import check_writable, write_json
+from zoo.files import check_writable, sha256_of, write_json
 from zoo.sums import NAME as SUMS
-from zoo.sums import damaged, sha256_of, write_sums
+from zoo.sums import damaged, write_sums
 
 if TYPE_CHECKING:
     from zoo.models import Model

@@ -15,11 +15,10 @@ from benchmarks.config import resolve
 from benchmarks.data.datasets import Ego4D
 from tests.benchmarks.extracting import HOME, make_crops, names_that_differ
 from tests.benchmarks.test_extract_kill import both_views, command
-from tests.conftest import TINY
+from tests.conftest import RAY_WORKERS, TINY, exit_status
 
 CLIPS = {"a": 40, "b": 9, "c": 1, "d": 33, "e": 28, "f": 30}
 COUNT = 2 * sum(CLIPS.values())
-RAY_WORKERS = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches")  # the others in older versions
 
 
 @pytest.fixture(scope="module")
@@ -159,11 +158,5 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
     ],
 )
 def test_options_that_do_not_go_together(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
-    import bench
-
-    try:
-        status = bench.main(["extract", *arguments])
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-    assert status == 2
+    assert exit_status(["extract", *arguments]) == 2
     assert words in capsys.readouterr().err

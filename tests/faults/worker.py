@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.conftest import HOME
+from tests.conftest import HOME, RAY_WORKERS
 from tests.faults import compare, machine, memory
 from tests.faults.cases import CLUSTERS, SIGNALS, Case
 from tests.faults.machine import Machine
@@ -540,7 +540,7 @@ class Injection:
         while process.poll() is None and not list(store.glob(".*.part")):
             time.sleep(0.02)
         time.sleep(drawn["wait"])
-        wanted_names = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches") if ray else (b"bench.py",)
+        wanted_names = RAY_WORKERS if ray else (b"bench.py",)
         workers = [pid for pid in _marked(marker, wanted_names) if pid != process.pid]
         if not ray:
             workers = [pid for pid in workers if b"torch.distributed" not in Path(f"/proc/{pid}/cmdline").read_bytes()]

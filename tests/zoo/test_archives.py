@@ -85,28 +85,28 @@ def lying(path: Path) -> None:
     path.write_bytes(lzma.compress(info.tobuf()))
 
 
-def bomb(path: Path) -> None:
-    """Of a gigabyte of zeros as many as pass every limit, in 10 KB."""
-    info = tarfile.TarInfo("a")
-    info.size = 1 << 30
+def write_zeros(path: Path, info: tarfile.TarInfo) -> None:
+    """A member of 64 MiB of zeros, whatever its header says."""
     packer = lzma.LZMACompressor(preset=0)
     with path.open("wb") as file:
         file.write(packer.compress(info.tobuf()))
         for _ in range(64):
             file.write(packer.compress(bytes(1 << 20)))
         file.write(packer.flush())
+
+
+def bomb(path: Path) -> None:
+    """Of a gigabyte of zeros as many as pass every limit, in 10 KB."""
+    info = tarfile.TarInfo("a")
+    info.size = 1 << 30
+    write_zeros(path, info)
 
 
 def header_bomb(path: Path) -> None:
     """Zeros where tarfile reads a name, which it would hold in memory."""
     info = tarfile.TarInfo("././@PaxHeader")
     info.type, info.size = tarfile.XHDTYPE, 1 << 30
-    packer = lzma.LZMACompressor(preset=0)
-    with path.open("wb") as file:
-        file.write(packer.compress(info.tobuf()))
-        for _ in range(64):
-            file.write(packer.compress(bytes(1 << 20)))
-        file.write(packer.flush())
+    write_zeros(path, info)
 
 
 def dictionary(path: Path) -> None:
