@@ -6,8 +6,9 @@
     python -m tools.make_synthlam clips --seed 2 --times 5 --out CLIPS --workers 2
 
 The last writes clips of other people, of which there are more to train on, as a folder for `--dataset synthlam --root
-CLIPS`. The first needs the extra `synth` and about a quarter of an hour of one core. The archive is the same for the
-same seed, machine and versions; another graphics driver rounds other pixels.
+CLIPS`; a backbone learns more from a few frames of many clips (`--times 16 --every 5`). The first needs the extra
+`synth` and about a quarter of an hour of one core. The archive is the same for the same seed, machine and versions;
+another graphics driver rounds other pixels.
 """
 
 from __future__ import annotations
@@ -45,8 +46,20 @@ TRUTH = [
 ]
 
 
-def make_files(seed: int, workers: int, times: int = 1) -> dict[str, bytes]:
-    """The whole dataset, or one with some times as many training clips, as path -> content."""
+def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[str, bytes]:
+    """The whole dataset as path -> content.
+
+    Args:
+        seed: of people, clips and pixels.
+        workers: processes.
+        times: as many training clips, so many times.
+        every: of so many frames of a training clip one is rendered.
+
+    Raises:
+        ValueError: times or every are out of range.
+    """
+    if every < 1:
+        raise ValueError(f"every {every}: must be 1 or more")
     files: dict[str, bytes] = {}
     truth = [
         ",".join(["split", "clip", "track", "frame", "person", "identity", "image", "width", "height", "label", *TRUTH])
@@ -55,9 +68,13 @@ def make_files(seed: int, workers: int, times: int = 1) -> dict[str, bytes]:
     marks: dict[str, dict[str, dict[str, list[list[float]]]]] = {}
     labels = ["clip,track,frame,unique_id,person,x1,y1,x2,y2,label"]
     videos: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
-    jobs = [(clip, split) for split, clips in synthlam_render.plan(seed, times).items() for clip in clips]
+    jobs = [
+        (clip, split, every if split == "train" else 1)
+        for split, clips in synthlam_render.plan(seed, times).items()
+        for clip in clips
+    ]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for done, ((clip, split), rows) in enumerate(zip(jobs, pool.imap(_render, jobs), strict=True)):
+        for done, ((clip, split, _), rows) in enumerate(zip(jobs, pool.imap(_render, jobs), strict=True)):
             print(f"{done + 1}/{len(jobs)} {clip.name}: {len(rows)} rows", flush=True)
             identities = {person.name: person.identity for person in clip.people}
             for row in rows:
@@ -121,7 +138,7 @@ def make_files(seed: int, workers: int, times: int = 1) -> dict[str, bytes]:
     return files
 
 
-def _render(job: tuple[Any, str]) -> list[synthlam_render.Crop]:
+def _render(job: tuple[Any, str, int]) -> list[synthlam_render.Crop]:
     return synthlam_render.render_clip(*job)
 
 
@@ -299,6 +316,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60_000, help="pretraining: number of crops")
     parser.add_argument("--times", type=int, default=1, help="clips: as many to train on as in SynthLAM, so many times")
+    parser.add_argument("--every", type=int, default=1, help="clips: of so many frames to train on, render one")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -306,7 +324,7 @@ def main() -> None:
         synthlam_render.render_pretraining(args.count, args.seed, args.out, args.workers)
         return
     if args.what == "clips":
-        for name, content in make_files(args.seed, args.workers, args.times).items():
+        for name, content in make_files(args.seed, args.workers, args.times, args.every).items():
             path = args.out / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)

@@ -6,7 +6,7 @@ r"""Train the small gaze network on renders, to be the backbone of the model tha
 Faces in clips are turned, lit and blurred in other ways than those that are drawn one by one. To learn from them too,
 and on all cores, from weights that there are already:
 
-    python -m tools.make_synthlam clips --seed 2 --times 5 --out CLIPS
+    python -m tools.make_synthlam clips --seed 2 --times 16 --every 5 --out CLIPS
     python -m torch.distributed.run --nproc-per-node 2 -m tools.pretrain_gaze --renders RENDERS --clips CLIPS \
         --weights DIR --out zoo/weights/gaze_nano --threads 1
 
@@ -26,7 +26,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,15 +70,16 @@ HELD_OUT = {
 NEAR_DEG = 20  # gazes that pass the camera within this angle are reported by themselves
 
 
-def load_clips(root: Path, split: str) -> Renders:
+def load_clips(root: Path, split: str, share: slice = slice(None)) -> Renders:
     """Crops of clips, with what their truth says; what it does not say is NaN.
 
     Args:
         root: a folder in SynthLAM's layout.
         split: of it.
+        share: the rows of the split that are wanted.
     """
     truth = synthlam.truth(root)
-    truth = truth[truth["split"] == split]
+    truth = truth[truth["split"] == split][share]
     images = np.stack([PREPROCESSING.resize_crop(Image.open(root / image)) for image in truth["image"]])
     vergence = np.degrees(np.arctan(0.031 / truth["distance"].clip(lower=0.4)))
     known = {
@@ -203,9 +204,16 @@ class Processes:
         if self.count > 1:
             distributed.init_process_group("gloo")
 
-    def own(self, crops: Renders) -> Renders:
-        """This process's share."""
-        return Renders(crops.images[self.rank :: self.count], crops.targets[self.rank :: self.count])
+    @property
+    def share(self) -> slice:
+        """The rows that this process learns from."""
+        return slice(self.rank, None, self.count)
+
+    def begin_alike(self, network: nn.Module) -> None:
+        """Give all processes the first one's weights."""
+        if self.count > 1:
+            for tensor in network.state_dict().values():
+                distributed.broadcast(tensor, 0)
 
     def agree(self, network: nn.Module, number: float) -> float:
         """Average the gradients over all processes, and a number, which is returned."""
@@ -226,7 +234,7 @@ def pretrain(
     minutes: float,
     seed: int = 0,
     every: float = 5,
-    clips: Path | None = None,
+    clips: Sequence[Path] = (),
     start: Path | None = None,
     peak: float = LEARNING_RATE,
 ) -> None:
@@ -238,30 +246,33 @@ def pretrain(
         minutes: of training.
         seed: of weights, order and augmentation.
         every: minutes between two reports.
-        clips: folder in SynthLAM's layout, of whose training split it learns too; its validation split is reported.
+        clips: folders in SynthLAM's layout, of whose training splits it learns too; their validation splits are
+            reported.
         start: folder of the weights to go on from.
         peak: the highest learning rate.
     """
     processes = Processes()
     known: set[str] = set()
-    shards = load_renders(renders, PREPROCESSING, known, held_out=False)
-    if shards is None:
+    training = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
+    if training is None:
         raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.make_synthlam`")
     torch.manual_seed(seed)
-    network = GazeNetwork(NAMES, shards.targets.mean(0), shards.targets.std(0).clamp_min(1e-3))
+    network = GazeNetwork(NAMES, training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
     told: dict[str, Any] = {"processes": processes.count}
     if start is not None:
         network.load_state_dict(load_file(start / "model.safetensors"))
         told["went_on_from"] = json.loads((start / "pretraining.json").read_text(encoding="utf-8"))["training"]
+    processes.begin_alike(network)
     generator = torch.Generator().manual_seed(seed + processes.rank)
-    training = processes.own(shards)
     held_out: dict[str, Renders | None] = {}
     if processes.rank == 0:
         held_out["held_out_renders"] = load_renders(renders, PREPROCESSING, set(), held_out=True)
-    if clips is not None:
-        training = together(training, processes.own(load_clips(clips, "train")))
+    if clips:
+        parts = [training, *(load_clips(folder, "train", processes.share) for folder in clips)]
+        del training
+        training = together(parts)
         if processes.rank == 0:
-            held_out["held_out_clips"] = load_clips(clips, "val")
+            held_out["held_out_clips"] = together([load_clips(folder, "val") for folder in clips])
     network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
     average = Average(network)
@@ -269,8 +280,9 @@ def pretrain(
     steps, seen, spent, reported, losses = 0, 0, 0.0, 0.0, []
     started = time.monotonic()
     while spent < minutes:
-        if (more := load_renders(renders, PREPROCESSING, known, held_out=False)) is not None:
-            training = together(training, processes.own(more))
+        more = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
+        if more is not None:
+            training = together([training, more])
         for rows in batches(len(training), generator):
             for group in optimizer.param_groups:
                 group["lr"] = rate(spent / minutes, peak)
@@ -332,7 +344,9 @@ def main() -> None:
     parser.add_argument("--renders", type=Path, required=True, help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
     parser.add_argument("--minutes", type=float, default=60, help="of training (default: %(default)s)")
-    parser.add_argument("--clips", type=Path, help="folder in SynthLAM's layout, to learn from too")
+    parser.add_argument(
+        "--clips", type=Path, nargs="+", default=[], help="folders in SynthLAM's layout, to learn from too"
+    )
     parser.add_argument("--weights", type=Path, help="folder of the weights to go on from")
     parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="the highest (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)

@@ -115,7 +115,9 @@ def load_shard(path: Path, preprocessing: Preprocessing) -> Renders:
     return Renders(torch.from_numpy(images), torch.from_numpy(targets))
 
 
-def load_renders(folder: Path, preprocessing: Preprocessing, known: set[str], held_out: bool) -> Renders | None:
+def load_renders(
+    folder: Path, preprocessing: Preprocessing, known: set[str], held_out: bool, share: slice = slice(None)
+) -> Renders | None:
     """Read the shards that are not ``known`` yet, and remember them there; None where there is none.
 
     Args:
@@ -123,20 +125,29 @@ def load_renders(folder: Path, preprocessing: Preprocessing, known: set[str], he
         preprocessing: the backbone's.
         known: names of the shards read so far.
         held_out: read the held-out shards, else the others.
+        share: the rows of each shard that are wanted.
     """
     parts = []
     for path in sorted(folder.glob("shard_?????.npz")):
         if path.name not in known and (int(path.stem[6:]) % HELD_OUT == 0) == held_out:
-            parts.append(load_shard(path, preprocessing))
+            shard = load_shard(path, preprocessing)
+            parts.append(Renders(shard.images[share].clone(), shard.targets[share]))
             known.add(path.name)
     if not parts:
         return None
-    return together(*parts)
+    return together(parts)
 
 
-def together(*parts: Renders) -> Renders:
-    """The crops of all parts."""
-    return Renders(torch.cat([part.images for part in parts]), torch.cat([part.targets for part in parts]))
+def together(parts: list[Renders]) -> Renders:
+    """The crops of all parts, each of which leaves the list when it is copied: so memory need not hold all twice."""
+    count, targets = sum(map(len, parts)), torch.cat([part.targets for part in parts])
+    images = torch.empty((count, *parts[0].images.shape[1:]), dtype=torch.uint8)
+    end = 0
+    while parts:
+        part = parts.pop(0)
+        start, end = end, end + len(part)
+        images[start:end] = part.images
+    return Renders(images, targets)
 
 
 def mirror_targets(targets: Tensor) -> Tensor:
@@ -458,7 +469,7 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: 
     started, reported, losses = time.monotonic() - spent * 60, spent, []
     while spent < minutes:
         if (more := load_renders(renders, preprocessing, known, held_out=False)) is not None:
-            training = together(training, more)
+            training = together([training, more])
         for rows in batches(len(training), generator):
             images = training.images[rows].permute(0, 3, 1, 2).float() / 255
             aligned = max(0.0, 1 - spent / minutes / ALIGNED_UNTIL)

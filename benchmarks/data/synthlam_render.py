@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from benchmarks.data import synthlam_scene
 from benchmarks.data.synthlam_camera import (
@@ -436,6 +437,8 @@ def render_pretraining(count: int, seed: int, out: Path, workers: int = 1) -> No
 
 @functools.cache
 def _renderer() -> Renderer:
+    """This process's; from here on its BLAS has one thread: for matrices as small as these, more only wait."""
+    threadpool_limits(1, "blas")
     return Renderer()
 
 
@@ -636,8 +639,8 @@ def _looking(clips: list[Any]) -> float:
     return float(np.concatenate([p.labels for c in clips for p in c.people]).mean())
 
 
-def render_clip(clip: Any, split: str) -> list[Crop]:
-    """All rows of a clip, rendered; the same for the same clip, whatever was rendered before."""
+def render_clip(clip: Any, split: str, every: int = 1) -> list[Crop]:
+    """All rows of a clip, rendered, or those of every so many frames; the same whatever was rendered before."""
     renderer = _renderer()
     rng = np.random.default_rng([clip.seed, 41])
     room, base, backdrop = sample_light(rng), sample_camera(rng), make_backdrop(rng)
@@ -650,7 +653,7 @@ def render_clip(clip: Any, split: str) -> list[Crop]:
     for person in clip.people:
         rng = np.random.default_rng([clip.seed, 42, int(person.name)])
         renderer.set_identity(sample_identity(person.identity, renderer.model.shape_labels))
-        out += _render_person(renderer, clip, person, split, room, base, backdrop, focus, exposure, rng)
+        out += _render_person(renderer, clip, person, split, room, base, backdrop, focus, exposure, rng, every)
     return out
 
 
@@ -665,6 +668,7 @@ def _render_person(
     focus: Array,
     exposure: Array,
     rng: np.random.Generator,
+    every: int,
 ) -> list[Crop]:
     frames = clip.frames
     margin, aspect = rng.uniform(1.0, 1.22), np.exp(rng.normal(0, 0.03))
@@ -748,6 +752,8 @@ def _render_person(
         if last is not None and frame - last > 6 and luck[1] < 0.6:
             track += 1
         last = frame
+        if t % every:
+            continue
         shown = [
             box[0] + (visible[0] - x1) / scale,
             box[3] - (visible[3] - y1) / scale,

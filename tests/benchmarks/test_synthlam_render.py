@@ -47,6 +47,17 @@ def test_clip_renders_the_same_twice(renderer):
     assert synthlam_render.render_clip(clip, "test") == first
 
 
+def test_few_frames_of_a_clip_are_where_they_are_in_all(renderer):
+    clip = synthlam_scene.simulate("x", 12, [1])
+    all_rows = {row.frame: row for row in synthlam_render.render_clip(clip, "test")}
+    few = synthlam_render.render_clip(clip, "test", every=7)
+    assert all((row.frame - clip.first_frame) % 7 == 0 for row in few)
+    both = [(row, all_rows[row.frame]) for row in few if row.frame in all_rows]  # a detector's luck is its own
+    assert len(both) >= clip.frames // 7 - 2
+    for row, whole in both:
+        assert (row.box, row.label, row.truth) == (whole.box, whole.label, whole.truth)
+
+
 def test_gaze_moves_the_eyes_and_nothing_else(renderer):
     ahead, pose, tight = _shoot(renderer, 4, (0, 0))
     aside, _, _ = _shoot(renderer, 4, (15, 0))
@@ -113,16 +124,18 @@ def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch):
     monkeypatch.setattr(synthlam_render, "_looking", lambda clips: 0.15)  # whatever it is
 
     def of_the_first_person(job):
-        clip, split = job
-        return synthlam_render.render_clip(replace(clip, people=clip.people[:1], camera=clip.camera[:20]), split)
+        clip, *how = job
+        return synthlam_render.render_clip(replace(clip, people=clip.people[:1], camera=clip.camera[:20]), *how)
 
     monkeypatch.setattr(make_synthlam, "_render", of_the_first_person)
     monkeypatch.setattr(make_synthlam.multiprocessing, "get_context", lambda kind: _Here)
-    monkeypatch.setattr("sys.argv", ["make_synthlam", "clips", "--out", str(tmp_path), "--times", "2"])
+    monkeypatch.setattr("sys.argv", ["make_synthlam", "clips", "--out", str(tmp_path), "--times", "2", "--every", "5"])
     make_synthlam.main()
     assert [read_split(tmp_path, split)["clip"].nunique() for split in ("train", "val", "test")] == [2, 1, 1]
     rows = read_split(tmp_path, "train")
-    assert all(Image.open(tmp_path / image).size for image in rows.image if image)
+    crops = [image for image in rows.image if image]
+    assert 2 <= len(crops) <= 8  # of 2 times 20 frames, every fifth
+    assert all(Image.open(tmp_path / image).size for image in crops)
 
 
 class _Here:

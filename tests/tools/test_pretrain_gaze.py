@@ -9,11 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from backbones.gaze_nano import GazeNetwork
+from backbones.gaze_nano import PREPROCESSING, GazeNetwork
 from benchmarks.data import synthlam
 from registry import UserError
 from tests.tools.test_pretrain_nano import dot, write_shard
 from tools.pretrain_gaze import COLUMNS, NAMES, between_eyes, gazes, load_clips, loss_of, pretrain, rate
+from tools.pretrain_nano import load_renders, together
 
 NOSE = [NAMES.index("nose_x"), NAMES.index("nose_y")]
 
@@ -58,6 +59,28 @@ def test_clips_are_told_as_renders_are() -> None:
     assert crops.targets[:, NOSE].isnan().all()
 
 
+def test_processes_share_the_crops(tmp_path: Path) -> None:
+    """All of them have every crop once, of clips as of renders, and nothing of one is in another's share."""
+    random = np.random.default_rng(1)
+    targets = random.normal(0, 0.1, (7, len(NAMES))).astype(np.float32)
+    write_shard(tmp_path / "shard_00001.npz", [dot(0.5, 0.5, 40, 50) for _ in targets], targets)
+    clips = _few_clips(tmp_path)
+    for load in (
+        lambda share: load_renders(tmp_path, PREPROCESSING, set(), held_out=False, share=share),
+        lambda share: load_clips(clips, "train", share),
+    ):
+        whole, shares = load(slice(None)), [load(slice(rank, None, 3)) for rank in range(3)]
+        assert sum(map(len, shares)) == len(whole)
+        for rank, share in enumerate(shares):
+            torch.testing.assert_close(share.images, whole.images[rank::3])
+            torch.testing.assert_close(share.targets, whole.targets[rank::3], equal_nan=True)
+    parts = [share, whole]
+    both = together(parts)
+    assert not parts
+    torch.testing.assert_close(both.images, torch.cat([share.images, whole.images]))
+    torch.testing.assert_close(both.targets, torch.cat([share.targets, whole.targets]), equal_nan=True)
+
+
 def test_schedule() -> None:
     assert rate(0) == 0
     assert rate(0.02) == pytest.approx(max(rate(p / 1000) for p in range(1001)))
@@ -89,7 +112,7 @@ def test_a_short_run(tmp_path: Path) -> None:
 
     before = load_file(out / "model.safetensors")
     again = tmp_path / "again"
-    pretrain(renders, again, minutes=0.01, clips=_few_clips(tmp_path), start=out, peak=1e-9)
+    pretrain(renders, again, minutes=0.01, clips=[_few_clips(tmp_path)], start=out, peak=1e-9)
     report = json.loads((again / "pretraining.json").read_text())
     assert report["training"]["went_on_from"]["distinct"] == 16
     assert report["training"]["distinct"] == 16 + 12
