@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,12 +26,12 @@ from benchmarks.progress import Progress, say
 from benchmarks.video.annotate import annotate
 from benchmarks.video.bouts import bouts_of
 from benchmarks.video.decode import Frame, Video
-from benchmarks.video.detectors.base import Detector, Faces, best
+from benchmarks.video.detectors.base import Detector, Faces, best, iou
 from benchmarks.video.faces import GivenFaces
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import Scorer
-from benchmarks.video.track import Placed, Tracker
+from benchmarks.video.track import LEAST, Placed, Tracker
 from registry import UserError
 from zoo.files import check_writable, sha256_of, write_json
 from zoo.sums import NAME as SUMS
@@ -39,9 +40,10 @@ from zoo.sums import damaged, write_sums
 if TYPE_CHECKING:
     from zoo.models import Model
 
-VERSION = 1  # raised when the same video, model and options would come to other rows
+VERSION = 2  # raised when the same video, model and options would come to other rows
 ENDS = 1 << 20  # bytes at both ends of a video by which it is recognised
 LOOKS = 10.0  # times a second that faces are looked for where they are expected
+BACK = 0.5  # seconds before a whole frame is searched, through which its new faces are looked for too
 AROUND = 1.5  # how far from the middle of an expected box, in its longer side
 FACE = 48  # pixels of that side in the picture that is searched
 UNFINISHED = "unfinished"  # folder of what a later run goes on from
@@ -54,7 +56,8 @@ class Looking:
 
     Attributes:
         detector: finds them; None where they are given.
-        rate: whole frames a second that it searches; in between it looks where faces are expected.
+        rate: whole frames a second that it searches; in between it looks where faces are expected, and where the next
+            whole frame has new ones, unless that would be to look ahead.
         given: boxes of `read_faces`, or None.
         given_sha256: of their file.
         causal: use no frame later than the one that is scored.
@@ -311,6 +314,24 @@ def _seen(
         yield pending
         pending = next(known, None)
     before = after
+    held: deque[tuple[Frame, bool]] = deque()  # frames, and whether it is time to look into them
+    ahead = 0.0 if looking.causal or looking.detector is None else BACK
+
+    def search(until: Frame | None = None, later: np.ndarray | None = None) -> Iterator[tuple[Frame, Faces | None]]:
+        """Settle what is held: all of it, what is too old to wait for a frame, or all before one with its faces."""
+        while held and (until is None or later is not None or until.time - held[0][0].time >= ahead):
+            frame, due = held.popleft()
+            faces = None
+            if due:
+                assert looking.detector is not None and isinstance(tracker, Tracker)
+                where = tracker.expected(frame.time)
+                if until is not None and later is not None:
+                    known = iou(later, tracker.expected(until.time)).max(axis=1, initial=0) >= LEAST
+                    where = np.concatenate([where, later[~known]])
+                faces = look_around(looking.detector, frame, where) if len(where) else None
+            journal.append(frame, faces)
+            yield frame, faces
+
     for frame in video.frames(after):
         if pending is not None:
             if pending[0] != frame:
@@ -320,17 +341,17 @@ def _seen(
                 )
             yield frame, pending[1]
             pending = next(known, None)
-        else:
-            faces = None
-            if looking.detector is not None and _due(before, frame, looking.rate):
-                faces = look(looking.detector, frame, video)
-            elif looking.detector is not None and _due(before, frame, LOOKS):
-                assert isinstance(tracker, Tracker)
-                expected = tracker.expected(frame.time)
-                faces = look_around(looking.detector, frame, expected) if len(expected) else None
+        elif looking.detector is not None and _due(before, frame, looking.rate):
+            yield from search(frame)
+            faces = look(looking.detector, frame, video)
+            yield from search(frame, faces.boxes)
             journal.append(frame, faces)
             yield frame, faces
+        else:
+            held.append((frame, looking.detector is not None and _due(before, frame, LOOKS)))
+            yield from search(frame)
         before = frame
+    yield from search()
 
 
 def _due(before: Frame | None, frame: Frame, rate: float) -> bool:

@@ -25,7 +25,7 @@ from benchmarks.video.outputs import write_bouts, write_vtt
 from benchmarks.video.pipeline import Bouts, Looking, predict_video
 from benchmarks.video.scorer import Row
 from registry import UserError
-from tests.benchmarks.video.parts import SQUARE, Bright, av, make, model, squares
+from tests.benchmarks.video.parts import SQUARE, Bright, av, draw, make, model, squares
 from zoo.models import Model
 
 FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
@@ -70,6 +70,19 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
                 assert [row.x1, row.y1, row.x2, row.y2] == pytest.approx(
                     [left, top, left + SQUARE, top + SQUARE], abs=1.6
                 )
+
+
+def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frames(tmp_path: Path) -> None:
+    """Whole frames are searched at 0, 15 and 30, and near faces every third one; it comes in the nineteenth."""
+    path = make(tmp_path / "a.mp4", 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
+    first = {}
+    for causal in (False, True):
+        out = tmp_path / str(causal)
+        predict_video(path, model(), Looking(Bright(), 2.0, causal=causal), BOUTS, out)
+        rows = table(out / "frames.csv")
+        assert rows["track"].unique().tolist() == ["1"]
+        first[causal] = int(rows["frame"].min())
+    assert first == {False: 21, True: 36}  # nobody looks ahead in causal mode, and a track needs three detections
 
 
 def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_path: Path) -> None:
