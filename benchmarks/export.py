@@ -141,11 +141,11 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
 
 
 def _threshold(row: Path, seed: int) -> float:
-    """That at which the row found the looking frames of validation best."""
+    """About that at which the row found the looking frames of validation best."""
     found = read_predictions(row, "val")
     if seed not in found.scores:
         raise UserError(f"{found.path} has no scores of seed {seed}; delete {row} and run the recipe again")
-    return best_threshold(found.scores[seed], found.frames["label"].to_numpy())
+    return best_threshold(found.scores[seed], found.frames["label"].to_numpy(), found.frames["clip"].to_numpy())
 
 
 def _rendered(result: Result) -> bool:
@@ -193,7 +193,8 @@ def _card(result: Result, seed: int, name: str, threshold: float) -> Card:
         f"{train['epochs']} epochs, of which the one of best validation mAP was kept (epoch {report['best_epoch']}). "
         f"Seed {seed}. The backbone was "
         + ("trained along." if not config["backbone"].get("frozen", True) else "frozen.")
-        + f" From a score of {threshold:g} on a frame looks: there F1 of looking frames is best on validation."
+        + f" From a score of {threshold:g} on a frame looks: there F1 of looking frames is best on validation, as "
+        "a mean over drawn clips."
     )
     limits = []
     if _rendered(result):
