@@ -226,6 +226,30 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     assert scored[0] >= after - 64
 
 
+@pytest.mark.parametrize("after", [14, 20, 22, 25, 29, 30])
+def test_killed_while_a_face_is_looked_for_in_frames_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    """The next run searches the same frames for the same face, although some of them are settled already."""
+    path = make(tmp_path / "a.mp4", 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
+    looking = Looking(Bright(), 2.0)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    predict_video(path, model(), looking, BOUTS, whole)
+    append = Journal.append
+
+    def breaks_off(self: Journal, frame: Frame, faces: object) -> None:
+        if frame.number == after:
+            raise Killed
+        append(self, frame, faces)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Journal, "append", breaks_off)
+    with pytest.raises(Killed):
+        predict_video(path, model(), looking, BOUTS, out)
+    monkeypatch.setattr(Journal, "append", append)
+    predict_video(path, model(), looking, BOUTS, out)
+    assert contents(out) == contents(whole)
+
+
 def test_an_interrupted_annotation_keeps_its_parts(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
