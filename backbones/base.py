@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from backbones.encoding import Encoder, dtype_named, dtype_of, in_passes, moved
 from backbones.resize import resize
 from registry import UserError
-from zoo.files import sha256_of
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -213,9 +212,17 @@ class Backbone(nn.Module):
 def file_sha256(*paths: Path) -> str:
     """Return the sha256 of a file's bytes, as hexadecimal digits; of several files, that of their sha256s in a row."""
     if len(paths) == 1:
-        return sha256_of(paths[0])
+        return _sha256(paths[0]).hexdigest()
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter: so many files, so many cores
-        return hashlib.sha256(b"".join(map(bytes.fromhex, pool.map(sha256_of, paths)))).hexdigest()
+        return hashlib.sha256(b"".join(digest.digest() for digest in pool.map(_sha256, paths))).hexdigest()
+
+
+def _sha256(path: Path) -> "hashlib._Hash":
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
