@@ -97,15 +97,15 @@ class Renders:
         return len(self.images)
 
 
-def load_shard(path: Path, preprocessing: Preprocessing) -> Renders:
-    """Read one shard of renders, resized and cropped as the backbone will do it."""
+def load_shard(path: Path, preprocessing: Preprocessing, share: slice = slice(None)) -> Renders:
+    """Read one shard of renders, or a share of its rows, resized and cropped as the backbone will do it."""
     with np.load(path) as shard:
         if tuple(shard["names"]) != NAMES:
             raise UserError(f"{path} has other targets than this program knows: {', '.join(shard['names'])}")
-        targets = shard["targets"].astype(np.float32)
+        targets = shard["targets"].astype(np.float32)[share]
         offsets, data = shard["offsets"], shard["jpeg"].tobytes()
     images = np.empty((len(targets), preprocessing.size, preprocessing.size, 3), np.uint8)
-    for row, (start, end) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for row, (start, end) in enumerate(zip(offsets[:-1][share], offsets[1:][share], strict=True)):
         image = Image.open(BytesIO(data[start:end]))
         images[row] = preprocessing.resize_crop(image)
         shown = min(image.size) * preprocessing.size / preprocessing.resize  # pixels of each side in the middle
@@ -130,8 +130,7 @@ def load_renders(
     parts = []
     for path in sorted(folder.glob("shard_?????.npz")):
         if path.name not in known and (int(path.stem[6:]) % HELD_OUT == 0) == held_out:
-            shard = load_shard(path, preprocessing)
-            parts.append(Renders(shard.images[share].clone(), shard.targets[share]))
+            parts.append(load_shard(path, preprocessing, share))
             known.add(path.name)
     if not parts:
         return None

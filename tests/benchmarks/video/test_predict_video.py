@@ -38,6 +38,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("video") / "a walk.mp4", FRAMES)
 
 
+@pytest.fixture(scope="module")
+def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video into which a face comes in frame 19."""
+    path = tmp_path_factory.mktemp("late") / "a.mp4"
+    return make(path, 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
+
+
 def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> pipeline.Outcome:
     return predict_video(path, judge or model(), Looking(Bright(), 7.5, causal=causal), BOUTS, out)
 
@@ -72,13 +79,12 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
                 )
 
 
-def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frames(tmp_path: Path) -> None:
-    """Whole frames are searched at 0, 15 and 30, and near faces every third one; it comes in the nineteenth."""
-    path = make(tmp_path / "a.mp4", 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
+def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frames(late: Path, tmp_path: Path) -> None:
+    """Whole frames are searched at 0, 15 and 30, and near faces every third one; it comes in 19."""
     first = {}
     for causal in (False, True):
         out = tmp_path / str(causal)
-        predict_video(path, model(), Looking(Bright(), 2.0, causal=causal), BOUTS, out)
+        predict_video(late, model(), Looking(Bright(), 2.0, causal=causal), BOUTS, out)
         rows = table(out / "frames.csv")
         assert rows["track"].unique().tolist() == ["1"]
         first[causal] = int(rows["frame"].min())
@@ -228,13 +234,12 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
 
 @pytest.mark.parametrize("after", [14, 20, 22, 25, 29, 30])
 def test_killed_while_a_face_is_looked_for_in_frames_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
+    late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """The next run searches the same frames for the same face, although some of them are settled already."""
-    path = make(tmp_path / "a.mp4", 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
     looking = Looking(Bright(), 2.0)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_video(path, model(), looking, BOUTS, whole)
+    predict_video(late, model(), looking, BOUTS, whole)
     append = Journal.append
 
     def breaks_off(self: Journal, frame: Frame, faces: object) -> None:
@@ -244,9 +249,9 @@ def test_killed_while_a_face_is_looked_for_in_frames_before(
 
     monkeypatch.setattr(Journal, "append", breaks_off)
     with pytest.raises(Killed):
-        predict_video(path, model(), looking, BOUTS, out)
+        predict_video(late, model(), looking, BOUTS, out)
     monkeypatch.setattr(Journal, "append", append)
-    predict_video(path, model(), looking, BOUTS, out)
+    predict_video(late, model(), looking, BOUTS, out)
     assert contents(out) == contents(whole)
 
 
