@@ -15,7 +15,7 @@ from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
 from zoo.inputs import read_json
 from zoo.model import LookingAtMeModel, read_model
-from zoo.models import Model, write_folder
+from zoo.models import Model, four_sides, write_folder
 from zoo.sums import check_file
 from zoo.weights import read_head
 
@@ -130,7 +130,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
         network=network,
         views=tuple(config["views"]["test"]),
         rate=crops.rate,
-        margin=crops.margin,
+        margin=four_sides(crops.margin),
         square=crops.square,
         smoothing=smoothing,
         rendered_only=_rendered(result),

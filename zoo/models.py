@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "format": (int,),
     "views": (list,),
     "rate": (int, float),
-    "margin": (int, float),
+    "margin": (int, float, list),
     "smoothing": (dict, type(None)),
     "rendered_only": (bool,),
     "window": (int,),
@@ -60,7 +60,8 @@ class Model:
         network: in evaluation mode, its backbone frozen.
         views: ``original``, and perhaps ``flipped``: their probabilities are averaged.
         rate: frames a second that its windows were made of.
-        margin: share of a face detector's box to be added on each side, to have crops like those it was trained on.
+        margin: shares of a face detector's box to be added on its left, above it, on its right and below it, to have
+            crops like those it was trained on.
         smoothing: ``{"filter": "median", "window": frames}`` of the scores along a track, or None.
         rendered_only: it has learnt from rendered faces alone; whatever shows its scores says so.
         square: its training crops were stretched to squares, whatever their boxes were, as `prepare` cuts Ego4D's.
@@ -72,7 +73,7 @@ class Model:
     network: LookingAtMeModel
     views: tuple[str, ...]
     rate: float
-    margin: float
+    margin: tuple[float, float, float, float]
     smoothing: dict[str, Any] | None
     rendered_only: bool
     square: bool = False
@@ -106,7 +107,7 @@ def open_model(name: str, device: str = "cpu") -> Model:
         network=network.to(device),
         views=tuple(config["views"]),
         rate=float(config["rate"]),
-        margin=float(config["margin"]),
+        margin=four_sides(config["margin"]),
         square=config.get("square", _ABSENT["square"]),
         threshold=float(config.get("threshold", _ABSENT["threshold"])),
         smoothing=config["smoothing"],
@@ -147,6 +148,18 @@ def find_model(name: str) -> tuple[str, Path, Path]:
     )
 
 
+def four_sides(margin: float | Sequence[float]) -> tuple[float, float, float, float]:
+    """Margins on the left, above, on the right and below, of as many or of one for all."""
+    left, top, right, bottom = [margin] * 4 if isinstance(margin, (int, float)) else margin
+    return float(left), float(top), float(right), float(bottom)
+
+
+def _are_margins(value: float | list[Any]) -> bool:
+    sides = value if isinstance(value, list) else [value] * 4
+    numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in sides)
+    return numbers and len(sides) == 4 and all(0 <= side <= MAX_MARGIN for side in sides)
+
+
 def read_config(folder: Path) -> dict[str, Any]:
     """Read and check the `config.json` of a model's folder.
 
@@ -167,10 +180,10 @@ def read_config(folder: Path) -> dict[str, Any]:
     views = config["views"]
     if not views or any(view not in VIEWS for view in views) or len(views) != len(set(views)):
         raise UserError(f"{path}: 'views' is {views!r}; it has to be some of {', '.join(VIEWS)}, each once")
-    if not 0 < config["rate"] <= MAX_RATE or not 0 <= config["margin"] <= MAX_MARGIN:
+    if not 0 < config["rate"] <= MAX_RATE or not _are_margins(config["margin"]):
         raise UserError(
-            f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']} not below, and no more than "
-            f"{MAX_RATE} and {MAX_MARGIN}"
+            f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']}, one number or four, not "
+            f"below, and no more than {MAX_RATE} and {MAX_MARGIN}"
         )
     threshold = config.get("threshold", _ABSENT["threshold"])
     if not 0 < threshold < 1:
@@ -240,7 +253,7 @@ def write_folder(
         "format": FORMAT,
         "views": [*model.views],
         "rate": model.rate,
-        "margin": model.margin,
+        "margin": [*model.margin],
         "square": model.square,
         "threshold": model.threshold,
         "smoothing": model.smoothing,

@@ -172,7 +172,7 @@ def _settings(video: Video, model: Model, looking: Looking) -> dict[str, Any]:
             "head": state_sha256(network.head.state_dict()),
             "views": list(model.views),
             "rate": model.rate,
-            "margin": model.margin,
+            "margin": [*model.margin],
             "square": model.square,
             "smoothing": model.smoothing,
         },

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -233,18 +234,18 @@ class Scorer:
             del self._by_place[face.track, face.number]
 
 
-def cut(picture: np.ndarray, box: np.ndarray, margin: float) -> Image.Image | None:
+def cut(picture: np.ndarray, box: np.ndarray, margin: Sequence[float]) -> Image.Image | None:
     """Cut a face out as the data sets' crops are: edges rounded down, as far as the box lies in the picture.
 
     Args:
         picture: ``(H, W, 3)``.
         box: ``(4,)`` x1, y1, x2, y2.
-        margin: share of the box's sides added on each of them.
+        margin: shares of the box's sides added on the left, above, on the right and below.
 
     Returns:
         The crop, or None where nothing of it lies in the picture.
     """
-    more = margin * (box[2:] - box[:2])
-    left, top = np.maximum(np.floor(box[:2] - more), 0).astype(int)
-    right, bottom = np.minimum(np.floor(box[2:] + more), picture.shape[1::-1]).astype(int)
+    sides = box[2:] - box[:2]
+    left, top = np.maximum(np.floor(box[:2] - np.array(margin[:2]) * sides), 0).astype(int)
+    right, bottom = np.minimum(np.floor(box[2:] + np.array(margin[2:]) * sides), picture.shape[1::-1]).astype(int)
     return Image.fromarray(picture[top:bottom, left:right]) if right > left and bottom > top else None

@@ -29,7 +29,7 @@ def write(folder: Path, backbone: dict, **changes: object) -> Model:
     torch.manual_seed(0)
     network = LookingAtMeModel.build(backbone, HEAD).eval()
     card = Card("a", "A title", "What it is.", backbone, HEAD, "How: so.", ("small",), (), FIGURES)
-    model = Model("a", card, network, ("original",), 30.0, 0.1, None, False)
+    model = Model("a", card, network, ("original",), 30.0, (0.1,) * 4, None, False)
     model = replace(model, **changes)
     write_folder(folder, model, backbone, HEAD, origin="tests", licence="MIT")
     return model
@@ -46,7 +46,7 @@ def test_what_is_written_is_opened(tmp_path: Path, kind: str) -> None:
     smoothing = {"filter": "median", "window": 5}
     wrote = write(tmp_path / "mine", {"type": kind}, views=("original", "flipped"), smoothing=smoothing, rate=15.0)
     found = open_model(str(tmp_path / "mine"))
-    assert (found.name, found.views, found.rate, found.margin) == ("mine", ("original", "flipped"), 15.0, 0.1)
+    assert (found.name, found.views, found.rate, found.margin) == ("mine", ("original", "flipped"), 15.0, (0.1,) * 4)
     assert (found.smoothing, found.rendered_only, found.card.figures) == (smoothing, False, FIGURES)
     assert found.network.backbone.frozen and not found.network.training
     batch = pixels(found.network.backbone.preprocessing.size)
@@ -140,7 +140,7 @@ def test_a_repository_is_opened_at_one_commit(tmp_path: Path, monkeypatch: pytes
         open_model("someone/nothing")
 
 
-def test_a_folder_from_before_crops_had_a_shape_and_models_a_threshold(tmp_path: Path) -> None:
+def test_a_folder_from_before_crops_had_a_shape_and_four_margins_and_models_a_threshold(tmp_path: Path) -> None:
     write(tmp_path / "mine", {"type": "tiny_means"})
     path = tmp_path / "mine" / "config.json"
     config = json.loads(path.read_text())
@@ -152,6 +152,12 @@ def test_a_folder_from_before_crops_had_a_shape_and_models_a_threshold(tmp_path:
         path.write_text(json.dumps(config | {"threshold": threshold}))
         with pytest.raises(UserError, match=f"threshold {threshold} has to lie between 0 and 1"):
             open_model(str(tmp_path / "mine"))
+    for margin in ([0.1, 0.2, 0.3], [0.1, 0.2, 0.3, "0.4"], [0.1, 0.2, 0.3, -0.1], [0.1, 0.2, 0.3, True], -0.1, 11):
+        path.write_text(json.dumps(config | {"margin": margin}))
+        with pytest.raises(UserError, match="margin .*, one number or four, not below, and no more than 1000 and 10"):
+            open_model(str(tmp_path / "mine"))
+    path.write_text(json.dumps(config | {"margin": 0.2}))
+    assert open_model(str(tmp_path / "mine")).margin == (0.2,) * 4
     path.write_text(json.dumps(config | {"square": "yes"}))
     with pytest.raises(UserError, match="'square' is 'yes'"):
         open_model(str(tmp_path / "mine"))

@@ -21,7 +21,7 @@ class MyPart(Dataset):
     note = "my_part"  # what a row of the table says of figures measured here
     # For `export`: how crops of other videos come to look like these, and the licence of what is learnt from them.
     rate = 30.0  # frames a second
-    margin = 0.0  # share of a face detector's box that crops show beyond it, on each side
+    margin = 0.0  # share of a face detector's box that crops show beyond it; four: left, above, right, below
     square = False  # whether they were stretched to squares, whatever their boxes were
     licence = None  # SPDX name; None: whoever exports has to ask
 

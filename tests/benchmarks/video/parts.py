@@ -82,5 +82,5 @@ def model(rate: float = 15.0, window: int = 7, views: tuple[str, ...] = ("origin
     for parameter in network.head.parameters():
         parameter.data *= 4  # else all scores are near a half
     about: Any = None  # nobody reads the card
-    fields = dict(margin=0.0, smoothing={"filter": "median", "window": 5}, rendered_only=True) | more
+    fields = dict(margin=(0.0,) * 4, smoothing={"filter": "median", "window": 5}, rendered_only=True) | more
     return Model(name="squares", card=about, network=network, views=views, rate=rate, **fields)

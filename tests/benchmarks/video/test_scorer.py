@@ -149,11 +149,14 @@ def test_what_is_kept_does_not_grow() -> None:
 
 def test_a_face_is_cut_out_as_the_data_sets_crops_are() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0]), 0.0), picture[3:12, 2:9])
+    none = [0.0] * 4
+    assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0]), none), picture[3:12, 2:9])
     # Margin 0.25 of a box of 8 x 4 is 2 and 1.
-    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), 0.25), picture[4:10, 2:14])
-    assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6]), 0.0), picture[:6, :4])
-    assert cut(picture, np.array([31.0, 3, 40, 9]), 0.0) is None
+    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), [0.25] * 4), picture[4:10, 2:14])
+    # On the left, above, on the right, below.
+    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), [0.125, 0.5, 0.25, 0.75]), picture[3:12, 3:14])
+    assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6]), none), picture[:6, :4])
+    assert cut(picture, np.array([31.0, 3, 40, 9]), none) is None
 
 
 def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
