@@ -136,6 +136,9 @@ class Backbone(nn.Module):
         frozen: no training, no BatchNorm update.
     """
 
+    #: Whether it can tell how crops should have been framed.
+    reframes: bool = False
+
     def __init__(
         self,
         network: nn.Module,
@@ -185,6 +188,18 @@ class Backbone(nn.Module):
             return backbone(self.preprocessing.normalise(pixels).to(wanted))
 
         return Encoder(in_passes(encode, CPU_PASS) if device.type == "cpu" else encode)
+
+    def reframe(self, features: Tensor) -> Tensor:
+        """How crops would have to lie to be framed as those that the backbone learnt from; asked where it `reframes`.
+
+        Args:
+            features: ``(B, D)`` of the crops.
+
+        Returns:
+            ``(B, 4)``: how far the middle has to move to the right and down, in sides of the crop, and the natural
+            logarithms of how much width and height have to grow.
+        """
+        raise NotImplementedError
 
     def train(self, mode: bool = True) -> "Backbone":
         """Set training mode; a frozen backbone stays in evaluation mode."""

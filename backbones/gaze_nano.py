@@ -80,6 +80,10 @@ class GazeNetwork(nn.Module):
         self.eyes = _stream(2, 64, ((96, 2), (96, 1), (160, 2), (160, 1)), kept=48, cells=40)
         self.both = nn.Sequential(nn.Linear(384, 192), nn.ReLU())
         self.gaze = nn.Linear(192, len(ANGLES) + 5)
+        # From what is known of a face, how its crop would have to lie: see `Backbone.reframe`. At first, as it lies.
+        self.framing = nn.Linear(len(names), 4)
+        for parameter in self.framing.parameters():
+            nn.init.zeros_(parameter)
         self.columns = [names.index(name) for name in EYES]
         self.feature_dim = 192 + len(ANGLES) + 5 + len(names)
         self.register_buffer("mean", torch.zeros(len(names)) if mean is None else mean)
@@ -138,6 +142,8 @@ class GazeNano(Backbone):
     heads on: it brings the answer with it, where others bring a description of a face.
     """
 
+    reframes = True
+
     def __init__(self, frozen: bool = True) -> None:
         names = tuple(json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["names"])
         path = FOLDER / "model.safetensors"
@@ -154,3 +160,8 @@ class GazeNano(Backbone):
             weights_info=WeightsInfo("gaze_nano", "shipped", file_sha256(path), "Apache-2.0"),
             frozen=frozen,
         )
+
+    def reframe(self, features: Tensor) -> Tensor:
+        """From what the first stream reads off the faces."""
+        network: Any = self.network
+        return network.framing(features[:, -len(self.architecture["names"]) :])

@@ -40,7 +40,7 @@ from zoo.sums import damaged, write_sums
 if TYPE_CHECKING:
     from zoo.models import Model
 
-VERSION = 2  # raised when the same video, model and options would come to other rows
+VERSION = 3  # raised when the same video, model and options would come to other rows
 ENDS = 1 << 20  # bytes at both ends of a video by which it is recognised
 LOOKS = 10.0  # times a second that faces are looked for where they are expected
 BACK = 0.5  # seconds before a whole frame is searched, through which its new faces are looked for too
@@ -249,7 +249,7 @@ def _score(
     expected = 0 if video.end is None else max(1, round(video.end / video.frame_time))
     try:
         with Progress(video.path.name, expected, "frame") as progress:
-            for frame, faces in interrupts.steps(_seen(video, looking, journal, placer, needed)):
+            for frame, faces in interrupts.steps(seen(video, looking, journal, placer, needed)):
                 written += write(placer.place(frame, faces))
                 last = frame
                 progress.advance()
@@ -295,7 +295,7 @@ def _first_needed(journal: Journal, placer: Tracker | GivenFaces, first: int) ->
     return until
 
 
-def _seen(
+def seen(
     video: Video, looking: Looking, journal: Journal, tracker: Tracker | GivenFaces, needed: float
 ) -> Iterator[tuple[Frame, Faces | None]]:
     """All frames with their faces, from the journal as far as it goes; with pictures from where they are needed.

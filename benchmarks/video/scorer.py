@@ -31,6 +31,7 @@ CROPS = 32  # encoded at once, where nobody waits for the answer
 WINDOWS = 16  # judged at once, always: in batches of one size a score does not depend on what else is in them
 EARLY = 1e-6  # seconds: frames as near as each other but for rounding are equally near
 SLACK = 1e-3  # seconds: times in files are rounded
+FURTHEST = 0.3  # of a crop's sides, and of the logarithm of their growth, that a crop is moved
 
 
 class Row(NamedTuple):
@@ -49,6 +50,21 @@ class Row(NamedTuple):
     track: str
     box: np.ndarray
     score: float
+
+
+@dataclass
+class _Crop:
+    """A face cut out of its frame, and what lies around it, to cut it out anew.
+
+    Attributes:
+        picture: ``(h, w, 3)`` uint8, a part of the frame.
+        rect: ``(4,)`` x1, y1, x2, y2 in that part: where the crop lies, perhaps beyond the frame.
+        pixels: of the crop, as the backbone takes them.
+    """
+
+    picture: np.ndarray
+    rect: np.ndarray
+    pixels: np.ndarray
 
 
 @dataclass
@@ -79,13 +95,14 @@ class Scorer:
         self.causal = causal
         self._head = head
         self._encode = model.network.backbone.encoder(device)
+        self._reframes = model.network.backbone.reframes
         self._device = device
         self._radius = head.window // 2
         self._smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
         self._frames: deque[tuple[int, float]] = deque()  # number and time of those that are still needed
         self._faces: deque[_Face] = deque()  # not answered yet, and those before them that are still needed
         self._by_place: dict[tuple[str, int], _Face] = {}
-        self._to_encode: list[tuple[_Face, np.ndarray]] = []
+        self._to_encode: list[tuple[_Face, _Crop]] = []
         self._judged = 0  # faces of frames before this number have their raw score
         self._answered = 0  # and of frames before this number their row
         self._ended = False
@@ -111,10 +128,12 @@ class Scorer:
             face = _Face(frame.time, frame.number, track, box)
             self._faces.append(face)
             self._by_place[track, frame.number] = face
-            if picture is not None and (crop := cut(picture, box, self.model.margin)) is not None:
-                preprocessing = self.model.network.backbone.preprocessing
-                shown = stretched(crop) if self.model.square else crop
-                self._to_encode.append((face, preprocessing.resize_crop(shown)))
+            if picture is None:
+                continue
+            rect = widened(box, self.model.margin)
+            if (pixels := self._pixels(picture, rect)) is not None:
+                part, corner = _surroundings(picture, rect) if self._reframes else (picture[:0], np.zeros(2))
+                self._to_encode.append((face, _Crop(part, rect - np.tile(corner, 2), pixels)))
         if self.causal or len(self._to_encode) >= CROPS or len(self._faces) > 8 * CROPS or len(self._frames) > 600:
             return self._answer()
         return []
@@ -146,12 +165,29 @@ class Scorer:
     def _encode_crops(self) -> None:
         if not self._to_encode:
             return
-        pixels = torch.from_numpy(np.stack([crop for _, crop in self._to_encode]))
+        pixels = torch.from_numpy(self._framed([crop for _, crop in self._to_encode]))
         views = [pixels.flip(2) if view == "flipped" else pixels for view in self.model.views]
         features = torch.stack([self._encode(view.to(self._device)).float() for view in views], dim=1)
         for (face, _), vectors in zip(self._to_encode, features, strict=True):
             face.features = vectors
         self._to_encode.clear()
+
+    def _framed(self, crops: Sequence[_Crop]) -> np.ndarray:
+        """The crops' pixels ``(N, S, S, 3)``, cut out anew as their backbone would have them where it can tell."""
+        pixels = np.stack([crop.pixels for crop in crops])
+        if not self._reframes:
+            return pixels
+        features = self._encode(torch.from_numpy(pixels).to(self._device)).float()
+        moves = self.model.network.backbone.reframe(features).cpu().double().numpy()
+        again = [self._pixels(crop.picture, moved(crop.rect, move)) for crop, move in zip(crops, moves, strict=True)]
+        return np.stack([crop.pixels if new is None else new for crop, new in zip(crops, again, strict=True)])
+
+    def _pixels(self, picture: np.ndarray, rect: np.ndarray) -> np.ndarray | None:
+        """What the backbone is to see of a part of a picture; None where the part lies beside it."""
+        crop = cut(picture, rect)
+        if crop is None:
+            return None
+        return self.model.network.backbone.preprocessing.resize_crop(stretched(crop) if self.model.square else crop)
 
     def _judge(self, faces: list[_Face]) -> None:
         """Give faces the score of their windows."""
@@ -234,18 +270,39 @@ class Scorer:
             del self._by_place[face.track, face.number]
 
 
-def cut(picture: np.ndarray, box: np.ndarray, margin: Sequence[float]) -> Image.Image | None:
-    """Cut a face out as the data sets' crops are: edges rounded down, as far as the box lies in the picture.
+def widened(box: np.ndarray, margin: Sequence[float]) -> np.ndarray:
+    """A box ``(4,)``, x1, y1, x2, y2, with shares of its sides added on the left, above, on the right and below."""
+    sides = np.tile(box[2:] - box[:2], 2)
+    return box + sides * [-margin[0], -margin[1], margin[2], margin[3]]
+
+
+def moved(rect: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Where a crop at ``rect (4,)`` lies after a `Backbone.reframe` ``(4,)``: by `FURTHEST` at most, each way."""
+    move = np.clip(move, -FURTHEST, FURTHEST)
+    sides = rect[2:] - rect[:2]
+    middle = (rect[:2] + rect[2:]) / 2 + move[:2] * sides
+    half = sides * np.exp(move[2:]) / 2
+    return np.concatenate([middle - half, middle + half])
+
+
+def _surroundings(picture: np.ndarray, rect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A copy of all of a picture that `moved` can reach, and its left upper corner ``(2,)``."""
+    beyond = rect + np.tile(rect[2:] - rect[:2], 2) * [-0.5, -0.5, 0.5, 0.5]
+    left, top = np.maximum(np.floor(beyond[:2]), 0).astype(int)
+    right, bottom = np.maximum(np.ceil(beyond[2:]), 0).astype(int)
+    return picture[top:bottom, left:right].copy(), np.array([left, top], np.float64)
+
+
+def cut(picture: np.ndarray, rect: np.ndarray) -> Image.Image | None:
+    """Cut a face out as the data sets' crops are: edges rounded down, as far as it lies in the picture.
 
     Args:
         picture: ``(H, W, 3)``.
-        box: ``(4,)`` x1, y1, x2, y2.
-        margin: shares of the box's sides added on the left, above, on the right and below.
+        rect: ``(4,)`` x1, y1, x2, y2.
 
     Returns:
         The crop, or None where nothing of it lies in the picture.
     """
-    sides = box[2:] - box[:2]
-    left, top = np.maximum(np.floor(box[:2] - np.array(margin[:2]) * sides), 0).astype(int)
-    right, bottom = np.minimum(np.floor(box[2:] + np.array(margin[2:]) * sides), picture.shape[1::-1]).astype(int)
+    left, top = np.maximum(np.floor(rect[:2]), 0).astype(int)
+    right, bottom = np.minimum(np.floor(rect[2:]), picture.shape[1::-1]).astype(int)
     return Image.fromarray(picture[top:bottom, left:right]) if right > left and bottom > top else None

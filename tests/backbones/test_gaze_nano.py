@@ -66,3 +66,31 @@ def test_tells_where_unseen_people_look() -> None:
     # A mirrored face looks the other way.
     assert np.corrcoef(told[:, 4], -mirrored[:, 4])[0, 1] > 0.9
     assert np.corrcoef(told[:, 5], mirrored[:, 5])[0, 1] > 0.8
+
+
+def test_tells_how_crops_should_have_been_framed() -> None:
+    """Crops are cut too far to one side: it says so."""
+    root = synthlam.root()
+    truth = synthlam.truth(root)
+    faces = truth[(truth["split"] == "test") & (truth[["width", "height"]].max(axis=1) >= 60)]
+    faces = faces[faces["head_yaw"].abs() < 50].iloc[::8]
+    nano = BACKBONES.build({"type": "gaze_nano"})
+    moves, pictures = [], []
+    for path, (across, down) in zip(
+        faces["image"], np.random.default_rng(0).uniform(0, 0.2, (len(faces), 2)), strict=True
+    ):
+        picture = Image.open(root / path)
+        width, height = picture.size
+        left, top = round(across * width), round(down * height)
+        cut = (left, top, left + round(0.8 * width), top + round(0.8 * height))
+        pictures.append(nano.preprocessing.resize_crop(picture.crop(cut)))
+        moves.append(
+            [width / 2 - (cut[0] + cut[2]) / 2, height / 2 - (cut[1] + cut[3]) / 2]
+            / np.array([0.8 * width, 0.8 * height])
+        )
+    with torch.inference_mode():
+        told = nano.reframe(nano.encoder("cpu")(torch.from_numpy(np.stack(pictures)))).numpy()
+    assert told.shape == (len(faces), 4)
+    assert len(faces) > 100
+    for axis in (0, 1):
+        assert np.corrcoef(told[:, axis], np.array(moves)[:, axis])[0, 1] > 0.6

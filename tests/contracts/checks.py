@@ -178,6 +178,10 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     assert features.shape == (2, backbone.feature_dim)
     assert torch.isfinite(features).all()
     assert not torch.equal(features[0], features[1]), "different images, equal features"
+    if backbone.reframes:
+        moves = backbone.reframe(features)
+        assert moves.shape == (2, 4)
+        assert torch.isfinite(moves).all()
     head(features.float()).sum().backward()
     torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1.0).step()
     assert before.keys() == backbone.state_dict().keys()

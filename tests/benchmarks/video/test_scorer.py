@@ -15,11 +15,11 @@ from benchmarks.data.frames import frame_table
 from benchmarks.predict import probabilities
 from benchmarks.scores import smooth_scores
 from benchmarks.video.decode import Frame, Video
-from benchmarks.video.scorer import Row, Scorer, cut
+from benchmarks.video.scorer import Row, Scorer, cut, moved, widened
 from benchmarks.video.track import Placed
 from heads.base import Window
 from registry import UserError
-from tests.benchmarks.video.parts import SQUARE, av, draw, make, model, squares
+from tests.benchmarks.video.parts import SIZE, SQUARE, av, draw, make, model, squares
 from zoo.models import Model
 
 
@@ -149,14 +149,46 @@ def test_what_is_kept_does_not_grow() -> None:
 
 def test_a_face_is_cut_out_as_the_data_sets_crops_are() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
-    none = [0.0] * 4
-    assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0]), none), picture[3:12, 2:9])
-    # Margin 0.25 of a box of 8 x 4 is 2 and 1.
-    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), [0.25] * 4), picture[4:10, 2:14])
-    # On the left, above, on the right, below.
-    assert np.array_equal(cut(picture, np.array([4.0, 5, 12, 9]), [0.125, 0.5, 0.25, 0.75]), picture[3:12, 3:14])
-    assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6]), none), picture[:6, :4])
-    assert cut(picture, np.array([31.0, 3, 40, 9]), none) is None
+    assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0])), picture[3:12, 2:9])
+    assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6])), picture[:6, :4])
+    assert cut(picture, np.array([31.0, 3, 40, 9])) is None
+    # Of a box of 8 x 4: on the left, above, on the right, below.
+    assert widened(np.array([4.0, 5, 12, 9]), [0.125, 0.5, 0.25, 0.75]).tolist() == [3, 3, 14, 12]
+
+
+def test_crops_are_moved_as_far_as_they_may_be() -> None:
+    rect = np.array([10.0, 20, 30, 60])
+    assert moved(rect, np.zeros(4)).tolist() == rect.tolist()
+    np.testing.assert_allclose(moved(rect, np.array([0.1, -0.2, 0, 0])), [12, 12, 32, 52])
+    np.testing.assert_allclose(moved(rect, np.array([0, 0, np.log(1.2), np.log(0.8)])), [8, 24, 32, 56])
+    np.testing.assert_allclose(moved(rect, np.array([9, -9, 9, -9])), moved(rect, np.array([0.3, -0.3, 0.3, -0.3])))
+    # Wherever it may go, it is within what is kept of the picture around a face.
+    furthest = moved(rect, np.full(4, 0.3))
+    assert (furthest[2:] < rect[2:] + (rect[2:] - rect[:2]) / 2).all()
+
+
+def test_faces_are_cut_out_anew_as_the_backbone_would_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a backbone says of a crop moves it; scores are those of boxes that lie there already."""
+    random = np.random.default_rng(3)
+    pictures = [random.integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8) for _ in range(12)]
+    boxes = random.uniform(30, 50, (12, 2))
+    boxes = np.concatenate([boxes, boxes + random.uniform(20, 40, (12, 2))], axis=1)
+    moves = np.array([0.1, -0.15, np.log(1.1), np.log(0.9)])
+    wanted = np.stack([moved(box, moves) for box in boxes])
+
+    def scores(of: np.ndarray) -> list[float]:
+        placed = []
+        for number, (picture, box) in enumerate(zip(pictures, of, strict=True)):
+            shown = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            placed.append(Placed(Frame(number, number / 15, number, 0, shown), ["1"], box[None]))
+        return [row.score for row in scored(placed, model())]
+
+    plain, there = scores(boxes), scores(wanted)
+    assert plain != there
+    backbone = type(model().network.backbone)
+    monkeypatch.setattr(backbone, "reframes", True)
+    monkeypatch.setattr(backbone, "reframe", lambda self, features: torch.from_numpy(moves).expand(len(features), 4))
+    assert scores(boxes) == there
 
 
 def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,147 @@
+"""Teach gaze_nano how a detector's crops would have to lie to be framed as those that it learnt from.
+
+    python -m tools.fit_framing
+
+A detector sees the face, SynthLAM's boxes hold the whole head: where a head is turned, margins alone put the crop
+beside the place where it would be. What the network reads off such a crop tells by how much. SynthLAM's training clips
+are put into the frames that their camera saw, faces are found and tracked there as `predict` does it, and a linear
+layer is fit by ridge regression from what is known of a crop to how far it lies from the true one. Its weights are put
+into zoo/weights/gaze_nano; nothing else in there changes. What is printed is over clips that the layer was not fit to.
+"""
+
+import argparse
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from sklearn.linear_model import Ridge
+from sklearn.model_selection import GroupKFold, cross_val_predict
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from backbones.gaze_nano import FOLDER, GazeNano
+from benchmarks.data.datasets import SynthLAM
+from benchmarks.video.decode import Video
+from benchmarks.video.detectors.base import iou
+from benchmarks.video.journal import Journal
+from benchmarks.video.pipeline import Looking, seen
+from benchmarks.video.scorer import cut, widened
+from benchmarks.video.track import Tracker
+from registry import DETECTORS
+from tools.check_video import LEAST, clips_of, make_video
+from tools.pretrain_gaze import update_card
+from zoo.cards import FOLDER as CARDS
+from zoo.files import write_json
+from zoo.models import four_sides
+from zoo.weights import read_weights, write_weights
+
+EDGES = ["x1", "y1", "x2", "y2"]
+RATE = 2.5  # whole frames a second that are searched, as `predict` has it
+SMALL = 8  # pixels of the sides of true boxes, below which there is no telling
+STRENGTH = 30.0  # of the ridge, for standardised inputs
+
+
+def crops_of(video: Path, truth: pd.DataFrame, detector: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+    """Crops as `predict` cuts them, where they lie and should lie, and whose they are.
+
+    Args:
+        video: of `make_video`.
+        truth: likewise.
+        detector: its name.
+
+    Returns:
+        ``(N, S, S, 3)`` pixels; ``(N, 4)`` edges of the crops, and of the true boxes; N tracks.
+    """
+    by_frame = dict(iter(truth[truth["pictured"]].groupby("frame")))
+    resize, margin = GazeNano().preprocessing.resize_crop, four_sides(SynthLAM.margin)
+    pixels, crops, boxes, whose = [], [], [], []
+    with tempfile.TemporaryDirectory() as scratch:
+        looking = Looking(DETECTORS.build({"type": detector}), RATE)
+        tracker, journal = Tracker(), Journal(Path(scratch) / "seen.jsonl")
+        for frame, faces in seen(Video(video), looking, journal, tracker, -math.inf):
+            for placed in tracker.place(frame, faces):
+                here = by_frame.get(placed.frame.number)
+                if here is None or not len(placed.boxes):
+                    continue
+                picture = placed.frame.picture()
+                overlap = iou(placed.boxes, here[EDGES].to_numpy())
+                for box, best in zip(placed.boxes, overlap.argmax(axis=1), strict=True):
+                    true, rect = here[EDGES].to_numpy()[best], widened(box, margin)
+                    crop = cut(picture, rect)
+                    near = iou(box[None], true[None])[0, 0] >= LEAST
+                    if near and crop is not None and (true[2:] - true[:2]).min() >= SMALL:
+                        pixels.append(resize(crop))
+                        crops.append(rect)
+                        boxes.append(true)
+                        whose.append(str(here["track"].iloc[best]))
+        journal.close()
+    return np.stack(pixels), np.stack(crops), np.stack(boxes), whose
+
+
+def off(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How far crops ``(N, 4)`` would have to move to lie on boxes ``(N, 4)``, as `Backbone.reframe` says it."""
+    sides = crops[:, 2:] - crops[:, :2]
+    middle = (boxes[:, :2] + boxes[:, 2:] - crops[:, :2] - crops[:, 2:]) / 2
+    return np.concatenate([middle / sides, np.log((boxes[:, 2:] - boxes[:, :2]) / sides)], axis=1)
+
+
+def fit(known: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Ridge regression.
+
+    Args:
+        known: ``(N, K)`` inputs.
+        wanted: ``(N, M)`` outputs.
+        groups: N names; what is left is that of groups that the regression did not see.
+
+    Returns:
+        ``(M, K)`` weights and ``(M,)`` bias; ``(N, M)`` what is left of the outputs.
+    """
+    regression = make_pipeline(StandardScaler(), Ridge(alpha=STRENGTH))
+    left = wanted - cross_val_predict(regression, known, wanted, groups=groups, cv=GroupKFold(8))
+    scaler, ridge = (step for _, step in regression.fit(known, wanted).steps)
+    weight = ridge.coef_ / scaler.scale_
+    return weight, ridge.intercept_ - weight @ scaler.mean_, left
+
+
+def main() -> None:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--detector", default="centerface")
+    parser.add_argument("--clips", type=int, default=62, help="of SynthLAM's training split (default: all)")
+    parser.add_argument("--out", type=Path, default=FOLDER, help="folder of the weights (default: %(default)s)")
+    args = parser.parse_args()
+    backbone = GazeNano()
+    with tempfile.TemporaryDirectory() as scratch:
+        video = Path(scratch) / "rendered.mp4"
+        truth = make_video(video, clips_of("train")[: args.clips])
+        pixels, crops, boxes, whose = crops_of(video, truth, args.detector)
+    with torch.inference_mode():
+        features = backbone.encoder("cpu")(torch.from_numpy(pixels)).numpy()
+    wanted = off(crops, boxes)
+    known = features[:, -len(backbone.architecture["names"]) :]
+    weight, bias, left = fit(known, wanted, [track.split("_person")[0] for track in whose])
+    about = {
+        "crops": len(wanted),
+        "clips": args.clips,
+        "off": wanted.std(axis=0).round(3).tolist(),
+        "left": left.std(axis=0).round(3).tolist(),
+    }
+    print(f"{len(wanted)} crops; standard deviations across, down, and of the logarithms of width and height")
+    print(f"as they are: {about['off']}; of clips it was not fit to, moved as it says: {about['left']}")
+    state, words = read_weights(FOLDER / "model.safetensors")
+    state["framing.weight"] = torch.from_numpy(weight).float()
+    state["framing.bias"] = torch.from_numpy(bias).float()
+    report = json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
+    report["sha256"] = write_weights(args.out / "model.safetensors", state, words | {"framing": about})
+    write_json(args.out / "pretraining.json", report | {"framing": about})
+    if args.out.resolve() == FOLDER:
+        update_card(CARDS / "gaze_nano.json", report)
+
+
+if __name__ == "__main__":
+    main()
