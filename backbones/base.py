@@ -197,7 +197,7 @@ class Backbone(nn.Module):
 
         Returns:
             ``(B, 4)``: how far the middle has to move to the right and down, in sides of the crop, and the natural
-            logarithms of how much width and height have to grow.
+            logarithms of how much width and height have to grow. No row depends on another, to the bit.
         """
         raise NotImplementedError
 

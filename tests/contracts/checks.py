@@ -182,6 +182,7 @@ def check_backbone(config: Mapping[str, Any]) -> None:
         moves = backbone.reframe(features)
         assert moves.shape == (2, 4)
         assert torch.isfinite(moves).all()
+        assert torch.equal(backbone.reframe(features[1:]), moves[1:]), "how a crop is framed depends on its batch"
     head(features.float()).sum().backward()
     torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1.0).step()
     assert before.keys() == backbone.state_dict().keys()
