@@ -13,9 +13,10 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.data.datasets import SynthLAM
+from benchmarks.video.pipeline import FACE
 from registry import DETECTORS
 
-SIDE = 144  # pixels: of the head's box, without its border, a half of it, and of the face a third
+SIDE = 3 * FACE  # pixels: of the head's box, without its border, a half of it, and of the face a third
 BORDER = 0.5  # of the crop's larger side
 
 

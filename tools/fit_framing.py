@@ -24,10 +24,12 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from backbones.base import Preprocessing
 from backbones.gaze_nano import FOLDER, GazeNano
 from benchmarks.data.datasets import SynthLAM
 from benchmarks.video.decode import Video
 from benchmarks.video.detectors.base import iou
+from benchmarks.video.faces import EDGES
 from benchmarks.video.journal import Journal
 from benchmarks.video.pipeline import Looking, seen
 from benchmarks.video.scorer import cut, widened
@@ -40,25 +42,27 @@ from zoo.files import write_json
 from zoo.models import four_sides
 from zoo.weights import read_weights, write_weights
 
-EDGES = ["x1", "y1", "x2", "y2"]
 RATE = 2.5  # whole frames a second that are searched, as `predict` has it
 SMALL = 8  # pixels of the sides of true boxes, below which there is no telling
 STRENGTH = 30.0  # of the ridge, for standardised inputs
 
 
-def crops_of(video: Path, truth: pd.DataFrame, detector: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
+def crops_of(
+    video: Path, truth: pd.DataFrame, detector: str, preprocessing: Preprocessing
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Crops as `predict` cuts them, where they lie and should lie, and whose they are.
 
     Args:
         video: of `make_video`.
         truth: likewise.
         detector: its name.
+        preprocessing: how crops become pixels.
 
     Returns:
         ``(N, S, S, 3)`` pixels; ``(N, 4)`` edges of the crops, and of the true boxes; N tracks.
     """
     by_frame = dict(iter(truth[truth["pictured"]].groupby("frame")))
-    resize, margin = GazeNano().preprocessing.resize_crop, four_sides(SynthLAM.margin)
+    margin = four_sides(SynthLAM.margin)
     pixels, crops, boxes, whose = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
         looking = Looking(DETECTORS.build({"type": detector}), RATE)
@@ -68,14 +72,13 @@ def crops_of(video: Path, truth: pd.DataFrame, detector: str) -> tuple[np.ndarra
                 here = by_frame.get(placed.frame.number)
                 if here is None or not len(placed.boxes):
                     continue
-                picture = placed.frame.picture()
-                overlap = iou(placed.boxes, here[EDGES].to_numpy())
-                for box, best in zip(placed.boxes, overlap.argmax(axis=1), strict=True):
-                    true, rect = here[EDGES].to_numpy()[best], widened(box, margin)
+                picture, trues = placed.frame.picture(), here[EDGES].to_numpy()
+                for box, overlap in zip(placed.boxes, iou(placed.boxes, trues), strict=True):
+                    best = int(overlap.argmax())
+                    true, rect = trues[best], widened(box, margin)
                     crop = cut(picture, rect)
-                    near = iou(box[None], true[None])[0, 0] >= LEAST
-                    if near and crop is not None and (true[2:] - true[:2]).min() >= SMALL:
-                        pixels.append(resize(crop))
+                    if overlap[best] >= LEAST and crop is not None and (true[2:] - true[:2]).min() >= SMALL:
+                        pixels.append(preprocessing.resize_crop(crop))
                         crops.append(rect)
                         boxes.append(true)
                         whose.append(str(here["track"].iloc[best]))
@@ -119,7 +122,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         video = Path(scratch) / "rendered.mp4"
         truth = make_video(video, clips_of("train")[: args.clips])
-        pixels, crops, boxes, whose = crops_of(video, truth, args.detector)
+        pixels, crops, boxes, whose = crops_of(video, truth, args.detector, backbone.preprocessing)
     with torch.inference_mode():
         features = backbone.encoder("cpu")(torch.from_numpy(pixels)).numpy()
     wanted = off(crops, boxes)

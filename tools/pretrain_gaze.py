@@ -18,6 +18,8 @@ The first stream learns what the renderer knew of the face, the eyes' places amo
 there. In half of the training's crops it sees them cut out at their true place, moved by a pixel or so, so that it can
 begin before the first stream has found them.
 
+How a detector's crops should lie is learnt last, from what the trained network says: `python -m tools.fit_framing`.
+
 Time, not epochs, sets the schedule: a run on a busy machine ends when it was meant to.
 """
 

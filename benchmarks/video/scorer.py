@@ -52,19 +52,16 @@ class Row(NamedTuple):
     score: float
 
 
-@dataclass
-class _Crop:
-    """A face cut out of its frame, and what lies around it, to cut it out anew.
+class _Surroundings(NamedTuple):
+    """What lies around a crop, to cut it out anew.
 
     Attributes:
-        picture: ``(h, w, 3)`` uint8, a part of the frame.
+        picture: ``(h, w, 3)`` uint8, a copy of a part of the frame.
         rect: ``(4,)`` x1, y1, x2, y2 in that part: where the crop lies, perhaps beyond the frame.
-        pixels: of the crop, as the backbone takes them.
     """
 
     picture: np.ndarray
     rect: np.ndarray
-    pixels: np.ndarray
 
 
 @dataclass
@@ -94,15 +91,16 @@ class Scorer:
         self.model = model
         self.causal = causal
         self._head = head
-        self._encode = model.network.backbone.encoder(device)
-        self._reframes = model.network.backbone.reframes
+        self._backbone = model.network.backbone
+        self._encode = self._backbone.encoder(device)
         self._device = device
         self._radius = head.window // 2
         self._smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
         self._frames: deque[tuple[int, float]] = deque()  # number and time of those that are still needed
         self._faces: deque[_Face] = deque()  # not answered yet, and those before them that are still needed
         self._by_place: dict[tuple[str, int], _Face] = {}
-        self._to_encode: list[tuple[_Face, _Crop]] = []
+        self._to_encode: list[tuple[_Face, np.ndarray]] = []
+        self._surroundings: list[_Surroundings] = []  # of those, where the backbone reframes
         self._judged = 0  # faces of frames before this number have their raw score
         self._answered = 0  # and of frames before this number their row
         self._ended = False
@@ -132,8 +130,9 @@ class Scorer:
                 continue
             rect = widened(box, self.model.margin)
             if (pixels := self._pixels(picture, rect)) is not None:
-                part, corner = _surroundings(picture, rect) if self._reframes else (picture[:0], np.zeros(2))
-                self._to_encode.append((face, _Crop(part, rect - np.tile(corner, 2), pixels)))
+                self._to_encode.append((face, pixels))
+                if self._backbone.reframes:
+                    self._surroundings.append(_surroundings(picture, rect))
         if self.causal or len(self._to_encode) >= CROPS or len(self._faces) > 8 * CROPS or len(self._frames) > 600:
             return self._answer()
         return []
@@ -165,29 +164,31 @@ class Scorer:
     def _encode_crops(self) -> None:
         if not self._to_encode:
             return
-        pixels = torch.from_numpy(self._framed([crop for _, crop in self._to_encode]))
+        crops = [crop for _, crop in self._to_encode]
+        pixels = torch.from_numpy(np.stack(self._reframed(crops) if self._backbone.reframes else crops))
         views = [pixels.flip(2) if view == "flipped" else pixels for view in self.model.views]
         features = torch.stack([self._encode(view.to(self._device)).float() for view in views], dim=1)
         for (face, _), vectors in zip(self._to_encode, features, strict=True):
             face.features = vectors
         self._to_encode.clear()
+        self._surroundings.clear()
 
-    def _framed(self, crops: Sequence[_Crop]) -> np.ndarray:
-        """The crops' pixels ``(N, S, S, 3)``, cut out anew as their backbone would have them where it can tell."""
-        pixels = np.stack([crop.pixels for crop in crops])
-        if not self._reframes:
-            return pixels
-        features = self._encode(torch.from_numpy(pixels).to(self._device)).float()
-        moves = self.model.network.backbone.reframe(features).cpu().double().numpy()
-        again = [self._pixels(crop.picture, moved(crop.rect, move)) for crop, move in zip(crops, moves, strict=True)]
-        return np.stack([crop.pixels if new is None else new for crop, new in zip(crops, again, strict=True)])
+    def _reframed(self, crops: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The crops ``(S, S, 3)``, cut out anew as their backbone would have them."""
+        features = self._encode(torch.from_numpy(np.stack(crops)).to(self._device)).float()
+        moves = self._backbone.reframe(features).cpu().double().numpy()
+        out = []
+        for crop, around, move in zip(crops, self._surroundings, moves, strict=True):
+            again = self._pixels(around.picture, moved(around.rect, move))
+            out.append(crop if again is None else again)
+        return out
 
     def _pixels(self, picture: np.ndarray, rect: np.ndarray) -> np.ndarray | None:
         """What the backbone is to see of a part of a picture; None where the part lies beside it."""
         crop = cut(picture, rect)
         if crop is None:
             return None
-        return self.model.network.backbone.preprocessing.resize_crop(stretched(crop) if self.model.square else crop)
+        return self._backbone.preprocessing.resize_crop(stretched(crop) if self.model.square else crop)
 
     def _judge(self, faces: list[_Face]) -> None:
         """Give faces the score of their windows."""
@@ -285,12 +286,12 @@ def moved(rect: np.ndarray, move: np.ndarray) -> np.ndarray:
     return np.concatenate([middle - half, middle + half])
 
 
-def _surroundings(picture: np.ndarray, rect: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A copy of all of a picture that `moved` can reach, and its left upper corner ``(2,)``."""
-    beyond = rect + np.tile(rect[2:] - rect[:2], 2) * [-0.5, -0.5, 0.5, 0.5]
-    left, top = np.maximum(np.floor(beyond[:2]), 0).astype(int)
-    right, bottom = np.maximum(np.ceil(beyond[2:]), 0).astype(int)
-    return picture[top:bottom, left:right].copy(), np.array([left, top], np.float64)
+def _surroundings(picture: np.ndarray, rect: np.ndarray) -> _Surroundings:
+    """All of a picture that `moved` can reach from a crop at ``rect (4,)``."""
+    reach = widened(rect, [0.5] * 4)
+    left, top = np.maximum(np.floor(reach[:2]), 0).astype(int)
+    right, bottom = np.maximum(np.ceil(reach[2:]), 0).astype(int)
+    return _Surroundings(picture[top:bottom, left:right].copy(), rect - [left, top, left, top])
 
 
 def cut(picture: np.ndarray, rect: np.ndarray) -> Image.Image | None:
