@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypedDict
 
+import numpy as np
+
 from backbones.base import Backbone
 from backbones.hub import nothing_fetched
 from benchmarks import schema
-from benchmarks.metrics import best_threshold
+from benchmarks.looks import COST, GAP, looks_at
+from benchmarks.metrics import STEPS, best_threshold
 from benchmarks.predictions import read_predictions
 from benchmarks.results import Result, read_result
 from registry import BACKBONES, DATASETS, UserError
@@ -120,7 +123,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     smoothing = config["smoothing"]
     if smoothing is not None and smoothing["window"] is None:
         smoothing = {**smoothing, "window": result["fitted"]["smoothing window"]}
-    threshold = _threshold(row, seed)
+    threshold = _threshold(row, seed, 1 / crops.rate)
     licence = network.backbone.weights_info.licence
     if crops.licence is None:
         licence = f"{licence} (backbone); trained on {config['dataset']}, whose licence holds too"
@@ -135,17 +138,22 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
         smoothing=smoothing,
         rendered_only=_rendered(result),
         threshold=threshold,
+        cost=COST,
     )
     origin = f"trained by row {name}, seed {seed}, epoch {_report(result, seed)['best_epoch']}"
     return write_folder(folder, model, config["backbone"], config["head"], origin=origin, licence=licence)
 
 
-def _threshold(row: Path, seed: int) -> float:
-    """About that at which the row found the looking frames of validation best."""
+def _threshold(row: Path, seed: int, frame_time: float) -> float:
+    """About that at which the row found the looking frames of validation best, where changes between them cost."""
     found = read_predictions(row, "val")
     if seed not in found.scores:
         raise UserError(f"{found.path} has no scores of seed {seed}; delete {row} and run the recipe again")
-    return best_threshold(found.scores[seed], found.frames["label"].to_numpy(), found.frames["clip"].to_numpy())
+    frames, scores = found.frames, found.scores[seed]
+    track = frames["clip"].ne(frames["clip"].shift()) | frames["track"].ne(frames["track"].shift())
+    starts = track.to_numpy() | (np.diff(frames["frame"], prepend=0) * frame_time > GAP)
+    looks = looks_at(STEPS, scores, starts, frame_time, COST)
+    return best_threshold(scores, frames["label"].to_numpy(), frames["clip"].to_numpy(), looks=looks)
 
 
 def _rendered(result: Result) -> bool:
@@ -194,7 +202,7 @@ def _card(result: Result, seed: int, name: str, threshold: float) -> Card:
         f"Seed {seed}. The backbone was "
         + ("trained along." if not config["backbone"].get("frozen", True) else "frozen.")
         + f" From a score of {threshold:g} on a frame looks: there F1 of looking frames is best on validation, as "
-        "a mean over drawn clips."
+        f"a mean over drawn clips; a change between looking and not costs {COST:.2f} (log odds x seconds)."
     )
     limits = []
     if _rendered(result):

@@ -16,6 +16,7 @@ from threadpoolctl import threadpool_limits
 from registry import UserError
 
 THRESHOLD = 0.5  # a frame is called looking when its score is not below this
+STEPS = np.arange(1, 100) / 100  # thresholds that are tried
 NAMES = ("mAP", "AP.looking", "AP.not_looking", "accuracy")
 
 # Elements of one block of resampled weights: about 2 MB as float64, what a core's cache holds.
@@ -77,7 +78,13 @@ class Metrics:
         return values
 
 
-def best_threshold(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray, resamples: int = 1000) -> float:
+def best_threshold(
+    scores: np.ndarray,
+    labels: np.ndarray,
+    clips: np.ndarray,
+    resamples: int = 1000,
+    looks: np.ndarray | None = None,
+) -> float:
     """The threshold, in hundredths, at which looking frames are found with the best F1, as a mean over drawn clips.
 
     About the best, F1 hardly depends on the threshold, so that of one set of clips lies now here, now there; the mean
@@ -88,28 +95,25 @@ def best_threshold(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray, re
         labels: ``(N,)`` 1 for looking, 0 for not.
         clips: ``(N,)`` which clip each frame is of.
         resamples: sets of clips that are drawn, always the same ones.
+        looks: ``(N, 99)`` bool, the frames that are found at each of `STEPS`, where that is more than a comparison.
 
     Returns:
         Between 0.01 and 0.99; `THRESHOLD` where no frame looks.
     """
     if not (labels == 1).any():
         return THRESHOLD
-    steps = np.arange(1, 100) / 100
     number = np.unique(clips, return_inverse=True)[1]
-    count, reached = int(number.max()) + 1, np.searchsorted(steps, scores, side="right")
-
-    def at_least(frames: np.ndarray) -> np.ndarray:
-        """How many of some frames reach each step, ``(clips, steps)``."""
-        cells = np.bincount(number[frames] * 100 + reached[frames], minlength=count * 100).reshape(count, 100)
-        return cells[:, ::-1].cumsum(axis=1)[:, -2::-1]
-
-    called, found = at_least(np.full(len(scores), True)), at_least(labels == 1)
+    count = int(number.max()) + 1
+    if looks is None:
+        looks = scores[:, None] >= STEPS
+    called = np.stack([np.bincount(number, each, count) for each in looks.T], axis=1)
+    found = np.stack([np.bincount(number, each & (labels == 1), count) for each in looks.T], axis=1)
     looking = np.bincount(number, labels == 1, count)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples)
     drawn = drawn[drawn @ looking > 0]
     f1 = 2 * (drawn @ found) / (drawn @ called + (drawn @ looking)[:, None])
     best = f1 == f1.max(axis=1, keepdims=True)  # often several in a row
-    return round(float((best @ steps / best.sum(axis=1)).mean()), 2)
+    return round(float((best @ STEPS / best.sum(axis=1)).mean()), 2)
 
 
 def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:

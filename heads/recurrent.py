@@ -277,6 +277,7 @@ class _Recurrent(Head):
         layers: int = 2,
         mlp: tuple[int, ...] = (1024, 512, 512),
         dropout: float = 0.5,
+        input_dropout: float = 0.0,
     ) -> None:
         super().__init__(feature_dim, window)
         self.fc1 = nn.Linear(feature_dim, projection)
@@ -286,6 +287,7 @@ class _Recurrent(Head):
             self.add_module(f"last_layer{index + 1}", nn.Linear(widths[index], widths[index + 1]))
         self.depth = len(mlp)
         self.dropout = dropout
+        self.input_dropout = input_dropout
 
     @property
     def _layers(self) -> _Layers:
@@ -294,7 +296,10 @@ class _Recurrent(Head):
         return layers
 
     def forward(self, window: Window) -> Tensor:
-        return self._classify(self._layers(self.fc1(window.zeroed().transpose(0, 1))))
+        features = window.zeroed()
+        if self.training and self.input_dropout:
+            features = features * functional.dropout(torch.ones_like(features[:, :1]), self.input_dropout)
+        return self._classify(self._layers(self.fc1(features.transpose(0, 1))))
 
     def encode(self, features: Tensor) -> Tensor:
         """Return the first layer's input products, ``(N, G)``; on a GPU, where they are cuDNN's, ``fc1``'s output."""
@@ -325,6 +330,8 @@ class LSTMHead(_Recurrent):
         layers: LSTM layers.
         mlp: widths of the layers between the key frame's state and the two logits.
         dropout: probability after each of those.
+        input_dropout: probability of a feature to be left out, in all frames of a window at once (Gal and Ghahramani
+            2016, "A theoretically grounded application of dropout in recurrent neural networks").
     """
 
     mode = "LSTM"

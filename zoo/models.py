@@ -32,6 +32,7 @@ VIEWS = ("original", "flipped")
 FILTERS = ("median", "gaussian")  # of the scores along a track
 MAX_RATE = 1000  # frames a second
 MAX_MARGIN = 10  # sides of a box
+MAX_COST = 1000  # log odds x seconds, of a change
 
 # Key of config.json -> types of its value; `backbone` and `fingerprint` are there where the weights are a head's alone.
 _KEYS: dict[str, tuple[type, ...]] = {
@@ -46,8 +47,9 @@ _KEYS: dict[str, tuple[type, ...]] = {
     "preprocessing": (dict,),
     "square": (bool,),
     "threshold": (int, float),
+    "cost": (int, float),
 }
-_ABSENT = {"square": False, "threshold": 0.5}  # what holds where a folder is older than the key
+_ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # what holds where a folder is older than the key
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Model:
         rendered_only: it has learnt from rendered faces alone; whatever shows its scores says so.
         square: its training crops were stretched to squares, whatever their boxes were, as `prepare` cuts Ego4D's.
         threshold: of the score from which on a frame looks, where nobody asks for another.
+        cost: of a change between looking and not looking, log odds x seconds; where it is 0, each frame looks or not
+            by its own score.
     """
 
     name: str
@@ -78,6 +82,7 @@ class Model:
     rendered_only: bool
     square: bool = False
     threshold: float = 0.5
+    cost: float = 0.0
 
 
 def model_names() -> list[str]:
@@ -110,6 +115,7 @@ def open_model(name: str, device: str = "cpu") -> Model:
         margin=four_sides(config["margin"]),
         square=config.get("square", _ABSENT["square"]),
         threshold=float(config.get("threshold", _ABSENT["threshold"])),
+        cost=float(config.get("cost", _ABSENT["cost"])),
         smoothing=config["smoothing"],
         rendered_only=config["rendered_only"],
     )
@@ -188,6 +194,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     threshold = config.get("threshold", _ABSENT["threshold"])
     if not 0 < threshold < 1:
         raise UserError(f"{path}: threshold {threshold} has to lie between 0 and 1")
+    if not 0 <= (cost := config.get("cost", _ABSENT["cost"])) <= MAX_COST:
+        raise UserError(f"{path}: cost {cost} has to lie between 0 and {MAX_COST}")
     smoothing = config["smoothing"]
     if smoothing is not None:
         window = smoothing.get("window")
@@ -256,6 +264,7 @@ def write_folder(
         "margin": [*model.margin],
         "square": model.square,
         "threshold": model.threshold,
+        "cost": model.cost,
         "smoothing": model.smoothing,
         "rendered_only": model.rendered_only,
         "window": network.head.window,

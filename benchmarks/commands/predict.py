@@ -51,6 +51,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--merge-gap", type=float, default=0.2, metavar="S", help="looks this many seconds apart are one (default 0.2)"
     )
+    parser.add_argument(
+        "--change-cost",
+        type=float,
+        metavar="C",
+        help="log odds x seconds by which scores have to speak for a look's beginning, and for its end, so that one "
+        "is seen there (default: the model's; 0: each frame by its own score)",
+    )
     parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
     add_plugin_option(parser)
 
@@ -63,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
         ("threshold", 0.0, 1.0),
         ("min_duration", 0.0, 1e6),
         ("merge_gap", 0.0, 1e6),
+        ("change_cost", 0.0, 1000.0),
         ("detections", 0.01, 1000.0),
     ):
         value = getattr(args, name)
@@ -90,7 +98,8 @@ def run(args: argparse.Namespace) -> int:
     device = default_device(args.device)
     model = open_model(args.model, device)
     threshold = model.threshold if args.threshold is None else args.threshold
-    bouts = Bouts(threshold, args.min_duration, args.merge_gap)
+    cost = model.cost if args.change_cost is None else args.change_cost
+    bouts = Bouts(threshold, args.min_duration, args.merge_gap, cost)
     done = predict_video(args.video, model, looking, bouts, args.out, device)
     for line in header_of(model):
         print(line)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
+from benchmarks.looks import GAP, Decoder, log_odds
 from benchmarks.video.scorer import Row
 
 SLACK = 1e-6  # seconds: the times in the file have so many digits
@@ -42,14 +45,57 @@ class _Open:
     later_count: int = 0
 
 
+@dataclass
+class _Track:
+    """A track whose newest frames may look or not."""
+
+    decoder: Decoder
+    rows: deque[Row] = field(default_factory=deque)  # of which that is not known
+    newest: float = math.inf  # time
+
+    def told(self, looks: Iterable[bool]) -> Iterator[tuple[Row, bool]]:
+        for look in looks:
+            yield self.rows.popleft(), look
+
+
+def looking(rows: Iterable[Row], *, frame_time: float, threshold: float, cost: float) -> Iterator[tuple[Row, bool]]:
+    """Tell of each row whether its frame looks: those of a track in their order, but not at once.
+
+    Args:
+        rows: by frame.
+        frame_time: seconds from one frame to the next, on average.
+        threshold: score from which on a frame looks, by itself.
+        cost: of a change, see `benchmarks.looks`.
+    """
+    tracks: dict[str, _Track] = {}
+    level = log_odds(threshold)
+    for row in rows:
+        track = tracks.setdefault(row.track, _Track(Decoder(cost)))
+        if row.time - track.newest > GAP:
+            yield from track.told(track.decoder.finish())
+        track.newest = row.time
+        track.rows.append(row)
+        evidence = (log_odds(row.score) - level) * frame_time if cost else row.score - threshold
+        yield from track.told(track.decoder.push(evidence))
+    for track in tracks.values():
+        yield from track.told(track.decoder.finish())
+
+
 def bouts_of(
-    rows: Iterable[Row], *, frame_time: float, threshold: float = 0.5, least: float = 0.2, merge: float = 0.2
+    rows: Iterable[Row],
+    *,
+    frame_time: float,
+    threshold: float = 0.5,
+    least: float = 0.2,
+    merge: float = 0.2,
+    cost: float = 0.0,
 ) -> list[Bout]:
     """Find the bouts of every track; what is kept meanwhile does not grow with the video.
 
-    A frame looks if its score is the threshold or more. It lasts until the track's next frame where that is the video's
-    next one too, else `frame_time`. Frames that look and follow upon each other are one bout, also where what lies
-    between them is `merge` seconds or less. Bouts of less than `least` seconds are dropped then.
+    A frame looks if its score is the threshold or more and, where changes cost something, if its neighbours' scores do
+    not speak against it. It lasts until the track's next frame where that is the video's next one too, else
+    `frame_time`. Frames that look and follow upon each other are one bout, also where what lies between them is `merge`
+    seconds or less. Bouts of less than `least` seconds are dropped then.
 
     Args:
         rows: by frame.
@@ -57,6 +103,7 @@ def bouts_of(
         threshold: score from which on a frame looks.
         least: seconds that a bout lasts.
         merge: seconds between two that are one.
+        cost: of a change between looking and not looking, in log odds x seconds: see `benchmarks.looks`.
 
     Returns:
         Bouts by start and track.
@@ -70,9 +117,8 @@ def bouts_of(
         if bout.end - bout.start >= least - SLACK:
             found.append(Bout(track, bout.start, bout.end, bout.total / bout.count))
 
-    for row in rows:
+    for row, looks in looking(rows, frame_time=frame_time, threshold=threshold, cost=cost):
         number, looked = last.get(row.track, (-1, False))
-        looks = row.score >= threshold
         last[row.track] = row.frame, looks
         bout = open_bouts.get(row.track)
         if bout is not None and looked and row.frame == number + 1:

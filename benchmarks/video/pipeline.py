@@ -77,6 +77,7 @@ class Bouts:
     threshold: float
     least: float
     merge: float
+    cost: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,8 @@ from benchmarks.data.datasets import Ego4D
 from benchmarks.data.frames import windows
 from benchmarks.export import export_row
 from benchmarks.locks import locked
-from benchmarks.metrics import best_threshold
+from benchmarks.looks import COST, looks_at
+from benchmarks.metrics import STEPS, best_threshold
 from benchmarks.predictions import find_row
 from registry import UserError
 from zoo.model import PixelWindow
@@ -92,7 +93,16 @@ def test_what_has_to_be_known_to_run_it(out: Path, tmp_path: Path) -> None:
     assert model.smoothing == {"filter": "median", "window": result["fitted"]["smoothing window"]}
     written = pd.read_csv(row / "predictions.csv")
     written = written[(written["split"] == "val") & (written["seed"] == 3407) & (written["label"] >= 0)]
-    assert model.threshold == best_threshold(*(written[name].to_numpy() for name in ("score", "label", "clip")))
+    written = written.sort_values(["clip", "track", "frame"])
+    tracks = [part for _, part in written.groupby(["clip", "track"])]
+    assert (written["frame"].diff().loc[written["track"] == written["track"].shift()] <= 9).all()  # of 30 a second
+    looks = np.concatenate(
+        [looks_at(STEPS, part["score"].to_numpy(), np.arange(len(part)) == 0, 1 / 30, COST) for part in tracks]
+    )
+    assert model.cost == COST
+    assert model.threshold == best_threshold(
+        *(written[name].to_numpy() for name in ("score", "label", "clip")), looks=looks
+    )
     assert f"From a score of {model.threshold:g} on" in model.card.training
     figures = {(figure.metric, figure.split): figure.value for figure in model.card.figures}
     own, other = result["splits"]["val"]["metrics"]["mAP"]["per_seed"]

@@ -78,6 +78,25 @@ def test_dropout_acts_in_training_only() -> None:
     assert torch.equal(head(window), head(window))
 
 
+@pytest.mark.parametrize("kind", ["lstm", "gru"])
+def test_input_dropout_leaves_features_out_of_whole_windows(kind: str) -> None:
+    """What the first layer gets: features times 0 or 2, the same in all frames of a window, others in another."""
+    sizes = {"feature_dim": 40, "projection": 5, "hidden": 4, "mlp": (3,), "dropout": 0.0, "input_dropout": 0.5}
+    head = HEADS.build({"type": kind, **sizes})
+    seen = []
+    head.fc1.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    window = Window(torch.rand(3, 7, 40) + 1, torch.ones(3, 7, dtype=torch.bool))
+    head.train()
+    head(window)
+    factor = seen[0].transpose(0, 1) / window.features
+    assert set(factor.round().unique().tolist()) == {0, 2}
+    torch.testing.assert_close(factor, factor[:, :1].expand(-1, 7, -1))
+    assert not torch.equal(factor[0], factor[1])
+    head.eval()
+    head(window)
+    assert torch.equal(seen[1].transpose(0, 1), window.features)
+
+
 # -- the steps that are left out and the products that are shared change no number ---------------------------------
 
 CELLS = {"lstm": nn.LSTM, "gru": nn.GRU}

@@ -26,6 +26,19 @@ def test_a_bout_by_hand() -> None:
     assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.15, merge=0.05)) == 1
 
 
+def test_where_changes_cost_looks_are_seen_through() -> None:
+    # Of themselves two looks of 0.2 s, 0.3 s apart; the scores between speak less against one than two changes cost.
+    scores = [0.1] * 8 + [0.95] * 2 + [0.45] * 3 + [0.95] * 2 + [0.1] * 8
+    options = {"frame_time": 0.1, "threshold": 0.5, "least": 0.2, "merge": 0.2}
+    rows = rows_of({"a": scores, "b": [0.1] * 10 + [0.6] * 2 + [0.1] * 10})
+    assert [(b.track, round(b.start, 3)) for b in bouts_of(rows, **options)] == [("a", 0.8), ("b", 1.0), ("a", 1.3)]
+    (bout,) = bouts_of(rows, **options, cost=0.1)
+    assert bout == ("a", pytest.approx(0.8), pytest.approx(1.5), pytest.approx(np.mean(scores[8:15])))
+    # Half a second without a face: what was before says nothing about what comes after.
+    rows = rows_of({"a": [0.95] * 3 + [None] * 5 + [0.45] * 3})
+    assert [(b.start, round(b.end, 3)) for b in bouts_of(rows, **options, cost=0.1)] == [(0.0, 0.3)]
+
+
 def test_a_frame_lasts_until_the_next_one_where_the_rate_varies() -> None:
     rows = [Row(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
     (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0)
