@@ -198,6 +198,8 @@ def report(out: Path, truth: pd.DataFrame) -> None:
         "labels": true_bouts(truth, options["merge"]),
         "gazes": true_bouts(gazes, options["merge"], options["least"]),
     }
+    agree = ", ".join(f"F1@{round(100 * o)} {bout_f1(trues['labels'], trues['gazes'], o):.3f}" for o in OVERLAPS)
+    print(f"the gazes themselves, held against the labels: {agree}")
     for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options["threshold"]}):
         found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options | {"threshold": threshold}))
         parts = []

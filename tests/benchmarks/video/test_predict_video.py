@@ -366,6 +366,7 @@ def test_the_command_says_what_is_wrong_in_one_line(
         ([str(tmp_path / "none.mp4"), *good[1:]], "does not exist"),
         ([str(tmp_path / "empty.mp4"), *good[1:]], "is empty"),
         ([*good, "--threshold", "7"], "--threshold is 7; it has to lie between 0 and 1"),
+        ([*good, "--change-cost", "-1"], "--change-cost is -1; it has to lie between 0 and 1000"),
         ([*good, "--faces", str(tmp_path / "none.csv")], "none.csv: no such file (boxes of --faces)"),
         ([*good, "--faces", "a.csv", "--set", "side=9"], "drop one of them"),
         ([*good, "--detector", "brihgt"], "did you mean 'bright'"),
@@ -408,6 +409,17 @@ def test_the_command_prints_what_it_found(
     monkeypatch.setattr(models, "open_model", lambda name, device="cpu": replace(model(), threshold=0.21))
     del options[4:6]
     assert bench.main(["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]) == 0
+    assert contents(tmp_path / "again") == contents(whole)
+
+    # A model for which changes cost more than there is to be seen makes of each track one look or none.
+    monkeypatch.setattr(models, "open_model", lambda name, device="cpu": replace(model(), threshold=0.21, cost=100.0))
+    again = ["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]
+    assert bench.main(again) == 0
+    bouts = table(tmp_path / "again" / "bouts.csv")
+    assert len(table(whole / "bouts.csv")) > len(bouts) >= 1
+    assert contents(tmp_path / "again")["frames.csv"] == contents(whole)["frames.csv"]
+    assert json.loads((tmp_path / "again" / "run.json").read_text())["bouts"]["cost"] == 100
+    assert bench.main([*again, "--change-cost", "0"]) == 0
     assert contents(tmp_path / "again") == contents(whole)
 
 
