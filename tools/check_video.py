@@ -2,8 +2,9 @@
 
 `python -m tools.check_video --model NAME` makes two minutes of it, runs `predict` and prints F1 of the bouts, frames a
 second and peak memory; `--boxes` prints how the detector's boxes lie in SynthLAM's, and what it finds by size. Options
-that are not known here are those of `predict`. The people are those of the test clips, then of validation clips. Needs
-PyAV, OpenCV and the detector's network.
+that are not known here are those of `predict`. The people are those of the test clips, then of validation clips; those
+of other clips with `--data DIR`, where `python -m tools.make_synthlam clips --seed N --out DIR` made some. Needs PyAV,
+OpenCV and the detector's network.
 """
 
 from __future__ import annotations
@@ -41,15 +42,17 @@ EMPTY = 9  # frames without anybody after each clip
 TALL = 40  # pixels of a face's larger side, median over its track, from which on it counts
 
 
-def clips_of(split: str) -> list[tuple[str, pd.DataFrame]]:
-    """The clips of a split of SynthLAM with their rows, sorted."""
-    table = read_split(synthlam.root(), split)
+def clips_of(split: str, root: Path | None = None) -> list[tuple[str, pd.DataFrame]]:
+    """The clips of a split of SynthLAM, or of another folder in its layout, with their rows, sorted."""
+    table = read_split(root or synthlam.root(), split)
     return [(str(clip), rows) for clip, rows in table.groupby("clip", sort=True)]
 
 
-def pictures_of(rows: pd.DataFrame, size: tuple[int, int] = FRAME_SIZE) -> Iterator[Image.Image]:
+def pictures_of(
+    rows: pd.DataFrame, size: tuple[int, int] = FRAME_SIZE, root: Path | None = None
+) -> Iterator[Image.Image]:
     """The frames of one clip: its crops where they were, before a wall; where one is missing, the last one stays."""
-    shipped = synthlam.root()
+    shipped = root or synthlam.root()
     wall = wall_of(size)
     by_frame: dict[int, pd.DataFrame] = dict(iter(rows.groupby("frame")))  # type: ignore[arg-type]
     last: dict[str, Image.Image] = {}
@@ -70,7 +73,11 @@ def wall_of(size: tuple[int, int]) -> Image.Image:
 
 
 def make_video(
-    path: Path, clips: Sequence[tuple[str, pd.DataFrame]], frames: int | None = None, times: Sequence[int] | None = None
+    path: Path,
+    clips: Sequence[tuple[str, pd.DataFrame]],
+    frames: int | None = None,
+    times: Sequence[int] | None = None,
+    root: Path | None = None,
 ) -> pd.DataFrame:
     """Write clips one after another at SynthLAM's rate; needs PyAV.
 
@@ -79,6 +86,7 @@ def make_video(
         clips: of `clips_of`.
         frames: where to stop.
         times: of each frame, in sixtieths of a second, for a variable frame rate; None for 15 a second.
+        root: the folder that they are of, where that is not SynthLAM's.
 
     Returns:
         The truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label (the annotators'), pictured,
@@ -87,14 +95,14 @@ def make_video(
     import av
 
     truth, number = [], 0
-    known = synthlam.truth(synthlam.root())[["clip", "track", "frame", "gaze_angle"]]
+    known = synthlam.truth(root or synthlam.root())[["clip", "track", "frame", "gaze_angle"]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=RATE if times is None else 60)
         stream.width, stream.height, stream.pix_fmt = *FRAME_SIZE, "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "16", "g": "30"}
         for _, rows in clips:
             first, start = int(rows["frame"].min()), number
-            for picture in itertools.chain(pictures_of(rows), itertools.repeat(wall_of(FRAME_SIZE), EMPTY)):
+            for picture in itertools.chain(pictures_of(rows, root=root), itertools.repeat(wall_of(FRAME_SIZE), EMPTY)):
                 if number == frames:
                     break
                 shown = av.VideoFrame.from_image(picture)
@@ -245,6 +253,7 @@ def main() -> None:
     parser.add_argument("--boxes", action="store_true", help="look at the detector alone")
     parser.add_argument("-o", "--out", type=Path, help="folder to keep the video and the results in")
     parser.add_argument("--split", default="test", choices=("test", "val"), help="whose people come first")
+    parser.add_argument("--data", type=Path, help="folder of other clips in SynthLAM's layout")
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
     parser.add_argument("--side", type=int, default=1280, help="of the pictures that the detector sees, with --boxes")
     args, arguments = parser.parse_known_args()
@@ -257,8 +266,8 @@ def main() -> None:
         video, truth = folder / "rendered.mp4", folder / "truth.csv"
         if not truth.exists():
             first, second = ("test", "val") if args.split == "test" else ("val", "test")
-            clips = [*clips_of(first), *clips_of(second)]
-            make_video(video, clips, round(args.seconds * RATE)).to_csv(truth, index=False)
+            clips = [*clips_of(first, args.data), *clips_of(second, args.data)]
+            make_video(video, clips, round(args.seconds * RATE), root=args.data).to_csv(truth, index=False)
         run_predict(video, folder / "predicted", arguments)
         report(folder / "predicted", pd.read_csv(truth))
 
