@@ -161,8 +161,11 @@ class GazeNano(Backbone):
             frozen=frozen,
         )
 
+    def known(self, features: Tensor) -> Tensor:
+        """What the first stream reads off the faces, ``(B, len(names))`` of ``features (B, D)``."""
+        return features[:, -len(self.architecture["names"]) :]
+
     def reframe(self, features: Tensor) -> Tensor:
         """From what the first stream reads off the faces; row by row, so that none depends on another."""
         framing: Any = self.network.get_submodule("framing")
-        known = features[:, -len(self.architecture["names"]) :].double()
-        return (known[:, None] * framing.weight.double()).sum(2) + framing.bias.double()
+        return (self.known(features).double()[:, None] * framing.weight.double()).sum(2) + framing.bias.double()

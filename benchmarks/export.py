@@ -149,11 +149,10 @@ def _threshold(row: Path, seed: int, frame_time: float) -> float:
     found = read_predictions(row, "val")
     if seed not in found.scores:
         raise UserError(f"{found.path} has no scores of seed {seed}; delete {row} and run the recipe again")
-    frames, scores = found.frames, found.scores[seed]
-    track = frames["clip"].ne(frames["clip"].shift()) | frames["track"].ne(frames["track"].shift())
-    starts = track.to_numpy() | (np.diff(frames["frame"], prepend=0) * frame_time > GAP)
-    looks = looks_at(STEPS, scores, starts, frame_time, COST)
-    return best_threshold(scores, frames["label"].to_numpy(), frames["clip"].to_numpy(), looks=looks)
+    frames = found.frames
+    starts = ~frames.duplicated(["clip", "track"]).to_numpy() | (np.diff(frames["frame"], prepend=0) * frame_time > GAP)
+    looks = looks_at(STEPS, found.scores[seed], starts, frame_time, COST)
+    return best_threshold(looks, frames["label"].to_numpy(), frames["clip"].to_numpy())
 
 
 def _rendered(result: Result) -> bool:

@@ -78,24 +78,17 @@ class Metrics:
         return values
 
 
-def best_threshold(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    clips: np.ndarray,
-    resamples: int = 1000,
-    looks: np.ndarray | None = None,
-) -> float:
+def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray, resamples: int = 1000) -> float:
     """The threshold, in hundredths, at which looking frames are found with the best F1, as a mean over drawn clips.
 
     About the best, F1 hardly depends on the threshold, so that of one set of clips lies now here, now there; the mean
     over sets that are drawn from them with replacement ("bagging", Breiman 1996) lies about the middle.
 
     Args:
-        scores: ``(N,)`` P(looking).
+        looks: ``(N, 99)`` bool, the frames that are found at each of `STEPS`.
         labels: ``(N,)`` 1 for looking, 0 for not.
         clips: ``(N,)`` which clip each frame is of.
         resamples: sets of clips that are drawn, always the same ones.
-        looks: ``(N, 99)`` bool, the frames that are found at each of `STEPS`, where that is more than a comparison.
 
     Returns:
         Between 0.01 and 0.99; `THRESHOLD` where no frame looks.
@@ -104,8 +97,6 @@ def best_threshold(
         return THRESHOLD
     number = np.unique(clips, return_inverse=True)[1]
     count = int(number.max()) + 1
-    if looks is None:
-        looks = scores[:, None] >= STEPS
     called = np.stack([np.bincount(number, each, count) for each in looks.T], axis=1)
     found = np.stack([np.bincount(number, each & (labels == 1), count) for each in looks.T], axis=1)
     looking = np.bincount(number, labels == 1, count)

@@ -296,10 +296,8 @@ class _Recurrent(Head):
         return layers
 
     def forward(self, window: Window) -> Tensor:
-        features = window.zeroed()
-        if self.training and self.input_dropout:
-            features = features * functional.dropout(torch.ones_like(features[:, :1]), self.input_dropout)
-        return self._classify(self._layers(self.fc1(features.transpose(0, 1))))
+        kept = functional.dropout1d(window.zeroed().transpose(1, 2), self.input_dropout, self.training)
+        return self._classify(self._layers(self.fc1(kept.permute(2, 0, 1))))
 
     def encode(self, features: Tensor) -> Tensor:
         """Return the first layer's input products, ``(N, G)``; on a GPU, where they are cuDNN's, ``fc1``'s output."""

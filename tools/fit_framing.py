@@ -124,9 +124,8 @@ def main() -> None:
         truth = make_video(video, clips_of("train")[: args.clips])
         pixels, crops, boxes, whose = crops_of(video, truth, args.detector, backbone.preprocessing)
     with torch.inference_mode():
-        features = backbone.encoder("cpu")(torch.from_numpy(pixels)).numpy()
+        known = backbone.known(backbone.encoder("cpu")(torch.from_numpy(pixels))).numpy()
     wanted = off(crops, boxes)
-    known = features[:, -len(backbone.architecture["names"]) :]
     weight, bias, left = fit(known, wanted, [track.split("_person")[0] for track in whose])
     about = {
         "crops": len(wanted),

@@ -100,9 +100,7 @@ def test_what_has_to_be_known_to_run_it(out: Path, tmp_path: Path) -> None:
         [looks_at(STEPS, part["score"].to_numpy(), np.arange(len(part)) == 0, 1 / 30, COST) for part in tracks]
     )
     assert model.cost == COST
-    assert model.threshold == best_threshold(
-        *(written[name].to_numpy() for name in ("score", "label", "clip")), looks=looks
-    )
+    assert model.threshold == best_threshold(looks, *(written[name].to_numpy() for name in ("label", "clip")))
     assert f"From a score of {model.threshold:g} on" in model.card.training
     figures = {(figure.metric, figure.split): figure.value for figure in model.card.figures}
     own, other = result["splits"]["val"]["metrics"]["mAP"]["per_seed"]

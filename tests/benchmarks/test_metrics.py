@@ -1,6 +1,7 @@
 """Figures against the published program's, scikit-learn and loops with one row a step."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
-from benchmarks.metrics import NAMES, best_threshold, bootstrap_interval, lam_map
+from benchmarks.metrics import NAMES, STEPS, best_threshold, bootstrap_interval, lam_map
 from registry import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "metrics"
@@ -267,20 +268,25 @@ def test_bootstrap_bounds_are_ordered_and_hold_most_resamples(seed):
         assert pair is None or 0 <= pair[0] <= pair[1] <= 1
 
 
+def reached(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+    """The frames that look at each threshold where each does by its own score."""
+    return np.array(scores)[:, None] >= STEPS
+
+
 def test_best_threshold_is_that_of_a_plain_search() -> None:
     random = np.random.default_rng(4)
     for _ in range(20):
         labels = random.integers(0, 2, 40)
         scores = np.clip(0.3 * labels + random.normal(0.3, 0.2, 40), 0, 1).round(2)
-        found = best_threshold(scores, labels, np.zeros(40))  # of one clip, whatever is drawn is that clip
+        found = best_threshold(reached(scores), labels, np.zeros(40))  # of one clip, whatever is drawn is that clip
         steps = np.arange(1, 100) / 100
         plain = np.array([f1_score(labels, scores >= t, zero_division=0) for t in steps])
         assert found == pytest.approx(steps[np.isclose(plain, plain.max())].mean(), abs=0.006)
     one, two = np.zeros(2), np.arange(2)
-    assert best_threshold(np.array([0.1, 0.9]), np.array([0, 0]), one) == 0.5
-    assert 0.4 < best_threshold(np.array([0.2, 0.8]), np.array([0, 1]), one) < 0.6  # the middle of those between
-    assert best_threshold(np.array([0.2, 0.8]), np.array([0, 1]), two) == best_threshold(
-        np.array([0.8, 0.2]), np.array([1, 0]), np.array(["b", "a"])
+    assert best_threshold(reached([0.1, 0.9]), np.array([0, 0]), one) == 0.5
+    assert 0.4 < best_threshold(reached([0.2, 0.8]), np.array([0, 1]), one) < 0.6  # the middle of those between
+    assert best_threshold(reached([0.2, 0.8]), np.array([0, 1]), two) == best_threshold(
+        reached([0.8, 0.2]), np.array([1, 0]), np.array(["b", "a"])
     )
 
 
@@ -289,9 +295,9 @@ def test_best_threshold_is_a_mean_over_drawn_clips() -> None:
     scores, labels = np.tile([0.2, 0.4, 0.6, 0.8], 10), np.tile([0, 1, 1, 1, 0, 0, 0, 1], 5)
     clips = np.repeat(np.arange(10), 4)
     halves = [
-        best_threshold(scores[clips % 2 == half], labels[clips % 2 == half], clips[clips % 2 == half])
+        best_threshold(reached(scores[clips % 2 == half]), labels[clips % 2 == half], clips[clips % 2 == half])
         for half in (0, 1)
     ]
     assert halves == [pytest.approx(0.3, abs=0.02), pytest.approx(0.7, abs=0.02)]
-    assert halves[0] < best_threshold(scores, labels, clips) < halves[1]
-    assert best_threshold(scores, labels, clips) == best_threshold(scores, labels, clips)
+    assert halves[0] < best_threshold(reached(scores), labels, clips) < halves[1]
+    assert best_threshold(reached(scores), labels, clips) == best_threshold(reached(scores), labels, clips)
