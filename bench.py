@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from benchmarks import interrupts
+from benchmarks.system import interrupts
 
 COMMANDS = {
     "run": "train and score recipes, and print the table",
@@ -126,7 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench.py {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except (MemoryError, OSError, RuntimeError) as error:
-        from benchmarks.shortage import line_of
+        from benchmarks.system.shortage import line_of
 
         line = line_of(error)
         if line is None:
@@ -140,7 +140,7 @@ if __name__ == "__main__":
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     if "_ARGCOMPLETE" in os.environ:  # a shell asks what can stand at the cursor
-        from benchmarks.completion import complete
+        from benchmarks.commands.completion import complete
 
         complete(COMMANDS, os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
     interrupts.heed()

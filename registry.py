@@ -332,7 +332,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 BACKBONES = Registry("backbone", locations=["backbones"], base="backbones.base:Backbone")
 HEADS = Registry("head", locations=["heads"], base="heads.base:Head")
-DATASETS = Registry("dataset", locations=["benchmarks.data.datasets"])
+DATASETS = Registry("dataset", locations=["benchmarks.data.dataset"])
 PRIORS = Registry("prior", locations=["benchmarks.priors"])
 DETECTORS = Registry("detector", locations=["benchmarks.video.detectors"])
 

@@ -50,8 +50,8 @@ def main() -> int:
         print(f"{name}: {of['first']:,} -> {of['last']:,}, {of['growth']:+.2%} an hour ({interval})")
     print(f"{report['rounds']} rounds in {report['minutes']} minutes: {'grows' if report['grows'] else 'flat'}")
     if options.record is not None:
-        from benchmarks.results import environment
-        from zoo.files import write_json
+        from benchmarks.rows.provenance import environment
+        from zoo.files.atomic import write_json
 
         write_json(options.record, {**report, "environment": environment("cpu"), "samples": samples})
     return int(bool(report["grows"]))

@@ -122,7 +122,7 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
 
 
 def test_list_and_show_name_every_part(capsys: pytest.CaptureFixture) -> None:
-    from benchmarks.config import recipe_names
+    from benchmarks.config.files import recipe_names
     from registry import BACKBONES, DATASETS, HEADS
 
     names = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS]

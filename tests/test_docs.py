@@ -24,8 +24,8 @@ import pytest
 from PIL import Image
 
 import bench
-from benchmarks.config import recipe_names
-from benchmarks.ensemble import resolve_row
+from benchmarks.config.ensemble import resolve_row
+from benchmarks.config.files import recipe_names
 from tests.conftest import HOME
 
 DOCUMENTS = [
@@ -59,10 +59,10 @@ SHORTER = {
     "python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs": (
         "python bench.py --recipe all && python -m tools.update_docs --out runs"
     ),
-    "python -m benchmarks.speed": "python -m benchmarks.speed --quick --pairs 1",
-    "python -m benchmarks.speed map map_csv": "python -m benchmarks.speed map map_csv --quick --pairs 1",
-    "python -m benchmarks.speed --record && python -m tools.update_docs --speed-only": (
-        "python -m benchmarks.speed small_commands --record --pairs 1 && python -m tools.update_docs --speed-only"
+    "python -m tools.speed": "python -m tools.speed --quick --pairs 1",
+    "python -m tools.speed map map_csv": "python -m tools.speed map map_csv --quick --pairs 1",
+    "python -m tools.speed --record && python -m tools.update_docs --speed-only": (
+        "python -m tools.speed small_commands --record --pairs 1 && python -m tools.update_docs --speed-only"
     ),
 }
 
@@ -445,7 +445,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     """The copy of the checkout, and what documents take for granted everywhere: a data set, weights, three rows."""
     pytest.importorskip("av")
     pytest.importorskip("cv2")
-    from tests.benchmarks.test_ego4d_end_to_end import make_videos
+    from tests.benchmarks.pipeline.test_ego4d_end_to_end import make_videos
 
     root = tmp_path_factory.mktemp("documents")
     checkout = root / "checkout"

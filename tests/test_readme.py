@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from benchmarks.speed.harness import reached
+from tools.speed.harness import reached
 from tools.update_docs import (
     BEGIN,
     END,

@@ -20,9 +20,9 @@ from safetensors.torch import load_file, save_file
 import bench
 from backbones.checkpoints import load_checkpoint
 from backbones.internvit import NANO_FOLDER
-from benchmarks import train as training_module
+from benchmarks.training import train as training_module
 from registry import BACKBONES, UserError
-from tests.benchmarks.test_train import run as train_toy
+from tests.benchmarks.training.test_train import run as train_toy
 from tests.zoo.test_models import write as write_model_folder
 from zoo.cards import in_markdown
 from zoo.model import read_model
@@ -119,7 +119,7 @@ def test_a_payload_does_not_run(
 
 
 def test_numpys_pickles_are_not_read(tmp_path: Path, canary: Path) -> None:
-    from benchmarks.sharpness import _load
+    from benchmarks.pixels.sharpness import _load
 
     path = tmp_path / "sharpness.npz"
     np.savez(path, images=np.array([Payload(canary)], dtype=object), sharpness=np.zeros(1), sha256=np.zeros(1))
@@ -174,7 +174,7 @@ def test_a_record_that_names_a_dataset_file_does_not_run_it(tmp_path: Path, cana
     for command in (["export", str(row), "-o", str(tmp_path / "out")], ["show", str(row)]):
         bench.main(command)
         assert not canary.exists()
-    from benchmarks.config import load_dataset
+    from benchmarks.config.files import load_dataset
 
     load_dataset(str(code))
     assert canary.exists()
@@ -450,7 +450,7 @@ def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
 def test_a_record_is_checked_where_it_enters(tmp_path: Path, path: str, value: Any, words: str) -> None:
-    from benchmarks.results import read_result
+    from benchmarks.rows.schema import read_result
 
     record = json.loads((Path(__file__).parents[1] / "benchmarks/records/synthlam/internlstm.json").read_text())
     *keys, last = path.split(".")
@@ -553,7 +553,7 @@ def test_a_stores_journal_writes_nowhere_else(tmp_path: Path, record: Any) -> No
     """With a checksum that is right, as whoever wrote it would see to; then a record that says: write the files."""
     import zlib
 
-    from benchmarks.store import FeatureStore
+    from benchmarks.features.store import FeatureStore
 
     folder = tmp_path / "a" / "b" / "store"
     store = FeatureStore(folder, {"a": 1})

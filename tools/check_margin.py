@@ -12,7 +12,7 @@ import argparse
 import numpy as np
 from PIL import Image
 
-from benchmarks.data.datasets import SynthLAM
+from benchmarks.data.dataset import SynthLAM
 from benchmarks.video.pipeline import FACE
 from registry import DETECTORS
 

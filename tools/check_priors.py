@@ -22,12 +22,12 @@ from PIL import Image, ImageDraw
 from tabulate import tabulate
 
 from benchmarks.data import synthlam
-from benchmarks.data.datasets import SynthLAM
+from benchmarks.data.dataset import SynthLAM
 from benchmarks.data.pictures import over_crops
-from benchmarks.data.synthlam_heads import rotation
 from benchmarks.priors import face_mesh
 from benchmarks.priors.base import LANDMARKS
 from registry import PRIORS
+from tools.synthlam.heads import rotation
 
 SIZES = (22, 32, 40, 50, 60, 80, 113)  # pixels, the crop's larger side
 YAWS = (0, 20, 40, 60, 180)  # degrees, of faces of 60 pixels or more

@@ -3,7 +3,7 @@
 `python -m tools.check_video --model NAME` makes two minutes of it, runs `predict` and prints F1 of the bouts, frames a
 second and peak memory; `--boxes` prints how the detector's boxes lie in SynthLAM's, and what it finds by size. Options
 that are not known here are those of `predict`. The people are those of the test clips, then of validation clips; those
-of other clips with `--data DIR`, where `python -m tools.make_synthlam clips --seed N --out DIR` made some. Needs PyAV,
+of other clips with `--data DIR`, where `python -m tools.synthlam clips --seed N --out DIR` made some. Needs PyAV,
 OpenCV and the detector's network.
 """
 
@@ -28,12 +28,12 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
-from benchmarks.data.synthlam_scene import FRAME_SIZE, LOOKING_DEG, RATE
 from benchmarks.video.bouts import Bout, bout_f1, bouts_of
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.journal import read_rows
-from benchmarks.video.scorer import Row
+from benchmarks.video.scorer import ScoredFace
+from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG, RATE
 
 HOME = Path(__file__).resolve().parent.parent
 LEAST = 0.2  # overlap of a found box with the true one, which holds more of the head
@@ -163,7 +163,7 @@ def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bo
     """The bouts of the labels, of tracks that count; found as those of scores are, but that none is too short."""
     kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
     labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
-    rows = (Row(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
+    rows = (ScoredFace(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
     return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=least, merge=merge)
 
 
@@ -176,7 +176,7 @@ def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
     return seen.assign(label=(seen["gaze_angle"] < LOOKING_DEG).astype(int))
 
 
-def found_bouts(rows: Sequence[Row], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
+def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
     """Bouts of a run, each given to the true track that its boxes mostly lie on.
 
     Those of tracks that do not count are neither right nor wrong, and left out; those of nobody are wrong.
@@ -220,7 +220,7 @@ def report(out: Path, truth: pd.DataFrame) -> None:
     print(f"faces of {TALL} px and more with a score: {share:.3f} of {count}")
 
 
-def share_scored(rows: Sequence[Row], truth: pd.DataFrame) -> tuple[float, int]:
+def share_scored(rows: Sequence[ScoredFace], truth: pd.DataFrame) -> tuple[float, int]:
     """Share of the faces that count and were to be seen which have a row, and their number."""
     tall = truth[truth["track"].isin(tall_tracks(truth)) & truth["pictured"]]
     by_frame: dict[int, list[np.ndarray]] = {}

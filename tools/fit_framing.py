@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 
 from backbones.base import Preprocessing
 from backbones.gaze_nano import FOLDER, GazeNano
-from benchmarks.data.datasets import SynthLAM
+from benchmarks.data.dataset import SynthLAM
 from benchmarks.video.decode import Video
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.faces import EDGES
@@ -38,7 +38,7 @@ from registry import DETECTORS
 from tools.check_video import LEAST, clips_of, make_video
 from tools.pretrain_gaze import update_card
 from zoo.cards import FOLDER as CARDS
-from zoo.files import write_json
+from zoo.files.atomic import write_json
 from zoo.models import four_sides
 from zoo.weights import read_weights, write_weights
 

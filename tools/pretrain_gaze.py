@@ -1,12 +1,12 @@
 r"""Train the small gaze network on renders, to be the backbone of the model that `predict` uses.
 
-    python -m tools.make_synthlam pretraining --count 100000 --seed 1 --out RENDERS
+    python -m tools.synthlam pretraining --count 100000 --seed 1 --out RENDERS
     python -m tools.pretrain_gaze --renders RENDERS --out zoo/weights/gaze_nano --minutes 60
 
 Faces in clips are turned, lit and blurred in other ways than those that are drawn one by one. To learn from them too,
 and on all cores, from weights that there are already:
 
-    python -m tools.make_synthlam clips --seed 2 --times 16 --every 5 --out CLIPS
+    python -m tools.synthlam clips --seed 2 --times 16 --every 5 --out CLIPS
     python -m torch.distributed.run --nproc-per-node 2 -m tools.pretrain_gaze --renders RENDERS --clips CLIPS \
         --weights DIR --out zoo/weights/gaze_nano --threads 1
 
@@ -42,7 +42,6 @@ from torch.nn import functional
 
 from backbones.gaze_nano import ANGLES, EYES, FOLDER, PREPROCESSING, GazeNetwork
 from benchmarks.data import synthlam
-from benchmarks.data.synthlam_scene import LOOKING_DEG
 from registry import UserError
 from tools.pretrain_nano import (
     NAMES,
@@ -55,8 +54,9 @@ from tools.pretrain_nano import (
     load_renders,
     together,
 )
+from tools.synthlam.scene import LOOKING_DEG
 from zoo.cards import FOLDER as CARDS
-from zoo.files import write_json
+from zoo.files.atomic import write_json
 from zoo.weights import write_weights
 
 BATCH, LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 64, 2e-3, 0.05, 0.02
@@ -257,7 +257,7 @@ def pretrain(
     known: set[str] = set()
     training = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
     if training is None:
-        raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.make_synthlam`")
+        raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.synthlam`")
     torch.manual_seed(seed)
     network = GazeNetwork(NAMES, training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
     told: dict[str, Any] = {"processes": processes.count}

@@ -1,6 +1,6 @@
 """Pretrain the small InternViT on renders: the network learns what the renderer knew when it drew a face.
 
-    python -m tools.make_synthlam pretraining --count 60000 --seed 1 --out RENDERS
+    python -m tools.synthlam pretraining --count 60000 --seed 1 --out RENDERS
     python -m tools.pretrain_nano --renders RENDERS --out zoo/weights/internvit_nano --minutes 50
 
 The task is inverse graphics. From one crop the network regresses the renderer's own parameters: the head's yaw, pitch
@@ -43,10 +43,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from backbones.base import Preprocessing
 from backbones.internvit import NANO_FOLDER
 from backbones.internvit_network import InternViTNetwork
-from benchmarks.data.synthlam_render import PRETRAINING_TARGETS, direction, rotation
 from registry import UserError
+from tools.synthlam.render import PRETRAINING_TARGETS, direction, rotation
 from zoo.cards import FOLDER as CARDS
-from zoo.files import write_json
+from zoo.files.atomic import write_json
 from zoo.weights import write_weights
 
 CONFIG: dict[str, Any] = {
@@ -121,7 +121,7 @@ def load_renders(
     """Read the shards that are not ``known`` yet, and remember them there; None where there is none.
 
     Args:
-        folder: what `tools.make_synthlam pretraining` wrote, or is still writing.
+        folder: what `tools.synthlam.__main__ pretraining` wrote, or is still writing.
         preprocessing: the backbone's.
         known: names of the shards read so far.
         held_out: read the held-out shards, else the others.
@@ -441,7 +441,7 @@ def pretrain(renders: Path, out: Path, minutes: float, seed: int = 0, compiled: 
     known: set[str] = set()
     training = load_renders(renders, preprocessing, known, held_out=False)
     if training is None:
-        raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.make_synthlam`")
+        raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.synthlam`")
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     model = Regressor(training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))

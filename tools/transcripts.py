@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from zoo.files import write_text
+from zoo.files.atomic import write_text
 
 HOME = Path(__file__).resolve().parent.parent
 PAGE = HOME / "docs" / "quickstart.md"

@@ -2,7 +2,7 @@
 
 example:
   python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs
-  python -m benchmarks.speed --record && python -m tools.update_docs --speed-only
+  python -m tools.speed --record && python -m tools.update_docs --speed-only
 """
 
 from __future__ import annotations
@@ -22,10 +22,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
-from benchmarks.results import HOME, Result, read_result
-from benchmarks.speed import harness
-from benchmarks.table import RECORDS, as_text, collect, rows
-from zoo.files import write_json, write_text
+from benchmarks.rows.provenance import HOME
+from benchmarks.rows.schema import Result, read_result
+from benchmarks.table.table import RECORDS, as_text, collect, rows
+from tools.speed import harness
+from zoo.files.atomic import write_json, write_text
 
 README = HOME / "README.md"
 PICTURE = HOME / "docs" / "assets" / "crops.png"

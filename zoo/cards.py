@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError, did_you_mean, printable
-from zoo.inputs import read_json
+from zoo.files.untrusted import read_json
 
 FOLDER = Path(__file__).resolve().parent / "cards"
 MOST = 1e15  # that a figure can be

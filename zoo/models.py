@@ -20,8 +20,8 @@ from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
 from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
 from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
-from zoo.files import replacing, write_json, write_text
-from zoo.inputs import read_json
+from zoo.files.atomic import replacing, write_json, write_text
+from zoo.files.untrusted import read_json
 from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
 from zoo.weights import LONGEST_WINDOW, read_head, write_head
 

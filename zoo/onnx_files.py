@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from heads.base import Head, Window
 from registry import UserError
-from zoo.files import replacing
+from zoo.files.atomic import replacing
 from zoo.models import Model
 
 OPSET = 20

@@ -25,7 +25,7 @@ from backbones.checkpoints import load_checkpoint
 from backbones.gaze_resnet import PREFIX as TRUNK
 from registry import BACKBONES, HEADS, UserError
 from zoo.cards import load_card
-from zoo.files import write_json
+from zoo.files.atomic import write_json
 from zoo.weights import write_weights
 
 WINDOW = 7  # frames; no tensor's shape tells, all published models have it

@@ -14,7 +14,7 @@ from backbones.base import check_state, file_sha256
 from backbones.checkpoints import at_most
 from heads.base import Head
 from registry import HEADS, UserError
-from zoo.files import replacing
+from zoo.files.atomic import replacing
 
 FOLDER = Path(__file__).resolve().parent / "weights"  # what ships with the project
 METADATA_KEY = "lamzoo"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmarks.predictions import Predictions
+    from benchmarks.rows.predictions import Predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,9 +37,9 @@ def run(args: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from benchmarks.metrics import lam_map
-    from benchmarks.predictions import common_frames, read_predictions, row_folder
-    from benchmarks.statistics import difference, permutation_p, scored, sentence, without_each_clip
+    from benchmarks.evaluation.compare import difference, permutation_p, scored, sentence, without_each_clip
+    from benchmarks.evaluation.metrics import lam_map
+    from benchmarks.rows.predictions import common_frames, read_predictions, row_folder
     from registry import UserError
 
     rows = [read_predictions(row_folder(name, args.out, args.dataset), args.split) for name in (args.a, args.b)]

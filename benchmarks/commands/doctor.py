@@ -211,6 +211,7 @@ def _torch_cuda() -> str:
 def data(root: Path | None) -> Iterator[Finding]:
     """SynthLAM, and an Ego4D folder where one is named."""
     from benchmarks.data import synthlam
+    from benchmarks.data.cache import cache_folder
 
     sha256 = synthlam.checksum()
     shipped = _sha256(synthlam.ARCHIVE) == sha256
@@ -220,7 +221,7 @@ def data(root: Path | None) -> Iterator[Finding]:
         f"git restore {_relative(synthlam.ARCHIVE)}",
         needed=True,
     )
-    unpacked = synthlam.cache_folder() / f"synthlam-1-{sha256[:12]}"
+    unpacked = cache_folder() / f"synthlam-1-{sha256[:12]}"
     yield Finding(synthlam.is_whole(unpacked), f"SynthLAM unpacked: {unpacked}", "the first run unpacks it")
     if root is None:
         yield Finding(False, "Ego4D: licensed, not shipped", "python bench.py doctor --root DIR looks at yours")
@@ -257,7 +258,7 @@ def _hub_cache() -> Path:
 
 def folders(out: Path) -> Iterator[Finding]:
     """Caches and runs: can they be written, what is in them."""
-    from benchmarks.data.synthlam import cache_folder
+    from benchmarks.data.cache import cache_folder
 
     cache = cache_folder()
     yield Finding(_writable(cache), f"cache {cache}", "LAMZOO_CACHE=DIR names another", needed=True)

@@ -39,9 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder and say what is in it."""
-    from benchmarks.locks import NAME, locked
+    from benchmarks.system.locks import NAME, locked
     from registry import UserError, load_plugins
-    from zoo.files import check_writable
+    from zoo.files.atomic import check_writable
 
     folder: Path = args.output
     if args.onnx:
@@ -87,8 +87,8 @@ def _row(args: argparse.Namespace) -> Path | None:
     Raises:
         UserError: it can be neither.
     """
-    from benchmarks.config import load_dataset, recipe_names
-    from benchmarks.predictions import find_row
+    from benchmarks.config.files import load_dataset, recipe_names
+    from benchmarks.rows.predictions import find_row
     from registry import UserError, did_you_mean
     from zoo.models import model_names
 
@@ -109,7 +109,7 @@ def _row(args: argparse.Namespace) -> Path | None:
 
 def _write(args: argparse.Namespace, row: Path | None, folder: Path) -> str:
     """Write the folder; the line that says what is in it."""
-    from benchmarks.export import export_row
+    from benchmarks.pipeline.export import export_row
     from zoo.models import copy_model, open_model
 
     card = copy_model(args.name, folder) if row is None else export_row(row, folder, args.seed)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
-    from benchmarks.features import Extraction
+    from benchmarks.features.extract import Extraction
 
 DTYPES = ("float32", "bfloat16", "float16", "fp8")
 
@@ -102,9 +102,10 @@ def images_below(root: Path) -> Iterator[str]:
 
 
 def _of_images(args: argparse.Namespace) -> int:
-    from benchmarks.config import VIEWS, parse_setting
+    from benchmarks.config.recipe import VIEWS
+    from benchmarks.config.settings import parse_setting
     from registry import BACKBONES, UserError, load_plugins
-    from zoo.files import check_writable
+    from zoo.files.atomic import check_writable
 
     views = (args.views or "original").split(",")
     if not set(views) <= set(VIEWS):
@@ -125,9 +126,9 @@ def _of_images(args: argparse.Namespace) -> int:
         part["weights"] = args.weights
     BACKBONES.check(part)
 
-    from benchmarks.cluster import extract_with_ray, torchrun_share
-    from benchmarks.features import extract, fingerprint_of
-    from benchmarks.store import FeatureStore
+    from benchmarks.features.extract import extract, fingerprint_of
+    from benchmarks.features.ray import extract_with_ray, torchrun_share
+    from benchmarks.features.store import FeatureStore
 
     share = torchrun_share()
     device = _device(args.device)
@@ -155,8 +156,8 @@ def _of_recipes(args: argparse.Namespace) -> int:
     load_plugins(args.plugin)
     recipes, dataset = chosen(args)
 
-    from benchmarks.cluster import torchrun_share
-    from benchmarks.pipeline import extract
+    from benchmarks.features.ray import torchrun_share
+    from benchmarks.pipeline.run import extract
 
     share = torchrun_share()
     out = args.out or Path("runs")

@@ -34,9 +34,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the table and say what is in it."""
     from benchmarks.data.ego4d import clips_without_segments, read_split
-    from benchmarks.data.frames import key_frames
-    from benchmarks.progress import say
-    from zoo.files import replacing
+    from benchmarks.data.windows import key_frames
+    from benchmarks.system.progress import say
+    from zoo.files.atomic import replacing
 
     stride = args.stride if args.stride is not None else 1 if args.split == "test" else 13
     frames = read_split(args.root, args.split, images=False, label_policy=args.label_policy)

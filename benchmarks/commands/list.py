@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> int:
     """Print one table a kind."""
     from tabulate import tabulate
 
-    from benchmarks.config import recipe_names, recipe_summary
+    from benchmarks.config.files import recipe_names, recipe_summary
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, load_plugins
     from zoo.cards import load_cards
 

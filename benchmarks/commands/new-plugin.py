@@ -14,7 +14,7 @@ import argparse
 import re
 from pathlib import Path
 
-TEMPLATES = Path(__file__).resolve().parent.parent / "plugin_templates"
+TEMPLATES = Path(__file__).resolve().parent / "plugin_templates"
 
 # Kind -> how a part of it is used for the first time.
 USES = {
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Write the package and say what to do next."""
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, load_plugins
-    from zoo.files import write_text
+    from zoo.files.atomic import write_text
 
     name: str = args.name
     if not re.fullmatch(r"[a-z][a-z0-9_]{,59}", name):

@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
     from backbones.base import file_sha256
     from benchmarks.commands.run import default_device
-    from benchmarks.config import parse_setting
+    from benchmarks.config.settings import parse_setting
     from benchmarks.video.decode import Video
     from benchmarks.video.faces import read_faces
     from benchmarks.video.pipeline import Bouts, Looking, header_of, predict_video

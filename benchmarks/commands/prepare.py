@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the folder and print the report."""
-    from benchmarks.locks import NAME, locked
+    from benchmarks.system.locks import NAME, locked
     from registry import UserError
 
     if args.workers is not None and args.workers < 1:
@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _prepare(args: argparse.Namespace) -> int:
     from benchmarks.data.prepare import prepare_annotations
-    from benchmarks.progress import Progress
+    from benchmarks.system.progress import Progress
     from registry import UserError
 
     with Progress("annotations", 0, "clip") as progress:

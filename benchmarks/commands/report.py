@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
-    from benchmarks.data.datasets import Dataset
+    from benchmarks.data.dataset import Dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,13 +40,13 @@ def run(args: argparse.Namespace) -> int:
     """Write the report and say how large it is."""
     from functools import cache
 
-    from benchmarks.config import load_dataset
-    from benchmarks.predictions import row_folder
-    from benchmarks.progress import Progress
+    from benchmarks.config.files import load_dataset
     from benchmarks.report.page import render
     from benchmarks.report.rows import read_row
+    from benchmarks.rows.predictions import row_folder
+    from benchmarks.system.progress import Progress
     from registry import DATASETS, UserError, load_plugins
-    from zoo.files import check_writable, write_text
+    from zoo.files.atomic import check_writable, write_text
 
     load_plugins(args.plugin)
     if args.output.is_dir():

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
-    from benchmarks.config import Recipe
-    from benchmarks.data.datasets import Dataset
-    from benchmarks.ensemble import Ensemble
+    from benchmarks.config.ensemble import Ensemble
+    from benchmarks.config.recipe import Recipe
+    from benchmarks.data.dataset import Dataset
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
     load_plugins(args.plugin)
     if args.sweep:
-        from benchmarks.sweep import parse_grid, rows_of
+        from benchmarks.table.sweep import parse_grid, rows_of
 
         grid = parse_grid(args.sweep)
         given = dict(backbone=args.backbone, weights=args.weights, head=args.head, settings=args.set, limit=args.limit)
@@ -80,21 +80,21 @@ def run(args: argparse.Namespace) -> int:
     else:
         rows, dataset = chosen(args, head=args.head, limit=args.limit)
 
-    from benchmarks import gpus
-    from benchmarks.ensemble import recipes_of
-    from benchmarks.pipeline import run as run_rows
-    from benchmarks.progress import say
-    from benchmarks.results import cores
-    from benchmarks.rows import folder_name
+    from benchmarks.config.ensemble import recipes_of
+    from benchmarks.pipeline.run import run as run_rows
+    from benchmarks.rows.folder import folder_name
+    from benchmarks.rows.provenance import cores
+    from benchmarks.system import processes
+    from benchmarks.system.progress import say
 
-    device = gpus.join(default_device(args.device))
+    device = processes.join(default_device(args.device))
     on_features = [recipe.name for recipe in recipes_of(rows) if not recipe.on_pixels]
-    if gpus.processes() > 1 and on_features:
+    if processes.count() > 1 and on_features:
         raise UserError(
             f"torchrun is for recipes whose backbone trains; run {', '.join(on_features)} without it, after "
             "torchrun bench.py extract where there are many frames"
         )
-    with redirect_stderr(io.StringIO()) if gpus.rank() > 0 else nullcontext():
+    with redirect_stderr(io.StringIO()) if processes.rank() > 0 else nullcontext():
         finished = run_rows(
             rows,
             dataset,
@@ -103,11 +103,11 @@ def run(args: argparse.Namespace) -> int:
             device=device,
             skip_damaged=args.skip_damaged,
             dry_run=args.dry_run,
-            workers=cores() if device == "cpu" and gpus.processes() == 1 else 1,
+            workers=cores() if device == "cpu" and processes.count() == 1 else 1,
             plugins=args.plugin,
         )
     if finished and args.sweep:
-        from benchmarks.sweep import figures, write_sweep
+        from benchmarks.table.sweep import figures, write_sweep
 
         name = "+".join([Path(args.recipe).stem, *(f"{key}={','.join(values)}" for key, values in grid.items())])
         folder = args.out / "sweeps" / rows[0].dataset / folder_name(name)
@@ -116,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
         print(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
         say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
     elif finished:
-        from benchmarks.table import as_text
+        from benchmarks.table.table import as_text
 
         print(as_text(args.out))
     return 0
@@ -130,9 +130,9 @@ def chosen(
     Raises:
         UserError: there is no such thing, or an option does not fit it.
     """
-    from benchmarks.config import is_ensemble, recipe_names
-    from benchmarks.ensemble import recipes_of, resolve_row
-    from benchmarks.progress import say
+    from benchmarks.config.ensemble import recipes_of, resolve_row
+    from benchmarks.config.files import is_ensemble, recipe_names
+    from benchmarks.system.progress import say
     from registry import UserError
 
     everything = args.recipe == "all"
@@ -164,7 +164,7 @@ def chosen(
 
 
 def _reader(args: argparse.Namespace) -> Dataset:
-    from benchmarks.config import load_dataset
+    from benchmarks.config.files import load_dataset
     from registry import DATASETS
 
     dataset: Dataset = DATASETS.get(load_dataset(args.dataset)["type"])(args.root)

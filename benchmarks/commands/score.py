@@ -26,12 +26,13 @@ def run(args: argparse.Namespace) -> int:
     """Score the file and print the figures."""
     import json
 
-    from benchmarks.metrics import NAMES, bootstrap_interval, lam_map
-    from benchmarks.progress import say
-    from benchmarks.scores import match, read_groundtruth, read_predictions
+    from benchmarks.evaluation.bootstrap import bootstrap_interval
+    from benchmarks.evaluation.metrics import NAMES, lam_map
+    from benchmarks.scoring.files import match, read_groundtruth, read_prediction_file
+    from benchmarks.system.progress import say
     from registry import UserError
 
-    truth, predictions = read_groundtruth(args.groundtruth), read_predictions(args.predictions)
+    truth, predictions = read_groundtruth(args.groundtruth), read_prediction_file(args.predictions)
     rows = match(truth, predictions, (str(args.groundtruth), str(args.predictions)))
     scores, labels = predictions["score"].to_numpy()[rows], truth["label"].to_numpy()
     figures = lam_map(scores, labels)

@@ -35,14 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
     if Path(args.name, "result.json").is_file() or args.name.endswith(".json"):
-        from benchmarks.diagnosis import as_text
-        from benchmarks.results import read_result
+        from benchmarks.rows.schema import read_result
+        from benchmarks.table.diagnosis import as_text
 
         path = Path(args.name)
         print(as_text(read_result(path / "result.json" if path.is_dir() else path)))
         return 0
-    from benchmarks.config import RECIPES, recipe_names, settable
-    from benchmarks.ensemble import Ensemble, resolve_row
+    from benchmarks.config.ensemble import Ensemble, resolve_row
+    from benchmarks.config.files import RECIPES, recipe_names
+    from benchmarks.config.settings import settable
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
     from zoo.cards import load_cards
 
@@ -80,6 +81,6 @@ def _docstring(source: str) -> str:
 
 
 def _relative(origin: str) -> str:
-    from benchmarks.results import HOME
+    from benchmarks.rows.provenance import HOME
 
     return origin.removeprefix(f"{HOME}/")

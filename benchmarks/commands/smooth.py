@@ -30,11 +30,12 @@ def run(args: argparse.Namespace) -> int:
     """Smooth the file and say what came of it."""
     import numpy as np
 
-    from benchmarks.scores import is_test, read_predictions, smooth_scores, write_predictions
-    from benchmarks.submission import with_frames
+    from benchmarks.scoring.files import is_test, read_prediction_file, write_predictions
+    from benchmarks.scoring.smooth import smooth_scores
+    from benchmarks.scoring.submission import with_frames
     from registry import UserError
 
-    table = read_predictions(args.predictions)
+    table = read_prediction_file(args.predictions)
     frames = table
     if is_test(table):
         if args.test_root is None:

@@ -24,11 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check the predictions and write the file."""
-    from benchmarks.progress import say
-    from benchmarks.scores import read_predictions
-    from benchmarks.submission import check_coverage, constant_scores, write_submission
+    from benchmarks.scoring.files import read_prediction_file
+    from benchmarks.scoring.submission import check_coverage, constant_scores, write_submission
+    from benchmarks.system.progress import say
 
-    table = read_predictions(args.predictions)
+    table = read_prediction_file(args.predictions)
     if args.test_root is not None:
         check_coverage(table, args.test_root, str(args.predictions))
     if explanation := constant_scores(table):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -19,9 +20,8 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data.frames import BOX, COLUMNS, TEXT, repeated
-from benchmarks.data.synthlam import cache_folder
 from registry import UserError
-from zoo.files import replacing
+from zoo.files.atomic import replacing
 
 NUMBERS = {"frame": "i8", **dict.fromkeys(BOX, "f8"), "label": "i8"}
 
@@ -32,6 +32,16 @@ _MAGIC = b"lamzoo frame table 1\n".ljust(32)
 _START = len(_MAGIC) + 32  # of what the checksum covers
 _ALIGNED = 64  # bytes; where columns start, so that they are used where they were read
 _PAGE = 4096  # bytes that are summed for the checksum
+
+
+def cache_folder() -> Path:
+    """The folder that holds unpacked data: `LAMZOO_CACHE`, else the platform's cache folder."""
+    named = os.environ.get("LAMZOO_CACHE")
+    if named:
+        return Path(named).expanduser()
+    import platformdirs
+
+    return Path(platformdirs.user_cache_dir("lamzoo"))
 
 
 def load(asked: Sequence[str], signature: str) -> pd.DataFrame | None:

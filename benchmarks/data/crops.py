@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import interrupts
 from benchmarks.data.pictures import limit_pixels, open_video, seal_of, write_sealed
+from benchmarks.system import interrupts
 from registry import UserError
-from zoo.files import cannot_write
-from zoo.inputs import below
+from zoo.files.atomic import cannot_write
+from zoo.files.untrusted import below
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -24,7 +24,7 @@ import pandas as pd
 from benchmarks.data import cache, frames
 from benchmarks.data.frames import BOX, COLUMNS, LARGEST, frame_table, repeated
 from registry import UserError
-from zoo.inputs import checked_id, distinct, read_bytes, read_json, read_text
+from zoo.files.untrusted import checked_id, distinct, read_bytes, read_json, read_text
 
 SPLITS = ("train", "val", "test")
 LABEL_POLICIES = ("published", "is_at_me")

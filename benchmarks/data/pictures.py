@@ -12,13 +12,17 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 from PIL import Image
 
-from benchmarks.shortage import is_out_of_memory
+from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
-from zoo.inputs import below, open_input
+from zoo.files.untrusted import below, open_input
+
+if TYPE_CHECKING:
+    from backbones.base import Preprocessing
 
 # Pillow warns of large pictures and of odd metadata; here a picture is refused in an error's own words, or taken.
 warnings.filterwarnings("ignore", module=r"PIL\.")
@@ -149,3 +153,48 @@ def over_crops(root: Path, images: Sequence[str], work: Callable[[int, Image.Ima
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
+
+
+class DamagedImageError(UserError):
+    """A crop that cannot be decoded; `image` is its path relative to the images' root."""
+
+    def __init__(self, path: Path, image: str, reason: str) -> None:
+        super().__init__(f"damaged crop {path}: {reason}; repair or delete it, or go on without it: --skip-damaged")
+        self.image = image
+
+
+def read_crop(root: Path, image: str, *, preprocessing: Preprocessing, resized: bool = True) -> np.ndarray:
+    """Decode one crop as RGB: what Pillow's `convert("RGB")` makes of grey, CMYK, palettes and alpha, as it is stored.
+
+    Args:
+        root: the images' root.
+        image: path relative to it.
+        preprocessing: of the backbone.
+        resized: resize and cut it too; otherwise only an image that is much larger than the result is resized.
+
+    Returns:
+        uint8 (size, size, 3), or (H, W, 3) of the crop as it is.
+
+    Raises:
+        DamagedImageError: it cannot be decoded, or is too large.
+        UserError: it does not exist.
+    """
+    path = below(root, image, "an image of a frame table")
+    try:
+        with open_picture(path) as opened:
+            (short, long), area = sorted(opened.size), opened.width * opened.height
+            if preprocessing.resize**2 * long / short > MAX_PIXELS:
+                raise ValueError(f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}")
+            if resized or area > 4 * preprocessing.resize**2:
+                return preprocessing.resize_crop(opened)
+            return np.asarray(opened.convert("RGB"))
+    except FileNotFoundError as error:
+        if not path.is_symlink():
+            raise UserError(f"crop {path} does not exist; prepare the data again") from error
+        raise DamagedImageError(path, image, "a link to a file that does not exist") from error
+    except Exception as error:  # Pillow's decoders raise anything
+        if is_of_machine(error):
+            raise
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        reason = " ".join(reason.replace(str(path), "").split()) or type(error).__name__
+        raise DamagedImageError(path, image, reason) from error

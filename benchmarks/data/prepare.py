@@ -13,8 +13,8 @@ from typing import Any
 
 from benchmarks.data.ego4d import annotated_clips, boxes_of, read_list, read_segment
 from registry import UserError
-from zoo.files import cannot_write, replacing
-from zoo.inputs import below, checked_id, distinct
+from zoo.files.atomic import cannot_write, replacing
+from zoo.files.untrusted import below, checked_id, distinct
 
 SPLITS = ("train", "val")
 

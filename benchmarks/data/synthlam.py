@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.locks import locked
+from benchmarks.data.cache import cache_folder
+from benchmarks.system.locks import locked
 from registry import UserError
 from zoo import archives
-from zoo.inputs import read_json
+from zoo.files.untrusted import read_json
 
 ARCHIVE = Path(__file__).with_name("synthlam") / "synthlam-1.tar.xz"
 MARKER = ".unpacked.json"  # written last: file sizes of a whole copy
@@ -42,16 +43,6 @@ def _record() -> dict[str, Any]:
 def checksum() -> str:
     """The sha256 of the shipped archive, as recorded beside it."""
     return str(_record()["sha256"])
-
-
-def cache_folder() -> Path:
-    """The folder that holds unpacked data: `LAMZOO_CACHE`, else the platform's cache folder."""
-    named = os.environ.get("LAMZOO_CACHE")
-    if named:
-        return Path(named).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("lamzoo"))
 
 
 def root() -> Path:
@@ -173,7 +164,7 @@ def statistics(folder: Path) -> dict[str, dict[str, Any]]:
         figures that the true angles alone reach against the annotators' labels.
     """
     from benchmarks.data.ego4d import read_split
-    from benchmarks.metrics import lam_map
+    from benchmarks.evaluation.metrics import lam_map
 
     known = truth(folder)
     out: dict[str, dict[str, Any]] = {}

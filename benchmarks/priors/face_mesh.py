@@ -19,17 +19,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from benchmarks import interrupts
 from benchmarks.data.frames import BOX
 from benchmarks.data.pictures import over_crops
-from benchmarks.locks import NAME, locked
-from benchmarks.packaged import packaged_network
 from benchmarks.priors.base import Priors
 from benchmarks.priors.files import FromFiles
-from benchmarks.progress import Progress, say
+from benchmarks.system import interrupts
+from benchmarks.system.locks import NAME, locked
+from benchmarks.system.packaged import packaged_network
+from benchmarks.system.progress import Progress, say
 from registry import PRIORS
-from zoo.files import write_text
-from zoo.inputs import below
+from zoo.files.atomic import write_text
+from zoo.files.untrusted import below
 
 if TYPE_CHECKING:
     from PIL import Image

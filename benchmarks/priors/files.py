@@ -13,7 +13,7 @@ import pandas as pd
 
 from benchmarks.priors.base import Prior, Priors
 from registry import PRIORS, UserError
-from zoo.inputs import read_bytes, read_json
+from zoo.files.untrusted import read_bytes, read_json
 
 POSE_FORM = "'clip:track:frame' -> [yaw, pitch, roll] in degrees"
 LANDMARK_FORM = "clip -> track -> frame -> five [x, y, z, visibility] in units of the crop"

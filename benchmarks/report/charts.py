@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from benchmarks.metrics import THRESHOLD
-from benchmarks.results import BINS, Groups, Reliability
+from benchmarks.evaluation.diagnosis import BINS, Groups, Reliability
+from benchmarks.evaluation.metrics import THRESHOLD
 
 COLOURS = 6  # lines of a chart that can be told apart; the style sheet has as many
 SLOTS = 13  # crops below a timeline

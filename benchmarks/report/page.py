@@ -12,12 +12,13 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from benchmarks import table
+from benchmarks.evaluation.diagnosis import SplitDiagnosis
 from benchmarks.report import charts
 from benchmarks.report.crops import data_uri
-from benchmarks.report.rows import Row, choose_tracks, mistakes, precision_curves, provenance, shared
-from benchmarks.results import SplitDiagnosis, code_version
-from zoo.inputs import below
+from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, shared
+from benchmarks.rows.provenance import code_version
+from benchmarks.table import table
+from zoo.files.untrusted import below
 
 TRACKS = 2  # timelines of those that agree least with the truth, and of those that agree best
 MISTAKES = 12  # tiles of a contact sheet
@@ -25,7 +26,7 @@ MISTAKES = 12  # tiles of a contact sheet
 _HERE = Path(__file__).parent
 
 
-def render(rows: Sequence[Row], root: Path, named: bool, advance: Callable[[], None]) -> str:
+def render(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable[[], None]) -> str:
     """The page.
 
     Args:
@@ -85,19 +86,19 @@ def render(rows: Sequence[Row], root: Path, named: bool, advance: Callable[[], N
     )
 
 
-def _measured(row: Row) -> table.Row:
+def _measured(row: ReportRow) -> table.TableRow:
     """What the table says of it; the cited rows that it does not answer to are left out."""
     return next(each for each in table.rows([(row.result, "")]) if each.dataset)
 
 
-def _start(rows: Sequence[Row]) -> float:
+def _start(rows: Sequence[ReportRow]) -> float:
     """Where the axis of the table's intervals begins."""
     metrics = [row.result["splits"][row.split]["metrics"]["mAP"] for row in rows]
     values = [value for metric in metrics for value in (*(metric["interval"] or ()), *metric["per_seed"])]
     return charts.axis_start([value for value in values if value is not None] or [0.0])
 
 
-def _interval(row: Row, start: float) -> Markup | None:
+def _interval(row: ReportRow, start: float) -> Markup | None:
     metric = row.result["splits"][row.split]["metrics"]["mAP"]
     if metric["mean"] is None:
         return None
@@ -105,7 +106,7 @@ def _interval(row: Row, start: float) -> Markup | None:
     return charts.interval(metric["mean"], metric["interval"], by_seed, start)
 
 
-def _curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _curves(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
     """The charts of both classes; none where no row has frames of both."""
     pairs = [pair for row in rows if (pair := precision_curves(row.scores, row.frames["label"].to_numpy()))]
     if not pairs:
@@ -119,7 +120,7 @@ def _curves(rows: Sequence[Row]) -> list[dict[str, Any]]:
     ]
 
 
-def _diagnosis(row: Row) -> dict[str, Any] | None:
+def _diagnosis(row: ReportRow) -> dict[str, Any] | None:
     """Calibration and groups, None of a record from before there were any."""
     found = row.result["diagnosis"]
     if found is None or row.split not in found["splits"]:
@@ -134,7 +135,7 @@ def _diagnosis(row: Row) -> dict[str, Any] | None:
     }
 
 
-def _tracks(row: Row, picture: Callable[[str], str | None]) -> list[dict[str, Any]]:
+def _tracks(row: ReportRow, picture: Callable[[str], str | None]) -> list[dict[str, Any]]:
     stride = row.result["splits"][row.split]["stride"]
     chosen = []
     for track in choose_tracks(row, TRACKS):
@@ -147,7 +148,7 @@ def _tracks(row: Row, picture: Callable[[str], str | None]) -> list[dict[str, An
     return chosen
 
 
-def _sheet(row: Row, label: int, picture: Callable[[str], str | None]) -> dict[str, Any]:
+def _sheet(row: ReportRow, label: int, picture: Callable[[str], str | None]) -> dict[str, Any]:
     """The contact sheet of one kind of mistake: of frames labelled so and called the other way."""
     found = mistakes(row, label, MISTAKES)
     score = row.scores.mean(axis=0)

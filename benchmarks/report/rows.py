@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data.frames import KEY
-from benchmarks.metrics import THRESHOLD, sorted_labels
-from benchmarks.predictions import read_predictions
-from benchmarks.results import Result, parts_of, read_result, shown_split
+from benchmarks.evaluation.metrics import THRESHOLD, sorted_labels
+from benchmarks.rows.predictions import read_predictions
+from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
 from registry import UserError
 
 
 @dataclass(frozen=True)
-class Row:
+class ReportRow:
     """A finished row and what it scored in one split.
 
     Attributes:
@@ -51,7 +51,7 @@ class Mistakes(NamedTuple):
     tracks: int
 
 
-def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) -> Row:
+def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) -> ReportRow:
     """Read a row's folder.
 
     Args:
@@ -77,14 +77,14 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
             f"{frames['image'].isna().sum()} of {len(frames)} key frames in {predictions.path} are not in the {split} "
             f"split of {name} here; name the folder of the data that it was run on: --root DIR"
         )
-    return Row(result, split, frames, np.stack(list(predictions.scores.values())))
+    return ReportRow(result, split, frames, np.stack(list(predictions.scores.values())))
 
 
 def precision_curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
     """Interpolated precision of both classes, mean over the seeds.
 
-    VOC's of 2010 on, as `benchmarks.metrics` has it: at each recall the highest precision reached there or further down
-    the list. So the mean of a curve is the row's average precision, the mean over its seeds.
+    As VOC's from 2010 on (see `benchmarks.evaluation.metrics`): at each recall the highest precision reached there or
+    further down the list. So the mean of a curve is the row's average precision, the mean over its seeds.
 
     Args:
         scores: (S, N) P(looking) of S seeds.
@@ -111,7 +111,7 @@ def _interpolated(hits: np.ndarray) -> np.ndarray:
     return np.maximum.accumulate(precision[::-1])[::-1]
 
 
-def choose_tracks(row: Row, each: int) -> list[Track]:
+def choose_tracks(row: ReportRow, each: int) -> list[Track]:
     """Choose tracks to show: of those with frames of both classes the ones that agree least with the truth, and best.
 
     The error of a track is the mean over the two classes, in it, of |score - label|, over frames and seeds.
@@ -136,7 +136,7 @@ def choose_tracks(row: Row, each: int) -> list[Track]:
     return [*(Track(rows, own, False) for own, rows in least), *(Track(rows, own, True) for own, rows in best)]
 
 
-def mistakes(row: Row, label: int, most: int) -> Mistakes:
+def mistakes(row: ReportRow, label: int, most: int) -> Mistakes:
     """Find the frames of a label that the mean score of the seeds calls the other way, the most confident first.
 
     Args:
@@ -151,7 +151,7 @@ def mistakes(row: Row, label: int, most: int) -> Mistakes:
     return Mistakes(ranked[first][:most], len(wrong), int(first.sum()))
 
 
-def provenance(row: Row) -> dict[str, str]:
+def provenance(row: ReportRow) -> dict[str, str]:
     """Where a row's numbers came from, ready to read."""
     result = row.result
     where, code = result["environment"], result["environment"]["code"]

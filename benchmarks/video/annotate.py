@@ -13,13 +13,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import interrupts
-from benchmarks.progress import Progress
+from benchmarks.system import interrupts
+from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import read_rows
-from benchmarks.video.scorer import Row
+from benchmarks.video.scorer import ScoredFace
 from registry import UserError
-from zoo.files import replacing, sha256_of, write_text
+from zoo.files.atomic import replacing, write_text
+from zoo.files.checksums import sha256_of
 
 SIDE = 1280  # pixels of the longer side, at most
 PART = 600  # frames
@@ -66,7 +67,7 @@ def _sum_of(part: Path) -> Path:
     return part.with_suffix(".sha256")
 
 
-def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tuple[Frame, list[Row]]]:
+def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tuple[Frame, list[ScoredFace]]]:
     """Frames of parts that are not there yet, with their rows."""
     by_frame = groupby(read_rows(rows), key=lambda row: row.frame)
     number, of_frame = -1, []
@@ -79,7 +80,7 @@ def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tupl
 
 
 def _encode(
-    video: Video, shown: Iterator[tuple[Frame, list[Row]]], path: Path, header: Sequence[str], progress: Progress
+    video: Video, shown: Iterator[tuple[Frame, list[ScoredFace]]], path: Path, header: Sequence[str], progress: Progress
 ) -> None:
     import av
 
@@ -112,7 +113,7 @@ def _ticks() -> Any:
     return Fraction(1, TICKS)
 
 
-def _draw(picture: np.ndarray, rows: Sequence[Row], scale: float, header: Sequence[str]) -> np.ndarray:
+def _draw(picture: np.ndarray, rows: Sequence[ScoredFace], scale: float, header: Sequence[str]) -> np.ndarray:
     """Draw boxes and lines into a picture ``(H, W, 3)``, in place."""
     import cv2
 

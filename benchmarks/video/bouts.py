@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.looks import GAP, Decoder, log_odds
-from benchmarks.video.scorer import Row
+from benchmarks.scoring.looks import GAP, Decoder, log_odds
+from benchmarks.video.scorer import ScoredFace
 
 SLACK = 1e-6  # seconds: the times in the file have so many digits
 
@@ -50,22 +50,24 @@ class _Track:
     """A track whose newest frames may look or not."""
 
     decoder: Decoder
-    rows: deque[Row] = field(default_factory=deque)  # of which that is not known
+    rows: deque[ScoredFace] = field(default_factory=deque)  # of which that is not known
     newest: float = math.inf  # time
 
-    def told(self, looks: Iterable[bool]) -> Iterator[tuple[Row, bool]]:
+    def told(self, looks: Iterable[bool]) -> Iterator[tuple[ScoredFace, bool]]:
         for look in looks:
             yield self.rows.popleft(), look
 
 
-def looking(rows: Iterable[Row], *, frame_time: float, threshold: float, cost: float) -> Iterator[tuple[Row, bool]]:
+def looking(
+    rows: Iterable[ScoredFace], *, frame_time: float, threshold: float, cost: float
+) -> Iterator[tuple[ScoredFace, bool]]:
     """Tell of each row whether its frame looks: those of a track in their order, but not at once.
 
     Args:
         rows: by frame.
         frame_time: seconds from one frame to the next, on average.
         threshold: score from which on a frame looks, by itself.
-        cost: of a change, see `benchmarks.looks`.
+        cost: of a change, see `benchmarks.scoring.looks`.
     """
     tracks: dict[str, _Track] = {}
     level = log_odds(threshold)
@@ -82,7 +84,7 @@ def looking(rows: Iterable[Row], *, frame_time: float, threshold: float, cost: f
 
 
 def bouts_of(
-    rows: Iterable[Row],
+    rows: Iterable[ScoredFace],
     *,
     frame_time: float,
     threshold: float = 0.5,
@@ -103,7 +105,7 @@ def bouts_of(
         threshold: score from which on a frame looks.
         least: seconds that a bout lasts.
         merge: seconds between two that are one.
-        cost: of a change between looking and not looking, in log odds x seconds: see `benchmarks.looks`.
+        cost: of a change between looking and not looking, in log odds x seconds: see `benchmarks.scoring.looks`.
 
     Returns:
         Bouts by start and track.

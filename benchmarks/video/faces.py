@@ -10,9 +10,9 @@ import pandas as pd
 
 from benchmarks.data.frames import LARGEST
 from benchmarks.video.decode import Frame
-from benchmarks.video.track import Placed
+from benchmarks.video.track import TrackedFrame
 from registry import UserError
-from zoo.inputs import LONGEST_ID, read_bytes
+from zoo.files.untrusted import LONGEST_ID, read_bytes
 
 EDGES = ["x1", "y1", "x2", "y2"]
 
@@ -80,24 +80,24 @@ class GivenFaces:
         self._before: Frame | None = None
         self.count, self.placed = len(table), 0
 
-    def place(self, frame: Frame, faces: object = None) -> list[Placed]:
+    def place(self, frame: Frame, faces: object = None) -> list[TrackedFrame]:
         """Take in the next frame; where boxes have times, the frame before it is settled by that."""
         if not self._by_time:
             return [self._take(frame, frame.number)]
         before, self._before = self._before, frame
         return [] if before is None else [self._take(before, (before.time + frame.time) / 2)]
 
-    def finish(self) -> list[Placed]:
+    def finish(self) -> list[TrackedFrame]:
         """The frame that is left when there are no more."""
         last, self._before = self._before, None
         return [] if last is None else [self._take(last, last.time + self._reach)]
 
-    def _take(self, frame: Frame, until: float) -> Placed:
+    def _take(self, frame: Frame, until: float) -> TrackedFrame:
         start, self._next = self._next, int(np.searchsorted(self._when, until, side="right"))
         here = [row for row in range(start, self._next) if self._when[row] >= self._from(frame)]
         last = {str(self._tracks[row]): row for row in here}
         self.placed += len(last)
-        return Placed(frame, list(last), self._boxes[list(last.values())].reshape(-1, 4))
+        return TrackedFrame(frame, list(last), self._boxes[list(last.values())].reshape(-1, 4))
 
     def _from(self, frame: Frame) -> float:
         """Seconds from which on a box that is left is of this frame: only before the first there are others."""

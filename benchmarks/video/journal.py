@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.video.decode import Frame
 from benchmarks.video.detectors.base import Faces
-from benchmarks.video.scorer import Row
+from benchmarks.video.scorer import ScoredFace
 from registry import UserError
-from zoo.files import cannot_write, replacing
+from zoo.files.atomic import cannot_write, replacing
 
 COLUMNS = ("time", "frame", "track", "x1", "y1", "x2", "y2", "score")
 COMMENT = "# "
@@ -127,7 +127,7 @@ class RowsFile:
             file.truncate(size)
             self.first = last
 
-    def write(self, rows: Iterable[Row]) -> None:
+    def write(self, rows: Iterable[ScoredFace]) -> None:
         """Add rows of frames from `first` on; they are with the system when this returns."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
@@ -147,7 +147,7 @@ class RowsFile:
         self._sums.close()
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path) -> Iterator[ScoredFace]:
     """Rows of a frames.csv, one after another."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(line for line in file if not line.startswith(COMMENT))
@@ -155,7 +155,7 @@ def read_rows(path: Path) -> Iterator[Row]:
         for number, line in enumerate(lines):
             try:
                 time, frame, track, *box, score = line
-                yield Row(float(time), int(frame), track, np.array(box, dtype=np.float64), float(score))
+                yield ScoredFace(float(time), int(frame), track, np.array(box, dtype=np.float64), float(score))
             except ValueError:
                 raise UserError(
                     f"{path}: row {number + 1} is damaged; delete the file and run the command again"

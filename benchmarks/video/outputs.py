@@ -14,7 +14,7 @@ from benchmarks.video.bouts import Bout
 from benchmarks.video.decode import Video
 from benchmarks.video.journal import COMMENT
 from registry import printable
-from zoo.files import write_text
+from zoo.files.atomic import write_text
 
 SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from backbones.base import state_sha256
-from benchmarks import interrupts
-from benchmarks.locks import NAME, locked
-from benchmarks.progress import Progress, say
+from benchmarks.system import interrupts
+from benchmarks.system.locks import NAME, locked
+from benchmarks.system.progress import Progress, say
 from benchmarks.video.annotate import annotate
 from benchmarks.video.bouts import bouts_of
 from benchmarks.video.decode import Frame, Video
@@ -31,11 +31,11 @@ from benchmarks.video.faces import GivenFaces
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import Scorer
-from benchmarks.video.track import LEAST, Placed, Tracker
+from benchmarks.video.track import LEAST, TrackedFrame, Tracker
 from registry import UserError
-from zoo.files import check_writable, sha256_of, write_json
-from zoo.sums import NAME as SUMS
-from zoo.sums import damaged, write_sums
+from zoo.files.atomic import check_writable, write_json
+from zoo.files.checksums import NAME as SUMS
+from zoo.files.checksums import damaged, sha256_of, write_sums
 
 if TYPE_CHECKING:
     from zoo.models import Model
@@ -239,7 +239,7 @@ def _score(
     written = sum(1 for _ in read_rows(work / "frames.csv"))
     needed = _first_needed(journal, _placer(video, looking), rows.first) - Scorer.reach(model)
 
-    def write(placed: list[Placed]) -> int:
+    def write(placed: list[TrackedFrame]) -> int:
         count = 0
         for one in placed:
             found = scorer.push(one)

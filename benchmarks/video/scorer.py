@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 
 from benchmarks.data.crops import stretched
-from benchmarks.predict import check_takes_features, probabilities
-from benchmarks.video.track import Placed
+from benchmarks.features.windows import check_takes_features
+from benchmarks.scoring.predict import probabilities
+from benchmarks.video.track import TrackedFrame
 from heads.base import Window
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ SLACK = 1e-3  # seconds: times in files are rounded
 FURTHEST = 0.3  # of a crop's sides, and of the logarithm of their growth, that a crop is moved
 
 
-class Row(NamedTuple):
+class ScoredFace(NamedTuple):
     """One face of one frame with its score.
 
     Attributes:
@@ -113,7 +114,7 @@ class Scorer:
         smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
         return (model.network.head.window // 2 + smooth + 2) / model.rate + 2 * SLACK
 
-    def push(self, placed: Placed) -> list[Row]:
+    def push(self, placed: TrackedFrame) -> list[ScoredFace]:
         """Take in the next frame; returns the rows that are known now, by frame and, in a frame, by track.
 
         A frame without a picture, which an earlier run has scored, counts as one in which nothing is known of the
@@ -137,13 +138,13 @@ class Scorer:
             return self._answer()
         return []
 
-    def finish(self) -> list[Row]:
+    def finish(self) -> list[ScoredFace]:
         """The rows that are left when there are no more frames."""
         self._ended = True
         return self._answer()
 
     @torch.inference_mode()
-    def _answer(self) -> list[Row]:
+    def _answer(self) -> list[ScoredFace]:
         self._encode_crops()
         self._numbers = [number for number, _ in self._frames]
         self._times = [time for _, time in self._frames]
@@ -156,7 +157,7 @@ class Scorer:
         rows = []
         for face in self._faces:
             if self._answered <= face.number < until and face.raw is not None:
-                rows.append(Row(face.time, face.number, face.track, face.box, self._smoothed(face)))
+                rows.append(ScoredFace(face.time, face.number, face.track, face.box, self._smoothed(face)))
         self._answered = max(self._answered, until)
         self._forget()
         return rows

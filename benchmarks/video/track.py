@@ -27,7 +27,7 @@ PUSH = 8.0  # standard deviation of the acceleration, in sides of the box per se
 SPEED = 2.0  # and of a new track's velocity, in sides per second
 
 
-class Placed(NamedTuple):
+class TrackedFrame(NamedTuple):
     """A frame whose faces are known, whatever comes.
 
     Attributes:
@@ -105,7 +105,7 @@ class Tracker:
         self._looked = -1  # frame of the last look
         self._held: deque[tuple[Frame, dict[int, np.ndarray]]] = deque()  # with boxes by the track's number
 
-    def place(self, frame: Frame, faces: Faces | None) -> list[Placed]:
+    def place(self, frame: Frame, faces: Faces | None) -> list[TrackedFrame]:
         """Take in the next frame.
 
         Args:
@@ -134,16 +134,16 @@ class Tracker:
         tracks = [track for track in self._tracks if time - track.motion.time <= GAP]
         return np.array([track.motion.predicted(time) for track in tracks]).reshape(-1, 4)
 
-    def finish(self) -> list[Placed]:
+    def finish(self) -> list[TrackedFrame]:
         """The frames that are left when there are no more."""
         return self._settled(self._held[-1][0].number) if self._held else []
 
-    def _settled(self, until: int) -> list[Placed]:
+    def _settled(self, until: int) -> list[TrackedFrame]:
         out = []
         while self._held and self._held[0][0].number <= until:
             frame, boxes = self._held.popleft()
             names = sorted(boxes)
-            out.append(Placed(frame, [str(n) for n in names], np.array([boxes[n] for n in names]).reshape(-1, 4)))
+            out.append(TrackedFrame(frame, [str(n) for n in names], np.array([boxes[n] for n in names]).reshape(-1, 4)))
         return out
 
     def _associate(self, frame: Frame, faces: Faces) -> None:

@@ -18,8 +18,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones import fp8
 from backbones.base import Preprocessing
 from backbones.internvit_network import InternViTNetwork, make_encoder, run_layer
-from benchmarks.speed.extract import plain_model
 from registry import BACKBONES, UserError
+from tools.speed.extract import plain_model
 
 SYNTHLAM = Path(__file__).parents[2] / "benchmarks" / "data" / "synthlam" / "synthlam-1.tar.xz"
 CONFIG: dict[str, Any] = {

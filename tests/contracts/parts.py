@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from benchmarks.data.datasets import Dataset
+from benchmarks.data.dataset import Dataset
 from benchmarks.data.frames import COLUMNS, KEY, frame_table
 from benchmarks.priors.base import LANDMARKS, Prior, Priors
 from registry import DATASETS, PRIORS
 
 
 def check_dataset(config: Mapping[str, Any]) -> None:
-    """Build the data set ``config`` and hold it to the contract of `benchmarks.data.datasets.Dataset`.
+    """Build the data set ``config`` and hold it to the contract of `benchmarks.data.dataset.Dataset`.
 
     Args:
         config: ``dict(type=NAME, root=DIR)`` of a data set small enough to be read in a moment.

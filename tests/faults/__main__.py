@@ -150,8 +150,8 @@ def main() -> int:
     for outcome in bad:
         print(as_line(outcome))
     if options.record:
-        from benchmarks.results import environment
-        from zoo.files import write_json
+        from benchmarks.rows.provenance import environment
+        from zoo.files.atomic import write_json
 
         text = json.dumps(outcomes).replace(f"{keep}/", "").replace(sys.executable, "python")  # of this machine
         outcomes = json.loads(text)

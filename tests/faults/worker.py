@@ -40,8 +40,19 @@ TIMES = 25
 WARM = (
     *("av", "cv2", "mmengine.runner", "scipy.signal", "sklearn.metrics", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
     *(f"benchmarks.commands.{name}" for name in ("extract", "run", "prepare", "predict")),
-    *("benchmarks.data.crops", "benchmarks.ensemble", "benchmarks.features", "benchmarks.fitted"),
-    *("benchmarks.pipeline", "benchmarks.seeds", "benchmarks.table", "benchmarks.video.pipeline", "zoo.models"),
+    *(
+        "benchmarks.data.crops",
+        "benchmarks.config.ensemble",
+        "benchmarks.features.extract",
+        "benchmarks.evaluation.calibration",
+    ),
+    *(
+        "benchmarks.pipeline.run",
+        "benchmarks.training.seeds",
+        "benchmarks.table.table",
+        "benchmarks.video.pipeline",
+        "zoo.models",
+    ),
 )
 
 

@@ -83,7 +83,7 @@ def main() -> int:
     if args.record:
         import hypothesis
 
-        from zoo.files import write_json
+        from zoo.files.atomic import write_json
 
         write_json(RECORD, {"seed": args.seed, "hypothesis": hypothesis.__version__, "kinds": rows, "all": total})
     return 1 if any(total[name] for name in FAULTS) else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from benchmarks.data import ego4d, frames
+from benchmarks.data import ego4d, windows
 from tests.fuzz.harness import Kind, command, filled
 from tests.fuzz.values import file_of, ids, place, spoilt_csv, spoilt_json, styled
 
@@ -50,7 +50,7 @@ LABELS = [
 def _use(folder: Path, split: str) -> None:
     """Read a split as training does: the table, key frames and windows."""
     table = ego4d.read_split(folder, split)
-    frames.windows(table, centres=frames.key_frames(table))
+    windows.windows(table, centres=windows.key_frames(table))
 
 
 def _prepared(folder: Path, listing: bytes | str = b"c1\nc2\n") -> None:

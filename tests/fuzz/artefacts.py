@@ -163,8 +163,8 @@ def read_a_head(folder: Path, case: object) -> None:
 @functools.cache
 def unfinished() -> dict[str, Any]:
     """The checkpoint of a training that was stopped in its fourth epoch."""
-    from benchmarks import train
-    from tests.benchmarks.test_train import run
+    from benchmarks.training import train
+    from tests.benchmarks.training.test_train import run
 
     step, calls = train._Trainee.train_step, []
 
@@ -233,7 +233,7 @@ def write_unfinished(folder: Path, case: Any) -> None:
 
 
 def go_on(folder: Path, case: object) -> None:
-    from tests.benchmarks.test_train import run
+    from tests.benchmarks.training.test_train import run
 
     unfinished()
     run(folder / "run")
@@ -254,7 +254,7 @@ IMAGES = [f"c{clip}/t/{frame:05d}.jpg" for clip in range(2) for frame in range(3
 
 @once
 def store_files(folder: Path) -> None:
-    from benchmarks.store import FeatureStore
+    from benchmarks.features.store import FeatureStore
 
     store = FeatureStore(folder, FINGERPRINT)
     store.create(4)
@@ -300,7 +300,7 @@ def shard_that_lies(draw: st.DrawFn, whole: bytes) -> bytes:
     try:
         header = json.loads(text)
         header["__metadata__"]["crc32"] = "0" * 8
-        from benchmarks.store import _encode_header
+        from benchmarks.features.store import _encode_header
 
         crc = zlib.crc32(data, zlib.crc32(_encode_header(header)))
         header["__metadata__"]["crc32"] = f"{crc:08x}"
@@ -321,7 +321,7 @@ def journal_that_lies(draw: st.DrawFn, whole: bytes) -> bytes:
 
 
 def use_store(folder: Path, case: object) -> None:
-    from benchmarks.store import FeatureStore
+    from benchmarks.features.store import FeatureStore
 
     store = FeatureStore(folder / "store", FINGERPRINT)
     store.create(4)
@@ -449,15 +449,15 @@ settings = st.lists(
 
 
 def resolve_settings(folder: Path, case: list[str]) -> None:
-    from benchmarks.config import resolve
+    from benchmarks.config.resolve import resolve
 
     resolve("internlstm", settings=case).as_dict()
 
 
 @functools.cache
 def recipe_text() -> str:
-    from benchmarks.config import resolve
-    from benchmarks.rows import _config_file
+    from benchmarks.config.resolve import resolve
+    from benchmarks.rows.record import _config_file
 
     return _config_file(resolve("internlstm"), "2026-01-01")
 
@@ -506,7 +506,7 @@ def recipes(draw: st.DrawFn) -> Any:
 
 
 def resolve_recipe(folder: Path, case: object) -> None:
-    from benchmarks.ensemble import resolve_row
+    from benchmarks.config.ensemble import resolve_row
 
     resolve_row(str(folder / "config.py"), "synthlam").as_dict()
 
@@ -549,7 +549,7 @@ PLUGINS = (
 
 
 def use_plugin(folder: Path, case: object) -> None:
-    from benchmarks.config import resolve
+    from benchmarks.config.resolve import resolve
     from registry import HEADS, load_plugin
     from zoo.weights import build_head
 

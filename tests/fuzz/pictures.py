@@ -148,17 +148,17 @@ IMAGES = ["clip/track/face_00001.jpg", "clip/track/face_00002.jpg"]
 def _decode(folder: Path, case: object) -> None:
     """As `extract` and trainings do."""
     from backbones.base import Preprocessing
-    from benchmarks.features import decode
+    from benchmarks.data.pictures import read_crop
 
     for size in (16, 448):
         for resized in (True, False):
-            decode(folder, IMAGES[0], preprocessing=Preprocessing(size=size, resize=size), resized=resized)
+            read_crop(folder, IMAGES[0], preprocessing=Preprocessing(size=size, resize=size), resized=resized)
 
 
 def _over_crops(folder: Path, case: object) -> None:
     """As sharpness and priors do; a damaged crop is no error there."""
     from benchmarks.data.pictures import over_crops
-    from benchmarks.sharpness import sharpness_of
+    from benchmarks.pixels.sharpness import sharpness_of
 
     found = over_crops(folder, IMAGES, lambda _, picture: sharpness_of(picture))
     assert found[1] is not None

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from benchmarks.table import RECORDS
+from benchmarks.table.table import RECORDS
 from benchmarks.video.decode import Frame
 from benchmarks.video.faces import GivenFaces, read_faces
 from tests.fuzz.harness import Kind, command
@@ -73,7 +73,7 @@ def _write_rows(folder: Path, case: bytes | str) -> None:
 
 
 def _compare(folder: Path, case: object) -> None:
-    from benchmarks.predictions import common_frames, read_predictions
+    from benchmarks.rows.predictions import common_frames, read_predictions
 
     common_frames(read_predictions(folder / "a", "test"), read_predictions(folder / "b", "test"))
 

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 
 from benchmarks.video.bouts import Bout, bout_f1, bouts_of
-from benchmarks.video.scorer import Row
+from benchmarks.video.scorer import ScoredFace
 
 NOWHERE = np.zeros(4)
 
 
-def rows_of(scores: dict[str, list[float | None]], step: float = 0.1) -> list[Row]:
+def rows_of(scores: dict[str, list[float | None]], step: float = 0.1) -> list[ScoredFace]:
     """Rows by frame; None where the track is absent."""
     length = max(map(len, scores.values()))
     found = [(n, track, of[n]) for n in range(length) for track, of in scores.items() if n < len(of)]
-    return [Row(n * step, n, track, NOWHERE, score) for n, track, score in found if score is not None]
+    return [ScoredFace(n * step, n, track, NOWHERE, score) for n, track, score in found if score is not None]
 
 
 def test_a_bout_by_hand() -> None:
@@ -40,10 +40,10 @@ def test_where_changes_cost_looks_are_seen_through() -> None:
 
 
 def test_a_frame_lasts_until_the_next_one_where_the_rate_varies() -> None:
-    rows = [Row(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
+    rows = [ScoredFace(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
     (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0)
     assert (bout.start, bout.end) == (0.0, pytest.approx(0.7))
-    rows = [Row(0.0, 0, "a", NOWHERE, 0.9), Row(0.5, 2, "a", NOWHERE, 0.9)]  # frame 1 has no face
+    rows = [ScoredFace(0.0, 0, "a", NOWHERE, 0.9), ScoredFace(0.5, 2, "a", NOWHERE, 0.9)]  # frame 1 has no face
     assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0.2)) == 2
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 import bench
-from benchmarks.locks import locked
+from benchmarks.system.locks import locked
 from benchmarks.video import pipeline
 from benchmarks.video.annotate import colour_of
 from benchmarks.video.bouts import Bout
@@ -23,7 +23,7 @@ from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_vtt
 from benchmarks.video.pipeline import Bouts, Looking, predict_video
-from benchmarks.video.scorer import Row
+from benchmarks.video.scorer import ScoredFace
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, Bright, av, draw, make, model, squares
 from zoo.models import Model
@@ -444,8 +444,8 @@ def test_lost_frames_are_counted_and_told(tmp_path: Path, capsys: pytest.Capture
     assert json.loads((tmp_path / "out" / "run.json").read_text())["facts"]["lost"] == 5
 
 
-def row(frame: int, track: str, score: float = 0.5) -> Row:
-    return Row(frame / 10, frame, track, np.array([0.0, 0.0, 1.0, 1.0]), score)
+def row(frame: int, track: str, score: float = 0.5) -> ScoredFace:
+    return ScoredFace(frame / 10, frame, track, np.array([0.0, 0.0, 1.0, 1.0]), score)
 
 
 def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> None:

@@ -12,18 +12,18 @@ from PIL import Image
 from backbones.base import Preprocessing
 from benchmarks.data.crops import cut_crops
 from benchmarks.data.frames import frame_table
-from benchmarks.predict import probabilities
-from benchmarks.scores import smooth_scores
+from benchmarks.scoring.predict import probabilities
+from benchmarks.scoring.smooth import smooth_scores
 from benchmarks.video.decode import Frame, Video
-from benchmarks.video.scorer import Row, Scorer, cut, moved, widened
-from benchmarks.video.track import Placed
+from benchmarks.video.scorer import ScoredFace, Scorer, cut, moved, widened
+from benchmarks.video.track import TrackedFrame
 from heads.base import Window
 from registry import UserError
 from tests.benchmarks.video.parts import SIZE, SQUARE, av, draw, make, model, squares
 from zoo.models import Model
 
 
-def frames_at(times: Sequence[float]) -> list[Placed]:
+def frames_at(times: Sequence[float]) -> list[TrackedFrame]:
     """The squares' frames with their boxes; no detector, no tracker, no codec."""
     out = []
     for number, time in enumerate(times):
@@ -31,18 +31,18 @@ def frames_at(times: Sequence[float]) -> list[Placed]:
         tracks = ["1", "2"][: len(here)]
         boxes = np.array([(left, top, left + SQUARE, top + SQUARE) for left, top, _ in here], dtype=np.float64)
         shown = av.VideoFrame.from_ndarray(draw(here), format="rgb24")
-        out.append(Placed(Frame(number, time, number, 0, shown), tracks, boxes))
+        out.append(TrackedFrame(Frame(number, time, number, 0, shown), tracks, boxes))
     return out
 
 
-def scored(placed: list[Placed], judge: Model, causal: bool = False) -> list[Row]:
+def scored(placed: list[TrackedFrame], judge: Model, causal: bool = False) -> list[ScoredFace]:
     scorer = Scorer(judge, causal)
     rows = [row for one in placed for row in scorer.push(one)] + scorer.finish()
     assert [(row.frame, row.track) for row in rows] == [(p.frame.number, t) for p in placed for t in p.tracks]
     return rows
 
 
-def plainly(placed: list[Placed], judge: Model, causal: bool = False) -> np.ndarray:
+def plainly(placed: list[TrackedFrame], judge: Model, causal: bool = False) -> np.ndarray:
     """The same by a loop over all frames: each place of a window takes the frame nearest to its time."""
     times = np.array([one.frame.time for one in placed])
     head, radius = judge.network.head, judge.network.head.window // 2
@@ -118,7 +118,7 @@ def test_twice_the_rate_gives_the_same_scores_at_the_same_times() -> None:
     slow = frames_at((np.arange(30) / 15).tolist())
     times = (np.arange(60) / 30).tolist()
     fast = [
-        Placed(Frame(n, times[n], n, 0, slow[n // 2].frame.shown), slow[n // 2].tracks, slow[n // 2].boxes)
+        TrackedFrame(Frame(n, times[n], n, 0, slow[n // 2].frame.shown), slow[n // 2].tracks, slow[n // 2].boxes)
         for n in range(60)
     ]
     judge = model()
@@ -180,7 +180,7 @@ def test_faces_are_cut_out_anew_as_the_backbone_would_have_them(monkeypatch: pyt
         placed = []
         for number, (picture, box) in enumerate(zip(pictures, of, strict=True)):
             shown = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            placed.append(Placed(Frame(number, number / 15, number, 0, shown), ["1"], box[None]))
+            placed.append(TrackedFrame(Frame(number, number / 15, number, 0, shown), ["1"], box[None]))
         return [row.score for row in scored(placed, model())]
 
     plain, there = scores(boxes), scores(wanted)
@@ -206,7 +206,7 @@ def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest
     scorer = Scorer(model(square=True), causal=True)
     for frame in Video(clip).frames():
         if frame.number in boxes:
-            scorer.push(Placed(frame, ["1"], np.array([boxes[frame.number]])))
+            scorer.push(TrackedFrame(frame, ["1"], np.array([boxes[frame.number]])))
     for frame, crop in zip(frames, seen, strict=True):
         crop.save(tmp_path / "ours.jpg", quality=95)
         cut_by_prepare = tmp_path / "face_imgs" / "clip" / "1" / f"face_{frame:05d}.jpg"

@@ -1,0 +1,139 @@
+"""Completion of `python bench.py ...` in a shell, by argcomplete: commands, options, names. Imports no part.
+
+Names of parts are read off the source that registers them, since importing it would bring torch along at each press of
+the key; parts of plug-ins are therefore not among them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import argcomplete
+from argcomplete.completers import DirectoriesCompleter, FilesCompleter
+
+HOME = Path(__file__).resolve().parents[2]
+_PARTS = {  # kind -> where its parts are registered
+    "backbone": "backbones",
+    "head": "heads",
+    "prior": "benchmarks/priors",
+    "detector": "benchmarks/video/detectors",
+    "dataset": "benchmarks/data",
+}
+
+
+def complete(commands: Mapping[str, str], line: str, point: int) -> None:
+    """Print what can stand at a place of a command line, as argcomplete wants it, and end the process.
+
+    Args:
+        commands: of `bench.py`, and what each does.
+        line: the command line, `python bench.py` included.
+        point: where the cursor is.
+    """
+    words = argcomplete.split_line(line, point)[3]
+    after = [place for place, word in enumerate(words) if Path(word).name == "bench.py"]
+    given = words[after[0] + 1 :] if after else words[1:]
+    parser = argparse.ArgumentParser(prog="bench.py")
+    if not given or not given[0].startswith("-"):
+        names = parser.add_subparsers()
+        for name, what in commands.items():
+            sub = names.add_parser(name, help=what)
+            if given[:1] == [name]:
+                _declare(sub, name)
+    elif given[0] in ("--list", "--show", "--table"):
+        name = given[0].removeprefix("--")
+        _declare(parser, name)
+        parser.add_argument(given[0], action="store_true", help=argparse.SUPPRESS)
+    else:
+        _declare(parser, "run")
+    if not given:
+        for name in ("list", "show", "table"):
+            parser.add_argument(f"--{name}", action="store_true", help=commands[name])
+        _declare(parser, "run")
+    argcomplete.autocomplete(parser, always_complete_options="long", default_completer=FilesCompleter())
+
+
+def _declare(parser: argparse.ArgumentParser, command: str) -> None:
+    importlib.import_module(f"benchmarks.commands.{command}").add_arguments(parser)
+    for action in parser._actions:
+        names = _NAMES.get((command, action.dest)) or _NAMES.get(action.dest)
+        if names is not None:
+            action.completer = names  # type: ignore[attr-defined]
+        elif action.metavar == "DIR":
+            action.completer = DirectoriesCompleter()  # type: ignore[attr-defined]
+        elif action.type in (int, float):
+            action.completer = _nothing  # type: ignore[attr-defined]
+
+
+def _nothing(**_: Any) -> tuple[str, ...]:
+    """What there is for numbers."""
+    return ()
+
+
+def _files(folder: str, ending: str) -> list[str]:
+    return sorted(path.stem for path in (HOME / folder).glob(f"[!_]*{ending}"))
+
+
+def _recipes(prefix: str = "", **_: Any) -> list[str]:
+    """All recipes, after those that are named already with commas between."""
+    done, comma, _rest = prefix.rpartition(",")
+    names = _files("benchmarks/recipes", ".py")
+    return [f"{done},{name}" for name in names] if comma else ["all", *names]
+
+
+def _registered(*kinds: str) -> Callable[..., list[str]]:
+    """Names that the source registers: ``register_module(name="lstm")``."""
+
+    def names(**_: Any) -> list[str]:
+        found: set[str] = set()
+        for kind in kinds:
+            for path in (HOME / _PARTS[kind]).glob("*.py"):
+                found.update(re.findall(r'register_module\(name="([\w.]+)"', path.read_text(encoding="utf-8")))
+        return sorted(found)
+
+    return names
+
+
+def _datasets(**_: Any) -> list[str]:
+    return _files("benchmarks/datasets", ".py")
+
+
+def _models(**_: Any) -> Iterable[str]:
+    """Shipped models, and folders that `export` wrote."""
+    configs = (HOME / "zoo" / "weights").glob("*/config.json")
+    yield from sorted(path.parent.name for path in configs if '"views"' in path.read_text(encoding="utf-8"))
+    yield from sorted(str(path.parent) for path in Path().glob("*/card.json"))
+
+
+def _rows(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    """Rows that were run."""
+    out, dataset = getattr(parsed_args, "out", None), getattr(parsed_args, "dataset", None)
+    return [path.parent.name for path in Path(out or "runs").glob(f"results/{dataset or '*'}/*/result.json")]
+
+
+def _rows_and_models(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
+    return [*_rows(parsed_args), *_models()]
+
+
+def _everything(**_: Any) -> list[str]:
+    return [*_recipes()[1:], *_registered(*_PARTS)(), *_files("zoo/cards", ".json")]
+
+
+# Option's destination, with its command where that matters -> completer.
+_NAMES: dict[str | tuple[str, str], Callable[..., Iterable[str]]] = {
+    "recipe": _recipes,
+    "backbone": _registered("backbone"),
+    "head": _registered("head"),
+    "detector": _registered("detector"),
+    "dataset": _datasets,
+    "model": _models,
+    "runs": _rows,
+    ("compare", "a"): _rows,
+    ("compare", "b"): _rows,
+    ("show", "name"): _everything,
+    ("export", "name"): _rows_and_models,
+}

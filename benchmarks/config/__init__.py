@@ -1,0 +1,1 @@
+"""Configuration: recipe, dataset and command line merged into one frozen recipe."""

@@ -1,0 +1,137 @@
+"""Recipe, ensemble and dataset files: found by name or path, read with their bases, and checked for unknown keys."""
+
+from __future__ import annotations
+
+import ast
+import runpy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.config.recipe import OPTIONAL_KEYS, REQUIRED_KEYS
+from registry import DATASETS, UserError, did_you_mean
+
+RECIPES = Path(__file__).resolve().parent.parent / "recipes"
+DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
+ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
+_DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
+_PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes whose backbone trains
+
+
+def recipe_names() -> list[str]:
+    """Names of the recipes that ship, sorted."""
+    return sorted(path.stem for path in RECIPES.glob("[!_]*.py"))
+
+
+def dataset_names() -> list[str]:
+    """Names of the datasets that have a file of their own, sorted."""
+    return sorted(path.stem for path in DATASET_FILES.glob("[!_]*.py"))
+
+
+def recipe_summary(name: str) -> str:
+    """First line of the recipe's docstring."""
+    return _docstring(RECIPES / f"{name}.py").partition("\n")[0]
+
+
+def load_recipe(name: str) -> dict[str, Any]:
+    """Read one recipe, by name or as a path that ends in `.py`.
+
+    Raises:
+        UserError: no such recipe, or its file has unknown keys, wrong types or left-over arguments.
+    """
+    return _load(name, "recipe", REQUIRED_KEYS, OPTIONAL_KEYS, "internlstm.py")
+
+
+def load_ensemble(name: str) -> dict[str, Any]:
+    """Read one ensemble, by name or as a path that ends in `.py`.
+
+    Raises:
+        UserError: no such file, or unknown keys.
+    """
+    return _load(name, "ensemble", ENSEMBLE_KEYS, {}, "ensemble.py")
+
+
+def is_ensemble(name: str) -> bool:
+    """Whether a recipe, by name or as a path that ends in `.py`, has members in place of a backbone and a head."""
+    return "members" in _read(_find(name, RECIPES, recipe_names(), "recipe"))
+
+
+def load_dataset(name: str) -> dict[str, Any]:
+    """Read one dataset's scale, by name or as a path that ends in `.py`.
+
+    A dataset that a plug-in registers needs no file: the recipes' published scale then holds.
+    """
+    if name in DATASETS and name not in dataset_names():
+        return {"type": name}
+    known = sorted({*dataset_names(), *DATASETS.names()})
+    path = _find(name, DATASET_FILES, known, "dataset")
+    values = _read(path)
+    check_keys(values, _DATASET_KEYS, f"dataset {path.name}")
+    check_keys(values.get("pixels", {}), _PIXELS_KEYS, f"dataset {path.name}: pixels")
+    if "type" not in values:
+        raise UserError(f"dataset {path.name} lacks type, the name of its reader ({', '.join(DATASETS.names())})")
+    DATASETS.get(values["type"])
+    return values
+
+
+def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, Any], example: str) -> dict[str, Any]:
+    path = _find(name, RECIPES, recipe_names(), "recipe")
+    values, shown = {**optional, **_read(path)}, name if name.endswith(".py") else path.name
+    check_keys(values, (*required, *optional), f"{kind} {shown}")
+    missing = [key for key in required if key not in values]
+    if missing:
+        raise UserError(f"{kind} {shown} lacks {', '.join(missing)}; see {RECIPES / example}")
+    return values
+
+
+def _find(name: str, folder: Path, known: list[str], kind: str) -> Path:
+    if name.endswith(".py"):
+        path = Path(name)
+        if not path.is_file():
+            raise UserError(f"{kind} file {name} does not exist")
+        return path
+    path = folder / f"{name}.py"
+    if name not in known or not path.is_file():
+        raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
+    return path
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Read a configuration file with its bases, refusing arguments that outlived a change of `type`."""
+    from mmengine.config import Config
+
+    try:
+        values = Config.fromfile(str(path)).to_dict()
+        own = runpy.run_path(str(path))
+    except (Exception, SystemExit) as error:
+        raise UserError(f"cannot read {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+    for base in own.get("_base_", ()):
+        inherited = _read(path.parent / base)
+        for key, part in own.items():
+            if isinstance(part, dict) and not part.get("_delete_"):
+                _check_left_over(inherited.get(key), part, f"{path.name}: {key}")
+    return values
+
+
+def _check_left_over(old: Any, new: Mapping[str, Any], where: str) -> None:
+    if not isinstance(old, Mapping) or new.get("type", old.get("type")) == old.get("type"):
+        return
+    left = [key for key in old if key != "type" and key not in new]
+    if left:
+        raise UserError(
+            f"{where}.type changes from {old['type']} to {new['type']} while {', '.join(left)} would stay; "
+            f"write {where.rpartition(' ')[2]} = dict(_delete_=True, type=...)"
+        )
+
+
+def _docstring(path: Path) -> str:
+    return ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+
+
+def check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> None:
+    """Raise a UserError that names the first unknown key and its nearest neighbour."""
+    for key in values:
+        if key not in known:
+            raise UserError(
+                f"{where}: unknown key '{key}'{did_you_mean(key, list(known))}; there are: {', '.join(known)}"
+            )

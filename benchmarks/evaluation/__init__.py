@@ -1,0 +1,1 @@
+"""Metrics, intervals, comparisons, calibration and diagnosis of scores."""

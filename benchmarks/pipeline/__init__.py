@@ -1,0 +1,1 @@
+"""The straight line from frames to a row of the table."""

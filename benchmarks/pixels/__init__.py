@@ -1,0 +1,1 @@
+"""Windows of pixels for backbones that train."""

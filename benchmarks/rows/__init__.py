@@ -1,0 +1,1 @@
+"""Rows of the table: schema, folder, record, identity, predictions."""

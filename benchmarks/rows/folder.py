@@ -1,0 +1,36 @@
+"""The folder of a row: its name, its files and their checksums."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from zoo.files.checksums import write_sums
+
+if TYPE_CHECKING:
+    from benchmarks.config.ensemble import Ensemble
+    from benchmarks.config.recipe import Recipe
+
+
+def result_folder(out: Path, row: Recipe | Ensemble) -> Path:
+    """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
+    return out / "results" / row.dataset / folder_name(row.name)
+
+
+def folder_name(name: str) -> str:
+    """What a folder is called after a row."""
+    slug = re.sub(r"[^\w.+=,-]+", "-", name)
+    if len(slug) > 150:  # file systems stop at 255 bytes
+        slug = f"{slug[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    return slug
+
+
+def write_row_sums(folder: Path) -> None:
+    """Write the checksums of a row's folder, those of `result.json` last."""
+    found = (
+        path for pattern in ("groundtruth_*.csv", "predictions.csv", "seed*/*.csv") for path in folder.glob(pattern)
+    )
+    names = sorted(path.relative_to(folder).as_posix() for path in found)
+    write_sums(folder, [*names, "config.py", "result.json"])

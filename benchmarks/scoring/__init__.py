@@ -1,0 +1,1 @@
+"""Scores: predicted, read and written, fused, smoothed, submitted."""

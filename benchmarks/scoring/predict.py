@@ -1,0 +1,59 @@
+"""Windows to scores: P(looking) of every key frame, one view after another."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from benchmarks.features.windows import WindowData
+from heads.base import Head, Window
+from zoo.model import LookingAtMeModel, PixelWindow
+
+if TYPE_CHECKING:
+    from benchmarks.pixels.windows import PixelData
+
+
+def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
+    """Logits (B, 2): of a head for windows of features, of a whole model for windows of pixels."""
+    if isinstance(batch, PixelWindow):
+        assert isinstance(model, LookingAtMeModel)
+        return model.judge(batch)
+    return model(batch)
+
+
+def probabilities(found: Tensor) -> np.ndarray:
+    """P(looking) of logits (B, 2), float64 (B,).
+
+    Softmax is taken in float64: confident scores would tie at 1.0 in float32, and ties cost average precision.
+    """
+    return found.double().softmax(dim=1)[:, 1].cpu().numpy()
+
+
+@torch.inference_mode()
+def score_windows(
+    model: nn.Module, data: WindowData | PixelData, *, batch_size: int | None = None, device: str | torch.device = "cpu"
+) -> np.ndarray:
+    """P(looking) of every window, float64 (M,). Frames that windows of a batch share are encoded once.
+
+    Args:
+        model: a head, or backbone and head for windows of pixels; on `device`.
+        data: M windows.
+        batch_size: windows at once; None for what suits the data.
+        device: where to compute.
+    """
+    model.eval()
+    size = batch_size or data.score_batch
+    found = []
+    for start in range(0, len(data), size):
+        stop = min(start + size, len(data))
+        if isinstance(data, WindowData):
+            assert isinstance(model, Head)
+            features, *windows = (part.to(device) for part in data.shared(slice(start, stop)))
+            found.append(probabilities(model.judge(model.encode(features.float()), *windows)))
+        else:
+            batch, _ = data.__getitems__(range(start, stop))
+            found.append(probabilities(logits(model, batch.to(device))))
+    return np.concatenate(found) if found else np.empty(0)

@@ -1,0 +1,94 @@
+"""The challenge server's submission file, made from test predictions and checked before a submission is spent on it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.data.ego4d import read_challenge
+from benchmarks.scoring.files import is_test, match
+from registry import UserError
+from zoo.files.atomic import write_text
+
+# Fewer equal scores in a track can be chance: heads do saturate.
+CONSTANT_ROWS = 10
+
+
+def submission(table: pd.DataFrame) -> dict[str, Any]:
+    """Build the content of an EvalAI submission for the Looking At Me challenge.
+
+    Args:
+        table: test predictions from `scores.read_predictions`: clip, unique_id, track, score.
+
+    Returns:
+        The object that the server reads; ids are strings, results in the table's order.
+
+    Raises:
+        UserError: the predictions are in validation format.
+    """
+    if not is_test(table):
+        raise UserError(
+            "predictions in validation format; the challenge takes test ones: video,unique_id,track,1,score"
+        )
+    rows = zip(table["clip"], table["unique_id"], table["track"], table["score"].tolist(), strict=True)
+    results = [
+        {"video_id": video, "unique_id": unique_id, "track_id": track, "label": 1, "score": score}
+        for video, unique_id, track, score in rows
+    ]
+    return {"version": "1.0", "challenge": "ego4d_looking_at_me", "results": results}
+
+
+def write_submission(path: str | Path, table: pd.DataFrame) -> None:
+    """Write the submission file, atomically."""
+    write_text(Path(path), json.dumps(submission(table), ensure_ascii=False))
+
+
+def check_coverage(table: pd.DataFrame, test_root: str | Path, name: str = "predictions") -> None:
+    """Check that predictions have exactly the rows of the test tree.
+
+    Args:
+        table: test predictions.
+        test_root: the folder that holds `videos_challenge`, or that folder itself.
+        name: what to call the predictions.
+
+    Raises:
+        UserError: rows are missing or too many: how many, and the first.
+    """
+    with_frames(table, test_root, name)
+
+
+def with_frames(table: pd.DataFrame, test_root: str | Path, name: str = "predictions") -> pd.DataFrame:
+    """Add the frame numbers of the test tree to test predictions; arguments and errors as `check_coverage`."""
+    root = Path(test_root)
+    top = root / "videos_challenge" if (root / "videos_challenge").is_dir() else root
+    tree = read_challenge(top)
+    tree = tree[["clip", "unique_id", "track", "frame"]]
+    match(tree.drop(columns="frame"), table, (str(top), name))
+    return table.merge(tree, on=["clip", "unique_id", "track"], how="left", validate="one_to_one")
+
+
+def constant_scores(table: pd.DataFrame) -> str | None:
+    """Explain scores that do not depend on the frame: a sentence or None.
+
+    They are valid, but they are what comes out when a model saw nothing, such as windows whose features were missing.
+    """
+    score = table["score"]
+    if len(table) > 1 and score.min() == score.max():
+        return (
+            f"all {len(table)} scores are {score.iloc[0]:g}: the server will rank every frame alike. That is what a"
+            " model gives that never saw a frame; were the features found, and the weights loaded?"
+        )
+    tracks = score.groupby([table["clip"], table["track"]]).agg(["min", "max", "size"]).reset_index()
+    constant = tracks[(tracks["min"] == tracks["max"]) & (tracks["size"] >= CONSTANT_ROWS)]
+    if constant.empty:
+        return None
+    first = constant.iloc[int(np.argmax(constant["size"]))]
+    return (
+        f"in {len(constant)} of {len(tracks)} tracks every score is the same, such as video {first['clip']}, track "
+        f"{first['track']} ({first['size']} times {first['min']:g}). That is what a model gives for frames that it"
+        " never saw; were their features found?"
+    )

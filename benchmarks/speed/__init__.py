@@ -1,1 +1,0 @@
-"""Speed of what is done often, each against the plain way of doing the same work: `python -m benchmarks.speed`."""

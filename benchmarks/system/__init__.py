@@ -1,0 +1,1 @@
+"""Interrupts, progress, processes, locks and the limits of the machine."""

@@ -1,0 +1,93 @@
+"""A record's diagnosis as tables for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.evaluation.diagnosis import (
+    BINS,
+    Groups,
+    SplitDiagnosis,
+)
+from benchmarks.rows.schema import Result
+
+if TYPE_CHECKING:
+    pass
+
+
+_MEASURED = {  # what the groups are told by, for a reader
+    "face size": "face size, shorter side in pixels",
+    "absent frames": "absent frames in the window",
+    "sharpness": "sharpness, variance of the Laplacian",
+    "head yaw": "head yaw, degrees to either side",
+}
+
+
+def as_text(result: Result) -> str:
+    """A record's diagnosis as tables for a terminal, one set a split; figures but log losses in per cent."""
+    diagnosis = result["diagnosis"]
+    if diagnosis is None:
+        return f"{result['name']}: its record is from before there was a diagnosis; run the recipe again"
+    scores = {"raw": "as they are"}
+    if diagnosis["temperature"] is not None and diagnosis["platt"] is not None:
+        slope, bias = np.mean(diagnosis["platt"], axis=0)
+        scores["temperature"] = f"temperature {np.mean(diagnosis['temperature']):.2f}"
+        scores["platt"] = f"Platt scaling, {slope:.2f} * logit {bias:+.2f}"
+    parts = []
+    for split, of_split in diagnosis["splits"].items():
+        windows, positives = result["splits"][split]["windows"], result["splits"][split]["positives"]
+        seeds = len(result["seeds"])
+        parts.append(
+            f"{result['name']} on {result['dataset']['name']} {split}: {windows:,} windows, "
+            f"{_percent(positives / windows)} % looking, mean over {seeds} seed{'s'[: seeds > 1]}"
+        )
+        parts.append(_calibration_table(of_split, scores))
+        parts.append(_reliability_table(of_split))
+        parts += [_group_table(_MEASURED.get(name, name), groups) for name, groups in of_split["groups"].items()]
+    return "\n\n".join(parts)
+
+
+def _calibration_table(of_split: SplitDiagnosis, scores: Mapping[str, str]) -> str:
+    body = [
+        [scores[name], _percent(each["ece"]), _percent(each["ece_std"]), f"{each['log_loss']:.3f}"]
+        for name, each in of_split["calibration"].items()
+    ]
+    return _table(["scores", "calibration error", "std", "log loss"], body)
+
+
+def _reliability_table(of_split: SplitDiagnosis) -> str:
+    head, body = ["score"], [[f"{100 * at / BINS:.1f} to {100 * (at + 1) / BINS:.1f}"] for at in range(BINS)]
+    for name, each in of_split["reliability"].items():
+        head += [f"{'as they are' if name == 'raw' else 'Platt scaling'}: scores", "mean", "looking"]
+        for line, count, score, looking in zip(body, each["count"], each["score"], each["looking"], strict=True):
+            line += [f"{count:,}", _percent(score), _percent(looking)]
+    return _table(head, body)
+
+
+def _group_table(title: str, groups: Groups) -> str:
+    columns = (groups[key] for key in ("groups", "windows", "positives", "clips", "mAP", "low", "high"))
+    body = [
+        [
+            name,
+            f"{windows:,}",
+            _percent(positives / windows if windows else None),
+            str(clips),
+            _percent(reached),
+            f"{_percent(low)} to {_percent(high)}" if low is not None else "",
+        ]
+        for name, windows, positives, clips, reached, low, high in zip(*columns, strict=True)
+    ]
+    return _table([title, "windows", "looking", "clips", "mAP", "95 % interval"], body)
+
+
+def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
+    from tabulate import tabulate
+
+    return tabulate(body, head, disable_numparse=True, colalign=("left", *["right"] * (len(head) - 1)))
+
+
+def _percent(fraction: float | None) -> str:
+    return "" if fraction is None else f"{100 * fraction:.2f}"

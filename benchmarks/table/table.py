@@ -1,0 +1,300 @@
+"""The comparison table: cited figures beside measured ones, from `published.csv`, committed records, own runs.
+
+A cited Ego4D test figure never stands in a measured column: its labels are not public.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from tabulate import tabulate
+
+from benchmarks.evaluation.compare import Scored, difference, scored
+from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
+from registry import UserError, printable
+from zoo.cards import in_markdown
+
+FORMATS = ("github", "csv", "json", "latex", "html")
+PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
+RECORDS = Path(__file__).resolve().parent.parent / "records"
+
+# The rows of the table in the order of the published one; what is not named here comes after, by name.
+ORDER = (
+    *("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**"),
+    *("InternLSTM** smoothed", "Ensemble"),
+)
+
+_TIE = "†"
+
+
+@dataclass(frozen=True)
+class TableRow:
+    """One row. Figures are fractions or None; the cited ones are as published, in percent.
+
+    `tied`: whether the row cannot be told apart from the best of its dataset and split; None of the best itself, and
+    where the records do not hold what it takes to say.
+    """
+
+    method: str
+    recipe: str = ""
+    backbone: str = ""
+    head: str = ""
+    published_map: float | None = None
+    published_source: str = ""
+    dataset: str = ""
+    split: str = ""
+    map: float | None = None
+    map_std: float | None = None
+    map_low: float | None = None
+    map_high: float | None = None
+    tied: bool | None = None
+    accuracy: float | None = None
+    seeds: int = 0
+    backbone_parameters: int = 0
+    head_parameters: int = 0
+    feature_seconds: float | None = None
+    training_seconds: float | None = None
+    origin: str = ""
+
+
+def collect(out: Path | None) -> list[tuple[Result, str]]:
+    """Every result there is with its origin; a run on this machine takes the place of the committed record of its name.
+
+    Args:
+        out: the folder of `--out`, or None for the committed records alone.
+    """
+    found: dict[tuple[str, str], tuple[Result, str]] = {}
+    for path in sorted(RECORDS.glob("*/*.json")):
+        if path.parent.name == "reliability":  # records of faults and the like, not of rows
+            continue
+        result = read_result(path)
+        found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"
+    for path in sorted(out.glob("results/*/*/result.json")) if out is not None else ():
+        result = read_result(path)
+        found[result["dataset"]["name"], result["name"]] = result, "this machine"
+    return list(found.values())
+
+
+def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
+    """Rows of measured results, each beside the figure it answers to, and the cited figures that none answers to."""
+    cited = published_test_map()
+    tied = _ties([result for result, _ in results])
+    measured = [
+        replace(row, tied=tied.get((row.dataset, row.recipe)))
+        for result, origin in results
+        for row in _measured(result, origin, cited)
+    ]
+    answered = {_method(result)[1] for result, _ in results}
+    only_cited = [
+        TableRow(method=method, published_map=value, published_source=source)
+        for method, (value, source) in cited.items()
+        if method not in answered and method in ORDER
+    ]
+    place = {method: number for number, method in enumerate(ORDER)}
+    return sorted(
+        [*only_cited, *measured],
+        key=lambda row: (place.get(row.method.partition(" (")[0], len(ORDER)), row.method, row.recipe),
+    )
+
+
+def published_test_map() -> dict[str, tuple[float, str]]:
+    """Method -> (cited mAP on the Ego4D test set in percent, source)."""
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        lines = [line for line in csv.DictReader(file) if line["split"] == "test" and line["metric"] == "mAP"]
+    return {line["method"]: (float(line["value"]), f"{line['source']}, {line['year']}") for line in lines}
+
+
+def render(table: Sequence[TableRow], form: str = "github") -> str:
+    """The table as text.
+
+    `github`, `latex` and `html` are for reading: percent, two decimals. `csv` and `json` hold every field as it is.
+    """
+    if form == "json":
+        return json.dumps([vars(row) for row in table], indent=2, ensure_ascii=False)
+    if form == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(TableRow.__dataclass_fields__), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(vars(row) for row in table)
+        return text.getvalue().rstrip("\n")
+    if form not in FORMATS:
+        raise UserError(f"unknown table format '{form}'; there are: {', '.join(FORMATS)}")
+    datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
+    shown = in_markdown if form == "github" else printable
+    place = shown(datasets[0]) if len(datasets) == 1 else "measured"
+    head = [
+        "method", "recipe", "backbone", "head", "Ego4D test mAP, cited",
+        f"{place} mAP", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
+    ]  # fmt: skip
+    body = [
+        [
+            *map(shown, (row.method, row.recipe, row.backbone, row.head)),
+            _cited_cell(row),
+            _measured_cell(row, with_place=len(datasets) > 1),
+            ""
+            if row.map_low is None or row.map_high is None
+            else f"{100 * row.map_low:.2f} to {100 * row.map_high:.2f}",
+            "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
+            str(row.seeds or ""),
+            _parameters(row),
+            _seconds(row),
+            shown(row.origin),
+        ]
+        for row in table
+    ]
+    # Numbers stay as they are spelt: tabulate would take the commit 8812e03 for 8812000.
+    kind = {"github": "github", "latex": "latex", "html": "html"}[form]
+    return tabulate(body, head, tablefmt=kind, disable_numparse=True)
+
+
+def notes(table: Sequence[TableRow]) -> list[str]:
+    """What a reader of the table has to know, one sentence an entry."""
+    lines = []
+    sources = sorted({row.published_source for row in table if row.published_source})
+    if sources:
+        lines.append(f"Cited figures are the challenge server's, on labels that are not public: {'; '.join(sources)}.")
+    if any("synthlam" in row.dataset for row in table):
+        lines.append("SynthLAM is synthetic data: its figures compare rows with each other, not with the cited column.")
+    if any(" for " in row.backbone for row in table):
+        lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
+    if any(row.tied for row in table):
+        lines.append(
+            f"{_TIE}: not to be told apart from the best row of the same dataset and split; the 95 % interval of the "
+            "paired difference to it, for other clips and seeds, includes 0."
+        )
+    if any(row.seeds for row in table):
+        lines.append(
+            "mAP: mean over the seeds, with their standard deviation; interval: bootstrap over clips and seeds."
+        )
+        lines.append(
+            "Seconds: encoding all frames and views once, then one head's training; where the backbone trains too, "
+            "decoding, then one training of both."
+        )
+    return lines
+
+
+def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
+    """(dataset, row) -> whether it cannot be told apart from the best of the rows that scored the same key frames."""
+    groups: dict[tuple[Any, ...], list[tuple[float, Result, Mapping[str, Any]]]] = {}
+    for result in results:
+        split, facts = shown_split(result), result["dataset"]
+        mean = None if split is None else result["splits"][split]["metrics"]["mAP"]["mean"]
+        if split is not None and mean is not None:
+            own = result["splits"][split]
+            frames = (facts["name"], facts["splits"][split]["sha256"], split, own["stride"], own["windows"])
+            groups.setdefault(frames, []).append((mean, result, own))
+    found = {}
+    for group in groups.values():
+        _, best, best_figures = max(group, key=lambda entry: entry[0])
+        for _, result, figures in group:
+            clips, best_clips = (list(own.get("without_clip", ())) for own in (figures, best_figures))
+            if result is best or not clips or clips != best_clips:
+                continue  # nothing to say of records from before it was kept
+            above = difference(_scored(best, best_figures), _scored(result, figures))
+            if above is not None:
+                found[result["dataset"]["name"], result["name"]] = above.includes_zero
+    return found
+
+
+def _scored(result: Result, figures: Mapping[str, Any]) -> Scored:
+    return scored(result["seeds"], figures["metrics"]["mAP"]["per_seed"], figures["without_clip"])
+
+
+def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[TableRow]:
+    split = shown_split(result)
+    if split is None:
+        return []
+    figures = result["splits"][split]["metrics"]
+    low, high = figures["mAP"]["interval"] or (None, None)
+    method, published = _method(result)
+    value, source = cited.get(published or "", (None, ""))
+    backbone = result["backbone"]
+    commit = result["environment"]["code"]
+    sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
+    return [
+        TableRow(
+            method=method,
+            recipe=result["name"],
+            backbone=", ".join(dict.fromkeys(map(_backbone, parts_of(backbone)))),
+            head=", ".join(part["type"] for part in parts_of(result["head"])),
+            published_map=value,
+            published_source=source,
+            dataset=result["dataset"]["name"],
+            split=split,
+            map=figures["mAP"]["mean"],
+            map_std=figures["mAP"]["std"],
+            map_low=low,
+            map_high=high,
+            accuracy=figures["accuracy"]["mean"],
+            seeds=len(result["seeds"]),
+            backbone_parameters=backbone["parameters"],
+            head_parameters=result["head"]["parameters"],
+            feature_seconds=result["seconds"]["features"],
+            training_seconds=result["seconds"]["training"],
+            origin=origin + sha,
+        )
+    ]
+
+
+def _backbone(section: Mapping[str, Any]) -> str:
+    name = section["type"]
+    name += f" for {section['stands_in_for']}" if section["stands_in_for"] else ""
+    return name + (" (random init)" if section["weights"]["random_init"] else "")
+
+
+def _method(result: Result) -> tuple[str, str | None]:
+    """A row's method, and the one of `published.csv` that it answers to: none where the command line changed it.
+
+    Imported weights that a training started from are no change but another method, such as `GazeLSTM + Gaze360`.
+    """
+    config, start = result["config"], result["head"].get("initialised_from")
+    begun = f" + {start['kind'].capitalize()}" if start and start["kind"] else ""
+    changes = [change for change in config["changes"] if not (begun and change.startswith("weights="))]
+    limit = config["limit"]
+    changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
+    published = None if changes or config["published"] is None else config["published"] + begun
+    return config["method"] + begun + changed + (" (partial)" if limit else ""), published
+
+
+def _cited_cell(row: TableRow) -> str:
+    if row.published_map is None:
+        return ""
+    return f"{row.published_map:.0f}" if row.published_map.is_integer() else f"{row.published_map:.2f}"
+
+
+def _measured_cell(row: TableRow, with_place: bool) -> str:
+    if not row.dataset:
+        return ""
+    place = f" ({row.dataset} {row.split})" if with_place else ""
+    if row.map is None or row.map_std is None:
+        return f"undefined: one class only{place}"
+    spread = f" ± {100 * row.map_std:.2f}" if row.seeds > 1 else ""
+    return f"{100 * row.map:.2f}{spread}{f' {_TIE}' if row.tied else ''}{place}"
+
+
+def _parameters(row: TableRow) -> str:
+    return f"{_millions(row.backbone_parameters)} + {_millions(row.head_parameters)}" if row.seeds else ""
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count:,}"
+
+
+def _seconds(row: TableRow) -> str:
+    if row.feature_seconds is None or row.training_seconds is None:
+        return ""
+    return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
+
+
+def as_text(out: Path | None, form: str = "github") -> str:
+    """The whole table with its notes, ready to print; machine-readable formats come without notes."""
+    table = rows(collect(out))
+    text = render(table, form)
+    remarks = [f"- {note}" for note in notes(table)] if form == "github" else []
+    return "\n".join([text, "", *remarks]) if remarks else text

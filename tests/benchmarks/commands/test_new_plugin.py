@@ -1,0 +1,88 @@
+"""A new plug-in works as it is written: its own test passes, it installs, and lamzoo finds it."""
+
+import importlib.metadata
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import bench
+from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS
+
+HOME = Path(__file__).resolve().parents[3]
+REGISTRIES = {"backbone": BACKBONES, "head": HEADS, "dataset": DATASETS, "prior": PRIORS, "detector": DETECTORS}
+NAMES = {kind: f"fresh_{kind}" for kind in REGISTRIES}
+
+
+def build_wheel(folder: Path, out: Path) -> Path:
+    """What `pip install FOLDER` builds, without its isolation."""
+    code = "from setuptools import build_meta as b; import sys; print(b.build_wheel(sys.argv[1]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(out)], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return out / done.stdout.split()[-1]
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("plugins")
+    for kind, name in NAMES.items():
+        assert bench.main(["new-plugin", name, "--kind", kind, "-o", str(folder / name)]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_their_own_tests_pass(written: Path) -> None:
+    """As the README says, from this checkout; one process for all five, whose modules have names of their own."""
+    tests = [str(written / name) for name in NAMES.values()]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *tests],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 passed" in done.stdout
+
+
+def test_what_is_written_is_clean_and_without_placeholders(written: Path) -> None:
+    for kind, name in NAMES.items():
+        files = sorted(path.name for path in (written / name).glob("*.*"))
+        assert files == ["README.md", f"lamzoo_{name}.py", "pyproject.toml", f"test_lamzoo_{name}.py"]
+        for file in files:
+            text = (written / name / file).read_text()
+            assert not any(word in text for word in ("my_part", "my-part", "MyPart", "KIND", "FOLDER", "USE "))
+        assert kind in (written / name / "README.md").read_text()
+
+
+def test_an_installed_one_is_found_by_its_entry_point(written: Path, tmp_path: Path) -> None:
+    wheel = build_wheel(written / "fresh_head", tmp_path)
+    site = tmp_path / "site"
+    zipfile.ZipFile(wheel).extractall(site)
+    assert (site / "lamzoo_fresh_head.py").is_file()
+    found = importlib.metadata.distributions(path=[str(site)])
+    entries = {entry.name: entry.value for each in found for entry in each.entry_points}
+    assert entries == {"fresh_head": "lamzoo_fresh_head"}
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); import bench; sys.exit(bench.main(['show', 'fresh_head']))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "head fresh_head" in done.stdout
+
+
+def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    def refused(*arguments: str) -> str:
+        assert bench.main(["new-plugin", *arguments]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        return line
+
+    assert "there is a head called 'lstm' already (" in refused("lstm", "--kind", "head", "-o", str(tmp_path / "a"))
+    assert "'My-Head' is no name for a part" in refused("My-Head", "--kind", "head")
+    (tmp_path / "file").touch()
+    assert "is not an empty folder" in refused("other", "--kind", "head", "-o", str(tmp_path))
+    with pytest.raises(SystemExit):
+        bench.main(["new-plugin", "other", "--kind", "heads"])
+    assert "invalid choice: 'heads'" in capsys.readouterr().err

@@ -1,0 +1,228 @@
+from pathlib import Path
+
+import pytest
+
+from benchmarks.config.ensemble import resolve_row
+from benchmarks.config.files import load_recipe, recipe_names
+from benchmarks.config.resolve import resolve
+from benchmarks.config.settings import parse_setting
+from registry import UserError
+
+RECIPE = Path(__file__).resolve().parents[3] / "benchmarks" / "recipes"
+
+
+@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("dataset", ["synthlam", "ego4d"])
+def test_every_recipe_resolves(name: str, dataset: str) -> None:
+    recipe = resolve_row(name, dataset)
+    assert (recipe.name, recipe.dataset, recipe.changes) == (name, dataset, ())
+
+
+def test_published_settings_at_published_scale() -> None:
+    """InternLSTM as its authors describe it, and what each star adds."""
+    plain, flip, tta = (resolve(name, "ego4d") for name in ("internlstm", "internlstm_flip", "internlstm_flip_tta"))
+    assert plain.backbone == {"type": "internvit_6b"}
+    assert plain.stands_in_for is None
+    assert plain.head == dict(type="lstm", projection=1000, hidden=1000, layers=2, mlp=(1024, 512, 512), dropout=0.5)
+    assert (plain.windows.radius, plain.windows.stride.train, plain.windows.stride.val, plain.windows.stride.test) == (
+        3,
+        13,
+        13,
+        1,
+    )
+    assert (plain.training.lr, plain.training.batch_size, plain.training.epochs, plain.training.seed) == (
+        5e-4,
+        64,
+        40,
+        3407,
+    )
+    assert plain.training.class_weight == "balanced"
+    assert [recipe.views.train for recipe in (plain, flip, tta)] == [("original",), *[("original", "flipped")] * 2]
+    assert [recipe.views.test for recipe in (plain, flip, tta)] == [
+        ("original",),
+        ("original",),
+        ("original", "flipped"),
+    ]
+    assert flip.training == tta.training
+    assert flip.head == tta.head
+
+
+def test_dataset_sets_the_scale_and_the_command_line_has_the_last_word() -> None:
+    recipe = resolve("internlstm_flip_tta", "synthlam", settings=["training.epochs=3", "head.hidden=8"])
+    assert recipe.backbone["type"] == "internvit_nano"
+    assert recipe.stands_in_for == "internvit_6b"
+    assert recipe.training.epochs == 3
+    assert recipe.head["hidden"] == 8
+    assert recipe.name == "internlstm_flip_tta+training.epochs=3+head.hidden=8"
+
+
+def test_gaze_models_as_published() -> None:
+    lstm, pose = resolve("gazelstm", "ego4d"), resolve("gazepose", "ego4d", settings=["priors=face_mesh"])
+    assert lstm.backbone == pose.backbone == {"type": "gaze_resnet18", "frozen": False}
+    assert lstm.on_pixels and pose.on_pixels and not resolve("internlstm").on_pixels
+    assert (lstm.windows.stride.train, pose.windows.stride.train) == (13, 3)
+    assert (lstm.training.lr, lstm.training.epochs, lstm.training.schedule) == (5e-4, 40, "constant")
+    assert (pose.training.lr, pose.training.epochs, pose.training.schedule) == (1e-4, 10, "cosine")
+    assert (lstm.training.batch_size, lstm.training.block, lstm.training.precision) == (64, 1, "float32")
+    assert (lstm.temporal_dropout, pose.temporal_dropout) == (False, True)
+    assert (pose.priors, resolve("gazepose", "ego4d").priors) == ({"type": "face_mesh"}, None)
+
+
+def test_scale_of_pixels_is_for_backbones_that_train() -> None:
+    pose, frozen = resolve("gazepose"), resolve("internlstm", backbone="gaze_resnet18")
+    assert (pose.backbone["size"], pose.training.block > 1, pose.priors) == (48, True, {"type": "synthlam"})
+    assert (frozen.backbone, frozen.training.block, frozen.priors) == ({"type": "gaze_resnet18"}, 1, None)
+    assert frozen.training == resolve("internlstm").training
+    thawed = resolve("internlstm", backbone="gaze_resnet18", settings=["backbone.frozen=false"])
+    assert thawed.backbone["size"] == 48
+    assert thawed.training.block == pose.training.block
+    assert resolve("gazepose", settings=["training.block=1", "backbone.size=96"]).backbone["size"] == 96
+
+
+def test_providers_of_priors_are_named_and_have_arguments() -> None:
+    assert resolve("gazepose", settings=["priors.type=face_mesh"]).priors == {"type": "face_mesh"}
+    row = resolve("gazepose", "ego4d", settings=["priors=file", "priors.head_pose=a.json", "priors.landmarks=b.json"])
+    assert row.priors == {"type": "file", "head_pose": "a.json", "landmarks": "b.json"}
+    assert resolve("gazepose").priors == {"type": "synthlam"}  # what one recipe was told stays with it
+    assert resolve("gazelstm").priors is None
+
+
+def test_backbone_and_head_replace_arguments_too() -> None:
+    recipe = resolve(
+        "internlstm_flip_tta", backbone="timm:resnet18", settings=["backbone.pretrained=false"], head="probe"
+    )
+    assert recipe.backbone == {"type": "timm:resnet18", "pretrained": False}
+    assert recipe.head == {"type": "probe"}
+    assert recipe.stands_in_for is None
+    assert recipe.name == "internlstm_flip_tta+backbone=timm:resnet18+head=probe+backbone.pretrained=False"
+
+
+def test_falsy_values_survive() -> None:
+    recipe = resolve(
+        "internlstm_flip_tta", settings=["head.dropout=0", "windows.radius=0", "training.class_weight=none"]
+    )
+    assert recipe.head["dropout"] == 0
+    assert recipe.windows.radius == 0
+    assert recipe.training.class_weight is None
+
+
+def test_a_setting_that_changes_nothing_is_no_change() -> None:
+    assert resolve("internlstm", "ego4d", settings=["training.epochs=40"]).name == "internlstm"
+
+
+def test_smoothing_can_be_switched_on() -> None:
+    recipe = resolve("internlstm", settings=["smoothing.filter=gaussian", "smoothing.window=7"])
+    assert recipe.smoothing is not None
+    assert (recipe.smoothing.filter, recipe.smoothing.window) == ("gaussian", 7)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            dict(recipe="internlstm_flip_tat"),
+            "unknown recipe 'internlstm_flip_tat'; did you mean 'internlstm_flip_tta'?",
+        ),
+        (dict(recipe="nowhere.py"), "recipe file nowhere.py does not exist"),
+        (dict(recipe="internlstm", dataset="sinthlam"), "unknown dataset 'sinthlam'; did you mean 'synthlam'?"),
+        (dict(recipe="internlstm", head="lsmt"), "unknown head 'lsmt'; did you mean 'lstm'?"),
+        (dict(recipe="internlstm", backbone="internvit_nan"), "did you mean 'internvit_nano'?"),
+        (
+            dict(recipe="internlstm", settings=["trian.lr=1e-3"]),
+            "--set trian.lr: unknown key 'trian.lr'; did you mean 'training.lr'?",
+        ),
+        (dict(recipe="internlstm", settings=["training.lrr=1e-3"]), "did you mean 'training.lr'?"),
+        (dict(recipe="internlstm", settings=["head.hiden=3"]), "did you mean 'hidden'?"),
+        (dict(recipe="internlstm", settings=["head.hidden=three"]), "'hidden' must be int"),
+        (dict(recipe="internlstm", settings=["head.type=gru"]), "use --head gru"),
+        (dict(recipe="internlstm", settings=["head.feature_dim=3"]), "head.feature_dim follows from the backbone"),
+        (
+            dict(recipe="internlstm", settings=["training.lr=fast"]),
+            "training.lr is 'fast', a str; it has to be a float",
+        ),
+        (
+            dict(recipe="internlstm", settings=["training.epochs=1.5"]),
+            "training.epochs is 1.5, a float; it has to be an int",
+        ),
+        (
+            dict(recipe="internlstm", settings=["training.epochs=true"]),
+            "training.epochs is True, a bool; it has to be an int",
+        ),
+        (dict(recipe="internlstm", settings=["training.epochs=0"]), "training.epochs is 0; it has to be at least 1"),
+        (dict(recipe="internlstm", settings=["training.lr=-1"]), "training.lr is -1.0; it has to be a positive number"),
+        (dict(recipe="internlstm", settings=["views.test=['upside_down']"]), "views.test is ['upside_down']"),
+        (
+            dict(recipe="internlstm", settings=["smoothing.window=4"]),
+            "smoothing.window is 4; it has to be an odd number",
+        ),
+        (dict(recipe="internlstm", settings=["training"]), "expected key=value"),
+        (dict(recipe="gazelstm", settings=["training.schedule=cosin"]), "training.schedule is 'cosin'; it has to be"),
+        (dict(recipe="gazelstm", settings=["training.precision=float16"]), "it has to be float32 or bfloat16"),
+        (dict(recipe="gazelstm", settings=["training.block=0"]), "training.block is 0; it has to be at least 1"),
+        (
+            dict(recipe="gazelstm", settings=["temporal_dropout=1"]),
+            "temporal_dropout is 1, an int; it has to be a bool",
+        ),
+        (dict(recipe="gazelstm", settings=["temporal_dropuot=true"]), "did you mean 'temporal_dropout'?"),
+        (dict(recipe="internlstm", settings=["training.block=4"]), "training.block is for backbones that train"),
+        (dict(recipe="internlstm", settings=["temporal_dropout=true"]), "temporal_dropout is for backbones that train"),
+        (dict(recipe="internlstm", settings=["priors=face_mesh"]), "priors are set, and head lstm takes none"),
+        (dict(recipe="gazepose", settings=["priors=facemesh"]), "unknown prior 'facemesh'; did you mean 'face_mesh'?"),
+        (dict(recipe="gazepose", settings=["priors.root=/x"]), "priors.root follows from --root"),
+        (dict(recipe="gazepose", settings=["priors.head_pos=x"]), "prior synthlam has no argument 'head_pos'"),
+        (
+            dict(recipe="gazepose", dataset="ego4d", settings=["priors.head_pose=x"]),
+            "no provider of priors is named; put --set priors=NAME before it",
+        ),
+        (dict(recipe="internlstm", limit=0), "--limit is 0"),
+    ],
+    ids=str,
+)
+def test_mistakes_are_named(arguments: dict, message: str) -> None:
+    with pytest.raises(UserError) as error:
+        resolve(**arguments)
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_a_type_that_changes_while_old_arguments_stay_is_an_error(tmp_path: Path) -> None:
+    """mmengine would hand the LSTM's sizes to the GRU in silence."""
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = [{str(RECIPE / 'internlstm.py')!r}]\nhead = dict(type='gru')\n")
+    with pytest.raises(
+        UserError, match=r"mine.py: head.type changes from lstm to gru while projection, .* would stay.*_delete_=True"
+    ):
+        load_recipe(str(path))
+    path.write_text(f"_base_ = [{str(RECIPE / 'internlstm.py')!r}]\nhead = dict(_delete_=True, type='gru')\n")
+    assert load_recipe(str(path))["head"] == {"type": "gru"}
+
+
+def test_a_recipe_with_an_unknown_key_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = [{str(RECIPE / 'internlstm.py')!r}]\ntrainign = dict(lr=1)\n")
+    with pytest.raises(UserError, match="unknown key 'trainign'; did you mean 'training'?"):
+        load_recipe(str(path))
+
+
+def test_a_recipe_that_does_not_run_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text("version = 1 +\n")
+    with pytest.raises(UserError, match="cannot read .*mine.py"):
+        load_recipe(str(path))
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("a=1", ("a", 1)),
+        ("a=1e-3", ("a", 1e-3)),
+        ("a=false", ("a", False)),
+        ("a=None", ("a", None)),
+        ("a=timm:x", ("a", "timm:x")),
+        ("a=[1, 2]", ("a", [1, 2])),
+        ("a=", ("a", "")),
+        ("a=b=c", ("a", "b=c")),
+    ],
+)
+def test_parse_setting(setting: str, expected: tuple) -> None:
+    assert parse_setting(setting) == expected

@@ -1,0 +1,36 @@
+"""What the tests of extraction share: trees of pictures, and the bytes of a store."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from registry import load_plugin
+
+HOME = Path(__file__).resolve().parents[3]
+SLOW = HOME / "tests" / "parts" / "slow_means.py"
+load_plugin(SLOW)
+
+
+def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
+    """Write noise as PNG, 20 to 30 pixels wide and high: the paths relative to `root`, sorted."""
+    random = np.random.default_rng(seed)
+    images = [f"{clip}/t/{number:03d}.png" for clip, count in clips.items() for number in range(count)]
+    for image in images:
+        (root / image).parent.mkdir(parents=True, exist_ok=True)
+        shape = (*random.integers(20, 30, 2), 3)
+        Image.fromarray(random.integers(0, 255, shape, dtype=np.uint8)).save(root / image)
+    return sorted(images)
+
+
+def files_of(store: Path) -> dict[str, bytes]:
+    """Every file of a store, hidden ones too, by its path."""
+    found = (path for path in store.rglob("*") if path.is_file())
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in found}
+
+
+def names_that_differ(one: Path, other: Path) -> Sequence[str]:
+    """Files that are in one store only or differ."""
+    a, b = files_of(one), files_of(other)
+    return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

@@ -1,0 +1,155 @@
+"""Who comes second waits or hears who was first; what a killed process left is nobody's."""
+
+import errno
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from benchmarks.system.locks import locked
+from registry import UserError
+from zoo.files import atomic
+from zoo.files.atomic import replacing, write_text
+from zoo.files.locks import take_lock, this_process
+
+HOME = Path(__file__).resolve().parents[3]
+
+# Hold what they are told to until a line comes.
+LOCKED = """
+import sys
+from pathlib import Path
+from benchmarks.locks import locked
+with locked(Path(sys.argv[1]), "it"):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+REPLACING = """
+import sys
+from pathlib import Path
+from zoo.files import replacing
+with replacing(Path(sys.argv[1])) as part:
+    part.write_text("half")
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@contextmanager
+def held(path: Path, program: str) -> Iterator[subprocess.Popen]:
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(path)], cwd=HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_second_hears_who_holds_it_and_the_dead_hold_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "out" / ".lock"
+    with held(path, LOCKED) as process:
+        said = f"out is being written by process {process.pid} on {socket.gethostname()} since 20"
+        with pytest.raises(UserError, match="wait until it is done, or end it") as error, locked(path, "out"):
+            pass
+        assert str(error.value).startswith(said)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert path.exists()
+        with locked(path, "out") as left:
+            assert left, "nobody is told of what a killed process left"
+    assert not path.exists()
+    with locked(path, "out") as left:
+        assert not left
+
+
+def test_who_waits_goes_on_when_the_other_is_done(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+    monkeypatch.setattr("benchmarks.system.locks._PATIENCE", 0.0)
+    with held(tmp_path / ".lock", LOCKED) as process:
+        monkeypatch.setattr("benchmarks.system.locks.time.sleep", lambda _: process.communicate("\n"))
+        with locked(tmp_path / ".lock", "runs/x", wait=True) as left:
+            assert process.returncode == 0
+            assert not left
+    assert capsys.readouterr().err.startswith(f"waiting for process {process.pid} on ")
+
+
+def test_a_folder_made_for_a_lock_goes_with_it(tmp_path: Path) -> None:
+    with locked(tmp_path / "new" / ".lock", "new"):
+        pass
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_system_without_locks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """Process and host stand for the lock; those of the dead count for nothing."""
+
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    path, owner = tmp_path / "x", tmp_path / "x.owner"
+    lock = take_lock(path)
+    assert lock is not None
+    assert take_lock(path) is None
+    lock.release(remove=True)
+    assert not list(tmp_path.iterdir())
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "this file system has no locks" in said
+
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    owner.write_text(this_process().replace(f"process {os.getpid()}", f"process {gone.pid}"))
+    lock = take_lock(path)
+    assert lock is not None
+    lock.release()
+    owner.write_text(f"process {gone.pid} on another.host since 2020-01-01 00:00:00+00:00")
+    assert take_lock(path) is None, "nobody knows whether that process is dead"
+    write_text(tmp_path / "y", "written without locks too")
+
+
+def test_what_a_killed_process_was_writing_goes_when_it_is_written_again(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    with held(path, REPLACING) as process:
+        part = tmp_path / f".result.json.{process.pid}.part"
+        assert part.read_text() == "half"
+        write_text(path, "whole")
+        assert part.exists(), "a living process was robbed"
+        process.kill()
+        process.wait()
+        assert part.exists()
+        with replacing(path) as temporary:
+            temporary.write_text("whole again")
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("result.json", "whole again")]
+
+
+def test_another_files_leavings_stay(tmp_path: Path) -> None:
+    other = tmp_path / ".result.json.gz.12.part"
+    other.touch()
+    write_text(tmp_path / "result.json", "whole")
+    assert other.exists()
+
+
+def test_the_lock_of_a_file_that_was_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between opening and locking it, who held it removed it: the lock would be one on nothing."""
+    path, flock, calls = tmp_path / "x", fcntl.flock, []
+
+    def late(descriptor: int, how: int) -> None:
+        calls.append(descriptor)
+        if len(calls) == 1:
+            path.unlink()
+        flock(descriptor, how)
+
+    monkeypatch.setattr(atomic.fcntl, "flock", late)
+    lock = take_lock(path)
+    assert lock is not None and len(calls) == 2
+    assert os.fstat(lock.descriptor).st_ino == path.stat().st_ino
+    lock.release()

@@ -1,0 +1,151 @@
+"""The speed benchmarks: both ways agree, the plain ones are right, and nothing is timed that differs."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tools.speed import harness, heads, index, metrics
+from tools.speed.__main__ import WORKS, main
+from tools.speed.harness import Disagree, Work, lower_quartile, measure, reached, write_record
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+def work(plain, ours, **more):
+    return Work("w", "what", "against", plain, ours, lambda a, b: None if a == b else f"{a} and {b}", **more)
+
+
+def test_both_ways_in_turn_after_comparing():
+    calls = []
+    record = measure(
+        work(
+            lambda: calls.append("plain"), lambda: calls.append("ours"), reset=lambda: calls.append("reset"), must=1e-9
+        ),
+        pairs=3,
+    )
+    assert calls == ["plain", "reset", "ours"] * 4
+    ratios = [plain / ours for plain, ours in record["pairs"]]
+    assert len(ratios) == 3 and record["ratio"] == pytest.approx(np.quantile(ratios, 0.25))
+    assert reached(record) and record["environment"]["cores"] and "commit" in record["environment"]["code"]
+    json.dumps(record, allow_nan=False)
+
+
+def test_no_ratio_where_results_differ():
+    calls = []
+    with pytest.raises(Disagree, match="w: the two ways differ, so there is no ratio: 1 and 2"):
+        measure(work(lambda: calls.append("plain") or 1, lambda: 2))
+    assert calls == ["plain"]
+
+
+def test_what_must_be_reached():
+    record = {"ratio": 3.0, "seconds": 2.0, "must": 2, "seconds_allowed": 1.0}
+    assert not reached(record) and reached(record | {"seconds": 0.5}) and reached(record | {"seconds_allowed": None})
+    assert not reached(record | {"seconds_allowed": None, "must": 4})
+
+
+@given(st.lists(st.floats(0.1, 1e4), min_size=1, max_size=9))
+def test_lower_quartile(values):
+    assert lower_quartile(values) == pytest.approx(np.quantile(values, 0.25))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name == "extract" else [])  # it starts processes with torch
+        for name in WORKS
+        if name != "small_commands"
+    ],
+)
+def test_both_ways_agree(name, tmp_path, monkeypatch):
+    monkeypatch.setattr(harness, "RECORDS", tmp_path)
+    with WORKS[name](True) as works:
+        for one in works:
+            record = measure(one, pairs=1)
+            assert record["ratio"] > 0 and record["seconds"] > 0 and (record["must"] or record["seconds_allowed"])
+            path = write_record(record, "cpu")
+            assert path == tmp_path / "cpu" / f"{one.name}.json" and json.loads(path.read_text()) == record
+
+
+@pytest.mark.parametrize("case", ["plain", "imbalanced"])
+def test_the_plain_map_is_the_published_figure(case):
+    expected = json.loads((GOLDEN / "metrics" / "expected.json").read_text())[case]
+    files = [GOLDEN / "metrics" / f"{case}_{kind}.csv" for kind in ("gt", "pred")]
+    assert metrics.plain_map_of_files(*files) == pytest.approx(expected["mAP"], abs=1e-9)
+
+
+def test_the_plain_train_index_is_the_published_one(tmp_path):
+    shutil.copytree(GOLDEN / "ego4d_tree", tmp_path, dirs_exist_ok=True)
+    shutil.copytree(GOLDEN / "ego4d_expected", tmp_path, dirs_exist_ok=True)
+    names = {"clip_uid": str, "track_id": str}
+    expected = pd.read_csv(tmp_path / "index_train.csv", dtype=names).sort_values(["clip_uid", "track_id", "frame"])
+    rows = sorted(index.plain_train_index(tmp_path), key=lambda row: (row["clip"], row["track"], row["frame"]))
+    for mine, theirs in (("clip", "clip_uid"), ("track", "track_id"), ("frame", "frame"), ("label", "label")):
+        assert [row[mine] for row in rows] == expected[theirs].tolist()
+    np.testing.assert_allclose([row["box"] for row in rows], expected[["x1", "y1", "x2", "y2"]], atol=1e-6)
+
+
+def test_the_plain_test_index_is_the_published_one(tmp_path):
+    golden = json.loads((GOLDEN / "test_windows.json").read_text())
+    for name in golden["files"]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = [[path and Path(path).stem.split("_")[1] for path in row] for row in index.plain_test_index(tmp_path)]
+    by_centre = {row[3]: row for row in found}
+    for case in golden["windows"]:
+        assert by_centre[case["unique_id"]] == case["window"]
+
+
+def test_differences_are_found(tmp_path):
+    top = index.make_challenge_tree(tmp_path / "tree", tracks=1, frames=9)
+    plain, ours = index.plain_test_index(top), index.our_test_index(top)
+    assert index.differ_test(top, plain, ours) is None
+    plain[4][2] = None
+    assert "1 windows, the first of video00000/0/" in index.differ_test(top, plain, ours)
+    root = index.make_train_root(tmp_path / "root", clips=1, tracks=1, frames=20)
+    rows, frames = index.plain_train_index(root), index.our_train_index(root)
+    assert index.differ_train(rows, frames) is None
+    assert "label of 1 rows" in index.differ_train([{**rows[0], "label": 5}, *rows[1:]], frames)
+    assert "boxes, by up to" in index.differ_train([{**rows[0], "box": [0, 0, 0, 0]}, *rows[1:]], frames)
+    assert "19 rows and 20" in index.differ_train(rows[1:], frames)
+    assert metrics.differ(0.5, 0.5 + 1e-9) is not None and metrics.differ(0.5, None) is not None
+    losses = torch.tensor([0.5, 0.4])
+    assert heads.far_apart(losses, losses + 5e-5, 1e-4) is None
+    assert heads.far_apart(losses, losses + 2e-4, 1e-4) == "by up to 0.0002, which may be 0.0001"
+    assert heads.far_apart(losses, losses[:1], 1e-4) == "(2,) and (1,) numbers"
+    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.1, "a": 0.5}) is None
+    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.5, "a": 0.1}) == "by up to 0.4, which may be 1e-06"
+    assert heads.differ_scores({"a": 0.5}, {"b": 0.5}) == "1 and 1 frames, 0 of them the same"
+
+
+def test_command_line(monkeypatch, capsys):
+    for arguments, message in (
+        (["nothing"], "no speed benchmark nothing"),
+        (["--quick", "--record"], "not for the record"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["speed", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2 and message in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["speed", "map", "--quick", "--pairs", "1"])
+    assert main() == 0
+    assert capsys.readouterr().out.startswith("map  ")
+    monkeypatch.setattr(metrics, "TOLERANCE", -1.0)
+    assert main() == 1
+    out, err = capsys.readouterr()
+    assert not out and "the two ways differ, so there is no ratio" in err
+
+
+@pytest.mark.slow
+def test_what_must_hold_holds():
+    """On a machine that does nothing else."""
+    done = subprocess.run([sys.executable, "-m", "tools.speed"], cwd=GOLDEN.parents[1], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr

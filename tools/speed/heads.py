@@ -1,0 +1,377 @@
+"""Heads on features: windows, a training's steps, the loop around them, and test inference, on one thread of a CPU.
+
+The plain way is the published programs': a file a frame, seven files opened a window, all steps of both LSTM layers.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, dropout, relu
+from torch.utils.data import DataLoader, Dataset
+
+from benchmarks.config.recipe import Training
+from benchmarks.data.ego4d import read_challenge
+from benchmarks.data.windows import windows as windows_of
+from benchmarks.features.store import FeatureStore
+from benchmarks.features.windows import WindowData
+from benchmarks.scoring.predict import score_windows
+from benchmarks.scoring.submission import write_submission
+from benchmarks.training.train import one_epoch
+from heads.base import Head
+from registry import HEADS
+from tools.speed.extract import seconds
+from tools.speed.harness import Work
+from tools.speed.index import RADIUS, TRACK, make_challenge_tree, plain_test_index
+
+WINDOW = 2 * RADIUS + 1
+BATCH = 64
+VIEWS = ("original", "flipped")
+PUBLISHED: dict[str, Any] = dict(feature_dim=3200, projection=1000, hidden=1000, layers=2, mlp=(1024, 512, 512))
+SMALL: dict[str, Any] = dict(feature_dim=64, projection=16, hidden=16, layers=2, mlp=(16, 16, 16))
+WEIGHTS = torch.tensor([0.3, 0.7])  # of the classes
+TRAINING = Training(epochs=0, batch_size=BATCH, lr=5e-4, weight_decay=0.0, class_weight="balanced", seed=1)
+
+
+class PlainHead(nn.Module):
+    """InternLSTM's head as one writes it with `torch.nn.LSTM`; its parameters have the names of ours."""
+
+    def __init__(self, feature_dim: int, projection: int, hidden: int, layers: int, mlp: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(feature_dim, projection)
+        self.lstm = nn.LSTM(projection, hidden, layers, batch_first=True, bidirectional=True)
+        self.last_layer1 = nn.Linear(2 * hidden, mlp[0])
+        self.last_layer2 = nn.Linear(mlp[0], mlp[1])
+        self.last_layer3 = nn.Linear(mlp[1], mlp[2])
+        self.last_layer4 = nn.Linear(mlp[2], 2)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Logits (B, 2) of windows (B, T, D)."""
+        x = self.lstm(self.fc1(features))[0][:, features.shape[1] // 2]
+        for layer in (self.last_layer1, self.last_layer2, self.last_layer3):
+            x = dropout(relu(layer(x)), 0.5, self.training)
+        return self.last_layer4(x)
+
+
+class PlainWindows(Dataset):
+    """Windows of features that lie in a file a frame.
+
+    Args:
+        files: of each window, the files of its frames, None where one is absent.
+        labels: of each window.
+        width: D.
+    """
+
+    def __init__(self, files: Sequence[Sequence[Path | None]], labels: Sequence[int], width: int) -> None:
+        self.files = files
+        self.labels = labels
+        self.width = width
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, number: int) -> tuple[Tensor, int]:
+        """Features (T, D) and the label."""
+        frames = [torch.zeros(self.width) if file is None else torch.load(file).float() for file in self.files[number]]
+        return torch.stack(frames), self.labels[number]
+
+
+def make_features(count: int, width: int, seed: int = 0) -> Tensor:
+    """Features (N, D) as a backbone in bfloat16 gives them."""
+    return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).bfloat16()
+
+
+def write_plain(folder: Path, names: Sequence[str], features: Tensor) -> list[Path]:
+    """Write a file a frame; returns the files."""
+    files = [folder / f"{name}.pth" for name in names]
+    for file, vector in zip(files, features, strict=True):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(vector.clone(), file)  # a view would be saved with all of what it is a view of
+    return files
+
+
+def made_up_windows(frames: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Rows (M, 7) of windows in tracks of 1,000 frames, one frame in ten absent, and labels (M,)."""
+    random = np.random.default_rng(seed)
+    length = min(frames, TRACK)
+    track, centre = random.integers(0, frames // length, count), random.integers(0, length, count)
+    places = centre[:, None] + np.arange(-RADIUS, RADIUS + 1)
+    absent = (places < 0) | (places >= length) | (random.random(places.shape) < 0.1)
+    return np.where(absent, -1, track[:, None] * length + places), random.integers(0, 2, count)
+
+
+def chosen(files: Sequence[Path], rows: np.ndarray) -> list[list[Path | None]]:
+    """The files of windows."""
+    return [[files[row] if row >= 0 else None for row in window] for window in rows.tolist()]
+
+
+@contextmanager
+def windows(quick: bool) -> Iterator[list[Work]]:
+    """Windows in random order to batches of 64 in float32."""
+    frames, count, width = (100, 128, 64) if quick else (2000, 1024, 3200)
+    features = make_features(frames, width)
+    rows, labels = made_up_windows(frames, count)
+    data, narrow = (WindowData(kind, rows, labels) for kind in (features.float(), features))
+    order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+    batches = order.split(BATCH)
+
+    def sample(batch: Tensor) -> Tensor:
+        return batch[:, :, ::400].clone()  # enough to tell frames apart; all of it would be timed too
+
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
+        files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
+        plain = DataLoader(PlainWindows(chosen(files, rows), labels.tolist(), width), BATCH, sampler=order.tolist())
+        yield [
+            Work(
+                name="windows",
+                what=f"{count:,} windows of 7 frames of {width:,} numbers to float32 batches, on one thread",
+                against="a DataLoader that opens a file a frame, 7 a window",
+                plain=lambda: [sample(batch) for batch, _ in plain],
+                ours=lambda: [sample(data[batch][0].features) for batch in batches],
+                differ=lambda plain, ours: far_apart(torch.cat(plain), torch.cat(ours), 0.0),
+                must=50,
+                aim=80,
+                facts=lambda: {
+                    f"windows_a_second_{name}": round(count / min(seconds(lambda: _all(of, batches)) for _ in range(5)))  # noqa: B023 - called at once
+                    for name, of in (("float32", data), ("bfloat16", narrow))
+                },
+            )
+        ]
+
+
+def _all(data: WindowData, batches: Sequence[Tensor]) -> None:
+    for batch in batches:
+        data[batch]
+
+
+def far_apart(one: Tensor, other: Tensor, tolerance: float) -> str | None:
+    """Say by how much numbers differ, where by more than they may."""
+    if one.shape != other.shape:
+        return f"{tuple(one.shape)} and {tuple(other.shape)} numbers"
+    apart = (one - other).abs().max().item()
+    return None if apart <= tolerance else f"by up to {apart:.2g}, which may be {tolerance:g}"
+
+
+class PlainTraining:
+    """A training of the plain head, an epoch at a time: a file a frame, and Adam one operation after another."""
+
+    def __init__(self, head: nn.Module, batches: DataLoader) -> None:
+        self.head = head.train()
+        self.batches = batches
+        self.optimiser = torch.optim.Adam(head.parameters(), lr=TRAINING.lr, foreach=True)
+        self.epoch = 0
+
+    def __call__(self) -> Tensor:
+        """The losses of the next epoch's steps."""
+        torch.manual_seed(TRAINING.seed * 100_003 + self.epoch)  # dropout, as a training here draws it
+        losses = []
+        for features, labels in self.batches:
+            loss = cross_entropy(self.head(features), labels, WEIGHTS)
+            self.optimiser.zero_grad()
+            loss.backward()
+            self.optimiser.step()
+            losses.append(loss.detach())
+        self.epoch += 1
+        return torch.stack(losses)
+
+
+class EpochOrder:
+    """The order of a training here, for the plain one: a permutation drawn anew each epoch."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._epoch = -1
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[int]:
+        self._epoch += 1
+        generator = torch.Generator().manual_seed(TRAINING.seed + self._epoch)
+        return iter(torch.randperm(self._count, generator=generator).tolist())
+
+
+@contextmanager
+def head_step(quick: bool) -> Iterator[list[Work]]:
+    """Training steps of InternLSTM's head at its published size, from the windows to the weights.
+
+    Both ways go on from epoch to epoch, side by side from equal weights; the first epoch's losses are compared.
+    """
+    sizes, frames, steps = (SMALL, 100, 3) if quick else (PUBLISHED, 2000, 8)
+    width, count = sizes["feature_dim"], steps * BATCH
+    features = make_features(frames, width)
+    rows, labels = made_up_windows(frames, count)
+    head = _head(sizes)
+    plain_head = PlainHead(**sizes)
+    plain_head.load_state_dict(head.state_dict())
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
+        files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
+        data = PlainWindows(chosen(files, rows), labels.tolist(), width)
+        plain = PlainTraining(plain_head, DataLoader(data, BATCH, sampler=EpochOrder(count)))
+        ours = one_epoch(head, TRAINING, WindowData(features.float(), rows, labels), WEIGHTS, Path(folder) / "runner")
+        yield [
+            Work(
+                name="head_step",
+                what=f"{steps} training steps of a head of {_millions(head)}, batch 64, on one thread",
+                against="nn.LSTM, foreach Adam, a DataLoader that opens a file a frame",
+                plain=plain,
+                ours=ours,
+                differ=lambda plain, ours: far_apart(plain, ours, 1e-4),
+                must=1.3,
+                aim=1.5,
+            )
+        ]
+
+
+@contextmanager
+def loop(quick: bool) -> Iterator[list[Work]]:
+    """Steps of about a millisecond in the loop of a training, against the same steps in a bare `for`.
+
+    A ratio of 0.95 is 5 % on top of the bare loop.
+    """
+    steps, width = (20, 64) if quick else (1000, 800)
+    rows, labels = made_up_windows(2000, steps * BATCH)
+    data = WindowData(make_features(2000, width).float(), rows, labels)
+    config = dict(type="probe", feature_dim=width, window=WINDOW)
+    torch.manual_seed(0)
+    head, bare_head = HEADS.build(config), HEADS.build(config)
+    bare_head.load_state_dict(head.state_dict())
+    optimiser = torch.optim.Adam(bare_head.parameters(), lr=TRAINING.lr, fused=True)
+    order = EpochOrder(len(data))
+
+    def bare() -> Tensor:
+        losses = []
+        for places in torch.tensor(list(order)).split(BATCH):
+            window, labels = data[places]
+            loss = cross_entropy(bare_head(window), labels, WEIGHTS)
+            loss.backward()
+            optimiser.step()
+            optimiser.zero_grad()
+            losses.append(loss.detach())
+        return torch.stack(losses)
+
+    with tempfile.TemporaryDirectory() as folder, _one_thread():
+        yield [
+            Work(
+                name="loop",
+                what=f"{steps:,} small training steps through mmengine's Runner, on one thread",
+                against="the same steps in a bare loop (0.95x is 5 % on top of it)",
+                plain=bare,
+                ours=one_epoch(head, TRAINING, data, WEIGHTS, Path(folder)),
+                differ=lambda plain, ours: far_apart(plain, ours, 1e-5),
+                must=0.91,
+                aim=0.95,
+                facts=lambda: {"steps": steps},
+            )
+        ]
+
+
+@contextmanager
+def scoring(quick: bool) -> Iterator[list[Work]]:
+    """Test inference with both views, from the tree of crops to the submission file."""
+    sizes, tracks, frames = (SMALL, 2, 30) if quick else (PUBLISHED, 20, TRACK)
+    head = _head(sizes).eval()
+    plain_head = PlainHead(**sizes).eval()
+    plain_head.load_state_dict(head.state_dict())
+    with tempfile.TemporaryDirectory() as name, _one_thread():
+        folder = Path(name)
+        top = make_challenge_tree(folder / "tree", tracks, frames)
+        images = read_challenge(top)["image"].tolist()
+        store = FeatureStore(folder / "store", {"made": "up"})
+        store.create(sizes["feature_dim"])
+        features = {view: make_features(len(images), sizes["feature_dim"], seed) for seed, view in enumerate(VIEWS)}
+        write_store(store, images, features)
+        for view, vectors in features.items():
+            write_plain(folder / view, [image.removesuffix(".jpg") for image in images], vectors)
+        del features
+        yield [
+            Work(
+                name="scoring",
+                what=f"test inference, both views, {tracks} tracks of {frames:,} frames, from index to submission, "
+                f"a head of {_millions(head)} on one thread",
+                against="names searched for neighbours, a file a frame, nn.LSTM on batches of 64",
+                plain=lambda: plain_scoring(plain_head, top, folder, sizes["feature_dim"]),
+                ours=lambda: our_scoring(head, top, store, folder / "submission.json"),
+                differ=differ_scores,
+                must=2.5,
+            )
+        ]
+
+
+def write_store(store: FeatureStore, images: Sequence[str], features: Mapping[str, Tensor]) -> None:
+    """Write features of images, sorted by video, a shard a video."""
+    videos = [image.partition("/")[0] for image in images]
+    for video in dict.fromkeys(videos):
+        rows = [row for row, of in enumerate(videos) if of == video]
+        shard = store.open(video)
+        assert shard is not None
+        shard.expect(len(rows) * len(features))
+        shard.add({view: ([images[row] for row in rows], vectors[rows]) for view, vectors in features.items()}, {})
+
+
+@torch.inference_mode()
+def plain_scoring(head: nn.Module, top: Path, features: Path, width: int) -> dict[str, float]:
+    """Index, windows, logits and a submission as the published programs make them; scores by unique id."""
+    found = plain_test_index(top)
+    total = np.zeros(len(found))
+    for view in VIEWS:
+        files = [[_feature_file(path, top, features / view) for path in window] for window in found]
+        batches = DataLoader(PlainWindows(files, [0] * len(files), width), BATCH)
+        total += np.concatenate([head(batch).double().softmax(1)[:, 1].numpy() for batch, _ in batches])
+    results = []
+    for paths, score in zip(found, (total / len(VIEWS)).tolist(), strict=True):
+        video, track, image = str(paths[RADIUS]).removesuffix(".jpg").split("/")[-3:]
+        unique_id = image.split("_")[1]
+        results.append(dict(video_id=video, unique_id=unique_id, track_id=track, label=1, score=score))
+    (features / "plain.json").write_text(json.dumps({"version": "1.0", "results": results}))
+    return {result["unique_id"]: result["score"] for result in results}
+
+
+def _feature_file(crop: str | None, top: Path, folder: Path) -> Path | None:
+    return None if crop is None else folder / Path(crop).relative_to(top).with_suffix(".pth")
+
+
+def our_scoring(head: Head, top: Path, store: FeatureStore, out: Path) -> dict[str, float]:
+    """The same our way."""
+    frames = read_challenge(top)
+    rows, labels = windows_of(frames, RADIUS), np.full(len(frames), -1)
+    of_views = [
+        score_windows(head, WindowData(store.read(view, frames["image"].tolist()), rows, labels)) for view in VIEWS
+    ]
+    write_submission(out, frames.drop(columns="frame").assign(score=np.mean(of_views, axis=0)))
+    return {result["unique_id"]: result["score"] for result in json.loads(out.read_text())["results"]}
+
+
+def differ_scores(plain: Mapping[str, float], ours: Mapping[str, float]) -> str | None:
+    """Compare submissions frame by frame."""
+    if plain.keys() != ours.keys():
+        return f"{len(plain)} and {len(ours)} frames, {len(plain.keys() & ours.keys())} of them the same"
+    return far_apart(torch.tensor(list(plain.values())), torch.tensor([ours[key] for key in plain]), 1e-6)
+
+
+def _head(sizes: Mapping[str, Any]) -> Head:
+    torch.manual_seed(0)
+    return HEADS.build(dict(type="lstm", window=WINDOW, **sizes))
+
+
+def _millions(head: nn.Module) -> str:
+    return f"{sum(parameter.numel() for parameter in head.parameters()) / 1e6:.3g} million parameters"
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Two threads inside an operation wait for each other, and on a busy machine for what else it does."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
