@@ -12,7 +12,7 @@ HOME = Path(__file__).resolve().parent.parent
 # Two steps, each of which waits for a line; without `steps` around them when asked.
 PROGRAM = """
 import sys
-from benchmarks import interrupts
+from benchmarks.system import interrupts
 
 interrupts.command = "bench.py toil"
 interrupts.heed()

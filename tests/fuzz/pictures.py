@@ -135,7 +135,7 @@ CASES = st.one_of(_sound, _spoilt, _spoilt, _odd)
 
 def write(folder: Path, case: tuple[str, Any]) -> None:
     """One picture and one that is sound."""
-    import benchmarks.features  # noqa: F401 - what it imports is not the case's
+    import benchmarks.features.extract  # noqa: F401 - what it imports is not the case's
 
     name, what = case
     place(folder / "clip" / "track" / "face_00001.jpg", sound(name) if what == "as it is" else what)

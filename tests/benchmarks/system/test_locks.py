@@ -25,7 +25,7 @@ HOME = Path(__file__).resolve().parents[3]
 LOCKED = """
 import sys
 from pathlib import Path
-from benchmarks.locks import locked
+from benchmarks.system.locks import locked
 with locked(Path(sys.argv[1]), "it"):
     print("held", flush=True)
     sys.stdin.readline()
@@ -33,7 +33,7 @@ with locked(Path(sys.argv[1]), "it"):
 REPLACING = """
 import sys
 from pathlib import Path
-from zoo.files import replacing
+from zoo.files.atomic import replacing
 with replacing(Path(sys.argv[1])) as part:
     part.write_text("half")
     print("held", flush=True)
