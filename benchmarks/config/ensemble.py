@@ -1,4 +1,4 @@
-"""Ensembles: rows that are made of the scores of other rows. Their members' weights are fitted on validation."""
+"""Ensembles: rows that fuse the scores of member rows, with weights fitted on validation."""
 
 from __future__ import annotations
 
@@ -9,32 +9,35 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from typing_extensions import Unpack  # in typing from Python 3.11
+
 from benchmarks.config.files import ENSEMBLE_KEYS, is_ensemble, load_ensemble
 from benchmarks.config.recipe import Recipe, Smoothing, plain
-from benchmarks.config.resolve import resolve
+from benchmarks.config.resolve import Changes, resolve
 from benchmarks.config.settings import parse_setting, set_value, spell, tracks
 from benchmarks.config.values import smoothing_of, typed
 from registry import UserError
 
-# A member's changes in its spelling: `internlstm+head=gru+training.lr=1e-3`, but not the plus in `1e+3`.
+# Separates the changes of a member, `internlstm+head=gru+training.lr=1e-3`, but not the plus in `1e+3`.
 _CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.]*=)")
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """A row whose scores are the weighted mean of its members' logits, one weight a member and seed.
+    """A resolved ensemble. Its scores are the weighted mean of its members' logits, with weights fitted per seed.
 
     Attributes:
-        name: the recipe's file stem, plus what the command line changed.
-        recipe: the file stem alone.
-        version: raised by the authors when its number would move.
-        method: the name the row has in print.
-        published: method in `published.csv` that the row answers to, or None.
+        name: file stem plus the changes from the command line.
+        recipe: file stem alone.
+        version: raised by its authors when its number would change.
+        method: name of the row in print.
+        published: method in `published.csv` that this row reproduces, or None.
         dataset: the dataset's name.
         members: rows of their own, each with all its seeds.
-        spellings: the members as `members` in a file names them.
-        smoothing: of the fused scores.
+        spellings: the members as spelled in `members` of a file.
+        smoothing: of the fused scores, or None.
         limit: of the members' windows.
+        changes: from the command line, as spelled in the name.
     """
 
     name: str
@@ -50,106 +53,118 @@ class Ensemble:
     changes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries and lists, ready for JSON; the members by name, each having a record of its own."""
+        """Nested dictionaries and lists, ready for JSON. Members appear by name; each has its own record."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         del fields["spellings"]
         smoothing = None if self.smoothing is None else dataclasses.asdict(self.smoothing)
         return plain({**fields, "members": [member.name for member in self.members], "smoothing": smoothing})
 
     def as_file(self) -> dict[str, Any]:
-        """What an ensemble's file holds, of the values here."""
+        """The values of a file that resolves to this ensemble."""
         config = {**self.as_dict(), "members": list(self.spellings)}
         return {key: config[key] for key in ENSEMBLE_KEYS}
 
 
-def resolve_row(
-    name: str,
-    dataset: str = "synthlam",
-    *,
-    backbone: str | None = None,
-    weights: str | None = None,
-    head: str | None = None,
-    settings: Sequence[str] = (),
-    limit: int | None = None,
-) -> Recipe | Ensemble:
+def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]) -> Recipe | Ensemble:
     """Resolve a recipe, or an ensemble with all its members.
 
     Args:
-        name: of a recipe or ensemble, or a path that ends in `.py`.
-        dataset: name of a dataset, or a path that ends in `.py`.
-        backbone: of an ensemble, replaces that of its members on features; so does `weights`.
-        weights: path given to the backbone's argument of that name.
-        head: replaces the recipe's; an ensemble has none.
-        settings: `key=value` pairs. Of an ensemble, `members` and `smoothing` are its own; any other reaches every
-            member that has it and does not name it itself.
-        limit: at most so many windows a split.
+        name: of a recipe or ensemble, or a path ending in `.py`.
+        dataset: name of a dataset, or a path ending in `.py`.
+        changes: see `Changes`. In an ensemble, `backbone` and `weights` apply to the members on features; the settings
+            `members` and `smoothing` to the ensemble; every other setting to each member that has the key and does
+            not set it itself.
 
     Raises:
-        UserError: anything unknown, of the wrong type, or that no member has.
+        UserError: an unknown key or name, a wrong type, or a setting that no member has.
     """
     if not is_ensemble(name):
         try:
-            return resolve(name, dataset, backbone=backbone, weights=weights, head=head, settings=settings, limit=limit)
+            return resolve(name, dataset, **changes)
         except UserError as error:
             if not name.endswith(".py") or name in str(error):
                 raise
             raise UserError(f"recipe {name}: {error}") from error
-    if head is not None:
+    if changes.get("head") is not None:
         raise UserError(
-            f"--head {head}: ensemble {name} has no head of its own; --set members=RECIPE+head={head},RECIPE,... "
-            "names members with another"
+            f"--head {changes['head']}: ensemble {name} has no head of its own; "
+            f"--set members=RECIPE+head={changes['head']},RECIPE,... names members with another"
         )
     values: dict[str, Any] = load_ensemble(name)
-    changes = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
-    shared = []
+    limit = changes.get("limit")
+    spelled = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
+    own, shared = _apply_settings(values, changes.get("settings", ()))
+    spelled += own
+    spellings = typed(values["members"], tuple[str, ...], "members")
+    if len(spellings) < 2:
+        raise UserError(f"members is {list(spellings)}; an ensemble has at least two")
+    members = [{**_parse_member(spelling), "dataset": dataset, "limit": limit} for spelling in spellings]
+    spelled += _replace_backbones(members, changes)
+    for setting in shared:
+        if _share_setting(members, setting):
+            key, value = parse_setting(setting)
+            spelled.append(f"{key}={spell(value)}")
+    resolved = tuple(resolve(**member) for member in members)
+    names = [member.name for member in resolved]
+    for each in names:
+        if names.count(each) > 1:
+            raise UserError(f"members name {each} twice")
+    spelled += [f"limit={limit}"] if limit is not None else []
+    return Ensemble(
+        name="+".join([Path(name).stem, *spelled]),
+        recipe=Path(name).stem,
+        version=typed(values["version"], int, "version"),
+        method=typed(values["method"], str, "method"),
+        published=typed(values["published"], str | None, "published"),
+        dataset=resolved[0].dataset,
+        members=resolved,
+        spellings=tuple(map(_spell_member, members)),
+        smoothing=smoothing_of(values["smoothing"]),
+        limit=limit,
+        changes=tuple(spelled),
+    )
+
+
+def _apply_settings(values: dict[str, Any], settings: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Apply the ensemble's own settings to its values; returns their spellings, and the settings for the members."""
+    spelled, shared = [], []
     for setting in settings:
         key, value = parse_setting(setting)
         if key == "members":
             wanted = tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
             if wanted != values["members"]:
                 values["members"] = wanted
-                changes.append("members=" + ",".join(map(str, wanted)) if isinstance(wanted, Sequence) else str(wanted))
+                spelled.append("members=" + ",".join(map(str, wanted)) if isinstance(wanted, Sequence) else str(wanted))
         elif key.partition(".")[0] == "smoothing":
-            changes += [f"{key}={spell(value)}"] if set_value(values, key, value) else []
+            spelled += [f"{key}={spell(value)}"] if set_value(values, key, value) else []
         else:
             shared.append(setting)
-    spellings = typed(values["members"], tuple[str, ...], "members")
-    if len(spellings) < 2:
-        raise UserError(f"members is {list(spellings)}; an ensemble has at least two")
-    asked = [{**_asked(spelling), "dataset": dataset, "limit": limit} for spelling in spellings]
-    for option, given in (("backbone", backbone), ("weights", weights)):
-        if given is not None:
-            changes.append(f"{option}={given if option == 'backbone' else Path(given).name}")
-            for arguments in asked:
-                if not resolve(**arguments).on_pixels:
-                    arguments[option] = given
-    for setting in shared:
-        if _give(asked, setting):
-            key, value = parse_setting(setting)
-            changes.append(f"{key}={spell(value)}")
-    members = tuple(resolve(**arguments) for arguments in asked)
-    names = [member.name for member in members]
-    for each in names:
-        if names.count(each) > 1:
-            raise UserError(f"members name {each} twice")
-    changes += [f"limit={limit}"] if limit is not None else []
-    return Ensemble(
-        name="+".join([Path(name).stem, *changes]),
-        recipe=Path(name).stem,
-        version=typed(values["version"], int, "version"),
-        method=typed(values["method"], str, "method"),
-        published=typed(values["published"], str | None, "published"),
-        dataset=members[0].dataset,
-        members=members,
-        spellings=tuple(map(_spelling, asked)),
-        smoothing=smoothing_of(values["smoothing"]),
-        limit=limit,
-        changes=tuple(changes),
-    )
+    return spelled, shared
 
 
-def _asked(spelling: str) -> dict[str, Any]:
-    """The arguments of `resolve` that a member's spelling stands for."""
+def _replace_backbones(members: Sequence[dict[str, Any]], changes: Changes) -> list[str]:
+    """Give `--backbone` and `--weights` to the members on features; returns the spellings."""
+    spelled = []
+    backbone, weights = changes.get("backbone"), changes.get("weights")
+    for option, value, name in (
+        ("backbone", backbone, backbone),
+        ("weights", weights, None if weights is None else Path(weights).name),
+    ):
+        if value is None:
+            continue
+        spelled.append(f"{option}={name}")
+        for member in members:
+            if not resolve(**member).on_pixels:
+                member[option] = value
+    return spelled
+
+
+def _parse_member(spelling: str) -> dict[str, Any]:
+    """Parse a member such as `internlstm+head=gru` into arguments of `resolve`.
+
+    Raises:
+        UserError: the member is an ensemble.
+    """
     recipe, *changes = _CHANGE.split(spelling)
     arguments: dict[str, Any] = {"recipe": recipe, "settings": []}
     for change in changes:
@@ -159,45 +174,49 @@ def _asked(spelling: str) -> dict[str, Any]:
         else:
             arguments["settings"].append(change)
     if is_ensemble(recipe):
-        raise UserError(f"member {recipe} is an ensemble itself; name its members in its place")
+        raise UserError(f"member {recipe} is an ensemble; list its members instead")
     return arguments
 
 
-def _spelling(asked: Mapping[str, Any]) -> str:
-    options = [f"{option}={asked[option]}" for option in ("backbone", "weights", "head") if asked.get(option)]
-    settings = [each for each in asked["settings"] if not tracks(each.partition("=")[0])]
-    return "+".join([asked["recipe"], *options, *settings])
+def _spell_member(member: Mapping[str, Any]) -> str:
+    """The inverse of `_parse_member`, without settings that only change where curves are logged."""
+    options = [f"{option}={member[option]}" for option in ("backbone", "weights", "head") if member.get(option)]
+    settings = [each for each in member["settings"] if not tracks(each.partition("=")[0])]
+    return "+".join([member["recipe"], *options, *settings])
 
 
-def _give(asked: Sequence[dict[str, Any]], setting: str) -> bool:
-    """Give a setting to every member that has it and does not name it itself; whether that changed a name.
+def _share_setting(members: Sequence[dict[str, Any]], setting: str) -> bool:
+    """Give a setting to every member that has the key and does not set it itself.
+
+    Returns:
+        Whether the name of a member changed.
 
     Raises:
-        UserError: no member has it, or none takes the value.
+        UserError: no member has the key, or none accepts the value.
     """
     refused, changed, taken = None, False, False
     key = setting.partition("=")[0]
-    for arguments in asked:
-        if any(own.partition("=")[0] == key for own in arguments["settings"]):
+    for member in members:
+        if any(own.partition("=")[0] == key for own in member["settings"]):
             taken = True
             continue
-        before = resolve(**arguments)
-        settings = [*arguments["settings"], setting]
+        before = resolve(**member)
+        settings = [*member["settings"], setting]
         try:
-            after = resolve(**{**arguments, "settings": settings})
+            after = resolve(**{**member, "settings": settings})
         except UserError as error:
             refused = refused or error
             continue
         taken = True
         if after != before:
-            arguments["settings"], changed = settings, changed or after.name != before.name
+            member["settings"], changed = settings, changed or after.name != before.name
     if not taken and refused is not None:
         raise refused
     return changed
 
 
 def recipes_of(rows: Sequence[Recipe | Ensemble]) -> list[Recipe]:
-    """The recipes among the rows and the members of the ensembles, each once."""
+    """The recipes among the rows and the ensembles' members, each once, in order."""
     found: dict[str, Recipe] = {}
     for row in rows:
         for recipe in row.members if isinstance(row, Ensemble) else (row,):

@@ -1,4 +1,8 @@
-"""Recipe, ensemble and dataset files: found by name or path, read with their bases, and checked for unknown keys."""
+"""Recipe, ensemble and dataset files.
+
+mmengine's Config reads and merges the files. It accepts unknown keys, and a `type` that changes while the old type's
+arguments stay; both are errors here that name the key and its nearest neighbour.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config
+
 from benchmarks.config.recipe import OPTIONAL_KEYS, REQUIRED_KEYS
 from registry import DATASETS, UserError, did_you_mean
 
@@ -15,35 +21,35 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
 ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
 _DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
-_PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes whose backbone trains
+_PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes with a trainable backbone
 
 
 def recipe_names() -> list[str]:
-    """Names of the recipes that ship, sorted."""
+    """Names of the shipped recipes, sorted."""
     return sorted(path.stem for path in RECIPES.glob("[!_]*.py"))
 
 
 def dataset_names() -> list[str]:
-    """Names of the datasets that have a file of their own, sorted."""
+    """Names of the datasets with a shipped file, sorted."""
     return sorted(path.stem for path in DATASET_FILES.glob("[!_]*.py"))
 
 
 def recipe_summary(name: str) -> str:
-    """First line of the recipe's docstring."""
+    """First line of a recipe file's docstring."""
     return _docstring(RECIPES / f"{name}.py").partition("\n")[0]
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """Read one recipe, by name or as a path that ends in `.py`.
+    """Read a recipe file, by name or as a path ending in `.py`.
 
     Raises:
-        UserError: no such recipe, or its file has unknown keys, wrong types or left-over arguments.
+        UserError: no such recipe, or unknown keys, missing keys or left-over arguments in its file.
     """
     return _load(name, "recipe", REQUIRED_KEYS, OPTIONAL_KEYS, "internlstm.py")
 
 
 def load_ensemble(name: str) -> dict[str, Any]:
-    """Read one ensemble, by name or as a path that ends in `.py`.
+    """Read an ensemble file, by name or as a path ending in `.py`.
 
     Raises:
         UserError: no such file, or unknown keys.
@@ -52,14 +58,17 @@ def load_ensemble(name: str) -> dict[str, Any]:
 
 
 def is_ensemble(name: str) -> bool:
-    """Whether a recipe, by name or as a path that ends in `.py`, has members in place of a backbone and a head."""
+    """Whether a recipe, by name or as a path ending in `.py`, is an ensemble of member rows."""
     return "members" in _read(_find(name, RECIPES, recipe_names(), "recipe"))
 
 
 def load_dataset(name: str) -> dict[str, Any]:
-    """Read one dataset's scale, by name or as a path that ends in `.py`.
+    """Read a dataset file (the scale), by name or as a path ending in `.py`.
 
-    A dataset that a plug-in registers needs no file: the recipes' published scale then holds.
+    A dataset registered by a plug-in needs no file; the recipes' published scale then applies.
+
+    Raises:
+        UserError: no such dataset, or unknown or missing keys in its file.
     """
     if name in DATASETS and name not in dataset_names():
         return {"type": name}
@@ -97,9 +106,7 @@ def _find(name: str, folder: Path, known: list[str], kind: str) -> Path:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Read a configuration file with its bases, refusing arguments that outlived a change of `type`."""
-    from mmengine.config import Config
-
+    """Read a configuration file with its bases; arguments left over from another `type` are an error."""
     try:
         values = Config.fromfile(str(path)).to_dict()
         own = runpy.run_path(str(path))

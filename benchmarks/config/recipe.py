@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 VIEWS = ("original", "flipped")
-TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that say who is told of its curves
+TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that choose where its curves are logged
 
 
 @dataclass(frozen=True)
 class Stride:
-    """Every how many frames of a track a window is centred, by split."""
+    """Frames between two key frames of a track, by split."""
 
     train: int
     val: int
@@ -30,7 +30,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Views:
-    """Views (`original`, `flipped`) that are trained on, and whose probabilities are averaged when scoring."""
+    """Views (`original`, `flipped`) to train on, and views whose probabilities are averaged when scoring."""
 
     train: tuple[str, ...]
     test: tuple[str, ...]
@@ -38,15 +38,15 @@ class Views:
 
 @dataclass(frozen=True)
 class Training:
-    """How a head is trained, and the backbone with it where that is not frozen.
+    """How a head is trained, together with its backbone if that is trainable.
 
-    `class_weight` is `balanced` (each class weighted by the other one's share of all frames of the training split, as
-    published) or None. `seed` is the first of the seeds. `schedule` of the learning rate: `constant`, or `cosine` down
-    to 0. `tensorboard`, `wandb` and `mlflow` change what is written, not what is learnt.
+    `class_weight`: `balanced` weights each class by the share of the other class among all frames of the training
+    split, as published; None weights both by 1. `seed`: the first seed. `schedule`: of the learning rate, `constant`
+    or `cosine` down to 0. `tensorboard`, `wandb` and `mlflow` log curves and change no number.
 
-    For backbones that train: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
-    float32); `block`, how many consecutive windows of a track stay together when windows are shuffled. Neighbours
-    share most of their frames, and each frame of a batch is encoded once; 1 is the published sampling.
+    For trainable backbones: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
+    float32). `block`: how many consecutive windows of a track stay together in the shuffle. Consecutive windows share
+    most of their frames, and each frame of a batch is encoded once; 1 is the published sampling.
     """
 
     epochs: int
@@ -65,7 +65,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Smoothing:
-    """Filter of the scores along a track: `median` or `gaussian`, `window` frames wide; None: chosen on validation."""
+    """Filter of scores along a track: `median` or `gaussian`, `window` frames wide. None: chosen on validation."""
 
     filter: str
     window: int | None
@@ -73,21 +73,26 @@ class Smoothing:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One row of the table, resolved: everything that decides its numbers but the data and the seeds.
+    """A resolved recipe: everything that determines a row's numbers except the data and the seeds.
 
     Attributes:
-        name: the recipe's file stem, plus what the command line changed: `internlstm+head=gru`.
-        recipe: the file stem alone.
-        version: raised by the recipe's authors when its number would move.
-        method: the name the row has in print.
-        published: method in `published.csv` that the row answers to, or None.
+        name: file stem plus the changes from the command line: `internlstm+head=gru`.
+        recipe: file stem alone.
+        version: raised by the recipe's authors when its number would change.
+        method: name of the row in print.
+        published: method in `published.csv` that this row reproduces, or None.
         dataset: the dataset's name.
         backbone: `type` and arguments for `BACKBONES`.
-        stands_in_for: the backbone the recipe names, where the dataset's scale replaced it; else None.
+        stands_in_for: the recipe's own backbone, if the dataset's scale replaced it; else None.
         head: `type` and arguments for `HEADS`, without `feature_dim` and `window`.
-        priors: `type` and arguments for `PRIORS`, where the head needs priors and a provider is named.
-        temporal_dropout: drop blurred neighbours from windows of pixels (GazePose's Gaussian Temporal Dropout).
-        limit: at most so many windows a split, spread evenly; None for all.
+        windows: radius and strides.
+        views: trained on, and averaged when scoring.
+        training: optimiser settings.
+        smoothing: of the scores along a track, or None.
+        priors: `type` and arguments for `PRIORS`, for heads that need priors; else None.
+        temporal_dropout: drop blurred neighbours from pixel windows (GazePose's Gaussian Temporal Dropout).
+        limit: at most this many windows per split, spread evenly; None for all.
+        changes: from the command line, as spelled in the name.
     """
 
     name: str
@@ -110,20 +115,20 @@ class Recipe:
 
     @property
     def on_pixels(self) -> bool:
-        """Whether the backbone trains too: then windows are pixels, and there are no features to keep."""
+        """Whether the backbone trains too. Windows are then pixels, and no features are stored."""
         return self.backbone.get("frozen", True) is False
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain nested dictionaries and lists, ready for JSON."""
+        """Nested dictionaries and lists, ready for JSON."""
         return plain(dataclasses.asdict(self))
 
     def as_file(self) -> dict[str, Any]:
-        """What a recipe's file holds, of the values here."""
+        """The values of a recipe file that resolves to this recipe."""
         config = self.as_dict()
         return {key: config[key] for key in RECIPE_KEYS}
 
 
-# What a recipe's file may hold, a dataset's file may hold, and the names that `--set` reaches.
+# Keys of a recipe file; `--set` accepts the sections and the optional keys.
 OPTIONAL_KEYS = {"priors": None, "temporal_dropout": False}
 REQUIRED_KEYS = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
 RECIPE_KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
@@ -131,12 +136,12 @@ SECTIONS = {"windows": Windows, "views": Views, "training": Training, "smoothing
 
 
 def defaults(cls: Any) -> dict[str, Any]:
-    """The values that a section's keys have where nobody names them."""
+    """Default values of a section, by key."""
     return {f.name: f.default for f in dataclasses.fields(cls) if f.default is not dataclasses.MISSING}
 
 
 def plain(value: Any) -> Any:
-    """A copy of lists and dictionaries alone, for JSON."""
+    """Copy a value with tuples as lists and mappings as dictionaries, for JSON."""
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
     return [plain(item) for item in value] if isinstance(value, list | tuple) else value

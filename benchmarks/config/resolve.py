@@ -1,10 +1,15 @@
-"""Merge recipe < dataset < command line into one validated, frozen `Recipe`."""
+"""Merge recipe < dataset < command line into one validated, frozen `Recipe`.
+
+A recipe states the method, a dataset file the scale, and the command line overrides both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
 from benchmarks.config.recipe import RECIPE_KEYS, Recipe, Training, Views, Windows, defaults
@@ -13,89 +18,52 @@ from benchmarks.config.values import build_section, check_values, smoothing_of, 
 from registry import BACKBONES, HEADS, PRIORS, UserError
 
 
-def resolve(
-    recipe: str,
-    dataset: str = "synthlam",
-    *,
-    backbone: str | None = None,
-    weights: str | None = None,
-    head: str | None = None,
-    settings: Sequence[str] = (),
-    limit: int | None = None,
-) -> Recipe:
-    """Merge recipe < dataset < command line and validate the whole.
+class Changes(TypedDict, total=False):
+    """What the command line changes in a recipe. Every key is optional, and None changes nothing."""
+
+    backbone: str | None
+    """Replaces the recipe's backbone together with its arguments."""
+    weights: str | None
+    """Path for the backbone's argument `weights`."""
+    head: str | None
+    """Replaces the recipe's head together with its arguments."""
+    settings: Sequence[str]
+    """`key=value` pairs with dotted keys, such as `training.lr=1e-3`."""
+    limit: int | None
+    """At most this many windows per split."""
+
+
+def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) -> Recipe:
+    """Merge recipe < dataset < command line and validate the result.
 
     Args:
-        recipe: name of a recipe, or a path that ends in `.py`.
-        dataset: name of a dataset, or a path that ends in `.py`.
-        backbone: replaces the recipe's backbone, its arguments too.
-        weights: path given to the backbone's argument `weights`.
-        head: replaces the recipe's head, its arguments too.
-        settings: `key=value` pairs with dotted keys, such as `training.lr=1e-3`.
-        limit: at most so many windows a split.
+        recipe: name of a recipe, or a path ending in `.py`.
+        dataset: name of a dataset, or a path ending in `.py`.
+        changes: see `Changes`.
 
     Raises:
-        UserError: anything unknown, of the wrong type or left over from another `type`.
+        UserError: an unknown key or name, a wrong type, or arguments left over from another `type`.
+
+    Example:
+        >>> resolve("internlstm", head="gru", settings=["training.epochs=2"]).name
+        'internlstm+head=gru+training.epochs=2'
     """
     method, scale = load_recipe(recipe), load_dataset(dataset)
-    stem = Path(recipe).stem
-
-    changed = [parse_setting(setting) for setting in settings]
+    settings = [parse_setting(setting) for setting in changes.get("settings", ())]
+    limit = changes.get("limit")
     values: dict[str, Any] = {key: method[key] for key in RECIPE_KEYS}
 
-    stands_in_for = None
-    asked = values["backbone"].get("type")
-    if backbone is not None:
-        values["backbone"] = {"type": backbone}
-    elif asked in scale.get("stand_in", {}):
-        values["backbone"], stands_in_for = dict(scale["stand_in"][asked]), asked
-    if weights is not None:
-        values["backbone"]["weights"] = weights
+    stands_in_for = _replace_parts(values, scale, changes)
+    frozen = dict(settings).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False
+    _apply_scale(values, scale, f"dataset {dataset}", frozen)
+    changed = [f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not tracks(key)]
+    if limit is not None and limit < 1:
+        raise UserError(f"--limit is {limit}; it has to be at least 1")
 
-    if head is not None:
-        values["head"] = {"type": head}
-    values["head"] = {**values["head"], **scale.get("heads", {}).get(values["head"]["type"], {})}
-
-    pixels = scale.get("pixels", {})
-    if dict(changed).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False:
-        pixels = {}
-    own = pixels.get("backbones", {}).get(values["backbone"]["type"], {})
-    values["backbone"] = {**own, **values["backbone"]}
-    values["training"] = {**defaults(Training), **values["training"]}
-    for section in ("windows", "training"):
-        for part, where in ((scale, f"dataset {dataset}"), (pixels, f"dataset {dataset}: pixels")):
-            values[section] = _merge(values[section], part.get(section, {}), f"{where}: {section}")
-    needs_priors = getattr(HEADS.get(values["head"]["type"]), "needs_priors", ())
-    if needs_priors and values["priors"] is None:
-        values["priors"] = scale.get("priors")
-
-    changes = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
-    changes += [f"backbone={backbone}"] if backbone is not None else []
-    # A path names a place, not a model: what was loaded from it is in the record, by its sha256.
-    changes += [f"weights={Path(weights).name}"] if weights is not None else []
-    changes += [f"head={head}"] if head is not None else []
-    for key, value in changed:
-        if set_value(values, key, value) and not tracks(key):
-            changes.append(f"{key}={spell(value)}")
-    if limit is not None:
-        if limit < 1:
-            raise UserError(f"--limit is {limit}; it has to be at least 1")
-        changes.append(f"limit={limit}")
-
-    for key in ("feature_dim", "window"):
-        if key in values["head"]:
-            raise UserError(f"head.{key} follows from the backbone and windows.radius; it cannot be set")
-    HEADS.check(values["head"])
-    BACKBONES.check(values["backbone"])
-    if values["priors"] is not None:
-        for key in ("root", "cache"):
-            if key in typed(values["priors"], dict, "priors"):
-                raise UserError(f"priors.{key} follows from --root and --out; it cannot be set")
-        PRIORS.check(values["priors"])
-        if not needs_priors:
-            raise UserError(f"priors are set, and head {values['head']['type']} takes none; leave them out")
+    _check_parts(values)
+    stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
     resolved = Recipe(
-        name="+".join([stem, *changes]),
+        name="+".join([stem, *spelled]),
         recipe=stem,
         version=typed(values["version"], int, "version"),
         method=typed(values["method"], str, "method"),
@@ -111,14 +79,81 @@ def resolve(
         priors=values["priors"],
         temporal_dropout=typed(values["temporal_dropout"], bool, "temporal_dropout"),
         limit=limit,
-        changes=tuple(changes),
+        changes=tuple(spelled),
     )
     check_values(resolved)
     return resolved
 
 
+def _replace_parts(values: dict[str, Any], scale: Mapping[str, Any], changes: Changes) -> str | None:
+    """Put in the backbone and head that the command line or the dataset names; returns the backbone stood in for."""
+    stands_in_for = None
+    named, backbone = values["backbone"].get("type"), changes.get("backbone")
+    if backbone is not None:
+        values["backbone"] = {"type": backbone}
+    elif named in scale.get("stand_in", {}):
+        values["backbone"], stands_in_for = dict(scale["stand_in"][named]), named
+    if changes.get("weights") is not None:
+        values["backbone"]["weights"] = changes["weights"]
+    if changes.get("head") is not None:
+        values["head"] = {"type": changes["head"]}
+    return stands_in_for
+
+
+def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, frozen: bool) -> None:
+    """Merge a dataset's sizes into a recipe's values: head, windows, training, priors."""
+    head = values["head"]["type"]
+    values["head"] = {**values["head"], **scale.get("heads", {}).get(head, {})}
+    pixels = {} if frozen else scale.get("pixels", {})
+    values["backbone"] = {**pixels.get("backbones", {}).get(values["backbone"]["type"], {}), **values["backbone"]}
+    values["training"] = {**defaults(Training), **values["training"]}
+    for section in ("windows", "training"):
+        for part, of_part in ((scale, where), (pixels, f"{where}: pixels")):
+            values[section] = _merge(values[section], part.get(section, {}), f"{of_part}: {section}")
+    if values["priors"] is None and _needs_priors(head):
+        values["priors"] = scale.get("priors")
+
+
+def _needs_priors(head: str) -> Sequence[str]:
+    return getattr(HEADS.get(head), "needs_priors", ())
+
+
+def _check_parts(values: Mapping[str, Any]) -> None:
+    """Check the arguments of backbone, head and prior against their signatures."""
+    for key in ("feature_dim", "window"):
+        if key in values["head"]:
+            raise UserError(f"head.{key} follows from the backbone and windows.radius; it cannot be set")
+    HEADS.check(values["head"])
+    BACKBONES.check(values["backbone"])
+    if values["priors"] is None:
+        return
+    for key in ("root", "cache"):
+        if key in typed(values["priors"], dict, "priors"):
+            raise UserError(f"priors.{key} follows from --root and --out; it cannot be set")
+    PRIORS.check(values["priors"])
+    if not _needs_priors(values["head"]["type"]):
+        raise UserError(f"priors are set, but head {values['head']['type']} takes none; remove them")
+
+
+def _spelled(dataset: str, changes: Changes) -> list[str]:
+    """Changes of parts as they stand in the row's name."""
+    # A path names a place, not a model: the record has the sha256 of the weights loaded from it.
+    weights = changes.get("weights")
+    named = {
+        "dataset": Path(dataset).stem if dataset.endswith(".py") else None,
+        "backbone": changes.get("backbone"),
+        "weights": None if weights is None else Path(weights).name,
+        "head": changes.get("head"),
+    }
+    return [f"{key}={value}" for key, value in named.items() if value is not None]
+
+
+def _spelled_limit(limit: int | None) -> list[str]:
+    return [] if limit is None else [f"limit={limit}"]
+
+
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Deep merge; a key that the base does not have is an error, since every recipe is complete."""
+    """Deep merge. A key that the base lacks is an error, because every recipe is complete."""
     check_keys(over, list(base), where)
     merged = dict(base)
     for key, value in over.items():

@@ -1,9 +1,4 @@
-"""From a recipe's name and the command line to one validated, frozen configuration.
-
-A recipe says the method, a dataset's file says the scale, the command line has the last word. mmengine's Config
-reads and merges the files; what it accepts in silence (a key nobody knows, a value of another type, a `type` that
-changed while the old type's arguments stay) is an error here that names the key and its nearest neighbour.
-"""
+"""`--set key=value`: parsed, and applied to the values of a recipe."""
 
 from __future__ import annotations
 
@@ -16,7 +11,10 @@ from registry import UserError, did_you_mean
 
 
 def parse_setting(setting: str) -> tuple[str, Any]:
-    """Split `key=value`; the value is a Python literal, true, false or none, and a plain string otherwise.
+    """Split `key=value`. The value is a Python literal, true, false or none; anything else is a string.
+
+    Raises:
+        UserError: there is no key or no equals sign.
 
     Example:
         >>> parse_setting("training.lr=1e-3"), parse_setting("backbone.pretrained=false")
@@ -35,14 +33,21 @@ def parse_setting(setting: str) -> tuple[str, Any]:
 
 
 def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
-    """Set one dotted key; False when it already had that value."""
+    """Set one dotted key.
+
+    Returns:
+        False if the key had that value already.
+
+    Raises:
+        UserError: an unknown key, or a `type` whose old arguments would stay.
+    """
     *path, last = key.split(".")
     node: Any = values
     known = ["version", "backbone", "head", *settable()]
     if key == "priors" and isinstance(value, str) or key == "priors.type":
         path, last, value = [], "priors", {"type": value}
     elif path == ["priors"] and node["priors"] is None:
-        raise UserError(f"--set {key}={value}: no provider of priors is named; put --set priors=NAME before it")
+        raise UserError(f"--set {key}={value}: no prior is named; put --set priors=NAME before it")
     for name in path:
         if not isinstance(node, dict) or name not in node:
             raise UserError(
@@ -51,7 +56,7 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
         if node[name] is None and name == "smoothing":
             node[name] = {"filter": "median", "window": 5}
         elif isinstance(node[name], dict):
-            node[name] = dict(node[name])  # a file's own may serve another recipe
+            node[name] = dict(node[name])  # copied, because the file's own dictionary may serve another recipe
         node = node[name]
     if path[:1] in (["backbone"], ["head"], ["priors"]) and len(path) == 1:
         if last == "type":
@@ -65,12 +70,12 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
 
 
 def tracks(key: str) -> bool:
-    """Whether no number depends on a dotted key, and so no row's name."""
+    """Whether a dotted key only changes where curves are logged; such keys are not part of a row's name."""
     return key in [f"training.{name}" for name in TRACKERS]
 
 
 def settable() -> list[str]:
-    """Dotted keys that `--set` reaches, but for the arguments of backbone and head."""
+    """Dotted keys that `--set` accepts, besides the arguments of backbone, head and prior."""
     return [
         "smoothing",
         *OPTIONAL_KEYS,
@@ -79,5 +84,5 @@ def settable() -> list[str]:
 
 
 def spell(value: Any) -> str:
-    """A value as it stands in a row's name."""
+    """Spell a value for a row's name: without blanks."""
     return str(value).replace(" ", "") if isinstance(value, list | tuple) else str(value)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import types
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
+
+import msgspec
 
 from benchmarks.config.files import check_keys
 from benchmarks.config.recipe import VIEWS, Recipe, Smoothing
@@ -14,7 +15,7 @@ from registry import UserError
 
 
 def leaves(cls: type) -> Iterator[str]:
-    """Dotted names of the values of a section."""
+    """Dotted names of the values in a section, depth first: `radius`, `stride.train`, ..."""
     for name, kind in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind):
             yield from (f"{name}.{leaf}" for leaf in leaves(typing.cast(type, kind)))
@@ -23,46 +24,49 @@ def leaves(cls: type) -> Iterator[str]:
 
 
 def build_section(cls: Any, values: Any, where: str) -> Any:
-    """Build one frozen section from a mapping, checking keys and types."""
+    """Build one frozen section from a mapping.
+
+    Raises:
+        UserError: an unknown or missing key, or a value of the wrong type.
+    """
     if not isinstance(values, Mapping):
         raise UserError(f"{where} is {values!r}; it has to be a dict of {', '.join(leaves(cls))}")
-    hints = typing.get_type_hints(cls)
-    check_keys(values, list(hints), where)
-    missing = [f.name for f in dataclasses.fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
-    if missing:
-        raise UserError(f"{where} lacks {', '.join(missing)}")
-    return cls(**{name: typed(value, hints[name], f"{where}.{name}") for name, value in values.items()})
+    check_keys(values, [field.name for field in dataclasses.fields(cls)], where)
+    for name, kind in typing.get_type_hints(cls).items():
+        if dataclasses.is_dataclass(kind) and isinstance(values.get(name), Mapping):
+            check_keys(values[name], [field.name for field in dataclasses.fields(kind)], f"{where}.{name}")
+    return typed(dict(values), cls, where)
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:
-    """The value as `kind`, or an error that names the key. A whole number is a float too; a list is a tuple too."""
-    if dataclasses.is_dataclass(kind):
-        return build_section(kind, value, where)
-    if typing.get_origin(kind) is tuple:
-        inner = typing.get_args(kind)[0]
-        if isinstance(value, str) or not isinstance(value, Sequence):
-            raise UserError(f"{where} is {value!r}; it has to be a list of {inner.__name__}")
-        return tuple(typed(item, inner, where) for item in value)
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        kinds = typing.get_args(kind)
-        if value is None and type(None) in kinds:
-            return None
-        return typed(value, next(k for k in kinds if k is not type(None)), where)
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        raise UserError(
-            f"{where} is {value!r}, {_article(type(value).__name__)}; it has to be {_article(kind.__name__)}"
-        )
-    return value
+    """Convert a value to an annotated type. Whole numbers are valid floats, lists are valid tuples.
 
+    Args:
+        value: plain Python value.
+        kind: annotation, or a dataclass.
+        where: dotted key, for the message.
 
-def _article(name: str) -> str:
-    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    Raises:
+        UserError: the value has another type; names the dotted key.
+    """
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        keys = path.rstrip("`")
+        for key in keys.split(".")[1:]:
+            value = value[key.partition("[")[0]]
+        if "missing required field" in what:
+            raise UserError(f"{where}{keys} lacks {what.split('`')[1]}") from error
+        raise UserError(f"{where}{keys} is {value!r}; {what.replace('`', '').lower()}") from error
 
 
 def check_values(recipe: Recipe) -> None:
-    """Raise a UserError where a value is out of its bounds."""
+    """Check the bounds of a recipe's values.
+
+    Raises:
+        UserError: a value is out of bounds, or belongs to a trainable backbone and this one is frozen.
+    """
     for where, views in (("views.train", recipe.views.train), ("views.test", recipe.views.test)):
         wrong = [view for view in views if view not in VIEWS]
         if wrong or not views or len(set(views)) != len(views):
@@ -99,14 +103,14 @@ def check_values(recipe: Recipe) -> None:
             ("training.block", training.block != 1),
         ):
             if differs:
-                raise UserError(f"{where} is for backbones that train; --set backbone.frozen=false makes one of it")
+                raise UserError(f"{where} needs a trainable backbone; add --set backbone.frozen=false")
 
 
 def smoothing_of(values: Mapping[str, Any] | None) -> Smoothing | None:
-    """Check a section `smoothing`.
+    """Build the section `smoothing`; None stays None.
 
     Raises:
-        UserError: of the wrong type or value.
+        UserError: an unknown key, or a value of the wrong type or out of bounds.
     """
     if values is None:
         return None
