@@ -157,21 +157,15 @@ def _of_recipes(args: argparse.Namespace) -> int:
     recipes, dataset = chosen(args)
 
     from benchmarks.features.ray import torchrun_share
-    from benchmarks.pipeline.run import extract
+    from benchmarks.pipeline.extract import extract_features
+    from benchmarks.pipeline.session import Session
 
     share = torchrun_share()
     out = args.out or Path("runs")
-    done = extract(
-        recipes,
-        dataset,
-        out=out,
-        device=_device(args.device),
-        batch_size=args.batch_size,
-        skip_damaged=args.skip_damaged,
-        share=share,
-        plugins=args.plugin,
-        engine=args.engine,
+    session = Session(
+        dataset, out=out, device=_device(args.device), skip_damaged=args.skip_damaged, plugins=args.plugin
     )
+    done = extract_features(recipes, session, batch_size=args.batch_size, share=share, engine=args.engine)
     return _print(done, out, share)
 
 

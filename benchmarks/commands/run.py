@@ -82,6 +82,8 @@ def run(args: argparse.Namespace) -> int:
 
     from benchmarks.config.ensemble import recipes_of
     from benchmarks.pipeline.run import run as run_rows
+    from benchmarks.pipeline.run import show_work
+    from benchmarks.pipeline.session import Session
     from benchmarks.rows.folder import folder_name
     from benchmarks.rows.provenance import cores
     from benchmarks.system import processes
@@ -94,18 +96,22 @@ def run(args: argparse.Namespace) -> int:
             f"torchrun is for recipes whose backbone trains; run {', '.join(on_features)} without it, after "
             "torchrun bench.py extract where there are many frames"
         )
-    with redirect_stderr(io.StringIO()) if processes.rank() > 0 else nullcontext():
-        finished = run_rows(
-            rows,
-            dataset,
-            seeds=args.seeds,
-            out=args.out,
-            device=device,
-            skip_damaged=args.skip_damaged,
-            dry_run=args.dry_run,
-            workers=cores() if device == "cpu" and processes.count() == 1 else 1,
-            plugins=args.plugin,
-        )
+    session = Session(
+        dataset,
+        out=args.out,
+        seeds=args.seeds,
+        device=device,
+        skip_damaged=args.skip_damaged,
+        workers=cores() if device == "cpu" and processes.count() == 1 else 1,
+        plugins=args.plugin,
+        rank=processes.rank(),
+        processes=processes.count(),
+    )
+    if args.dry_run:
+        show_work(rows, session)
+        return 0
+    with redirect_stderr(io.StringIO()) if session.rank > 0 else nullcontext():
+        finished = run_rows(rows, session)
     if finished and args.sweep:
         from benchmarks.table.sweep import figures, write_sweep
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
+
+from benchmarks.pixels.sharpness import sharpness
 
 if TYPE_CHECKING:
     from benchmarks.data.windows import KeyFrames
@@ -17,40 +19,37 @@ if TYPE_CHECKING:
 def frame_properties(
     root: Path,
     tables: Mapping[str, pd.DataFrame],
-    plans: Sequence[Mapping[str, KeyFrames]],
+    key_frames: Mapping[str, KeyFrames],
     cache: Path,
-    provider: Prior | None,
+    prior: Prior | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Find what `diagnose` cannot read off boxes and windows, for the labelled key frames of every split but train.
+    """Measure what boxes and windows do not show, for the labelled key frames of every split except train.
 
     Args:
-        root: the data set's, which the crops' paths are relative to.
+        root: the dataset's root, which the crops' paths are relative to.
         tables: split -> frame table.
-        plans: of each row that is to be diagnosed, split -> its key frames.
-        cache: file of `benchmarks.pixels.sharpness.sharpness`; what it lacks takes about 2 ms of a core per crop.
-        provider: of head poses, where there is one.
+        key_frames: split -> key frames of a row.
+        cache: file of `benchmarks.pixels.sharpness.sharpness`; each missing crop takes about 2 ms of a core.
+        prior: source of head poses, or None.
 
     Returns:
-        split -> `sharpness` and, with a provider, `head yaw` (absolute, degrees) -> (rows of the table,) float64, NaN
-        where unknown and in all rows that are no such key frame.
+        split -> `sharpness` and, with a prior, `head yaw` (absolute, degrees) -> (rows of the table,) float64. NaN
+        where unknown, and in all rows that are not labelled key frames.
 
     Raises:
-        UserError: a crop does not exist, or the provider cannot answer.
+        UserError: a crop does not exist, or the prior cannot be read.
     """
-    from benchmarks.pixels.sharpness import sharpness
-
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for split, table in tables.items():
-        keys = np.unique(np.concatenate([of_row[split].centres for of_row in plans if split in of_row]))
-        keys = keys[table["label"].to_numpy()[keys] >= 0]
-        if split == "train" or not len(keys):
+    properties: dict[str, dict[str, np.ndarray]] = {}
+    for split, of_split in key_frames.items():
+        rows = of_split.centres[of_split.labels >= 0]
+        if split == "train" or not len(rows):
             continue
-        frames = table.iloc[keys]
+        frames = tables[split].iloc[rows]
         known = {"sharpness": sharpness(root, frames["image"].tolist(), cache)}
-        if provider is not None:
-            known["head yaw"] = np.abs(provider.read(frames).head_pose[:, 0].astype(np.float64))
-        found[split] = {}
+        if prior is not None:
+            known["head yaw"] = np.abs(prior.read(frames).head_pose[:, 0].astype(np.float64))
+        properties[split] = {}
         for name, values in known.items():
-            found[split][name] = np.full(len(table), np.nan)
-            found[split][name][keys] = values
-    return found
+            properties[split][name] = np.full(len(tables[split]), np.nan)
+            properties[split][name][rows] = values
+    return properties

@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def result_folder(out: Path, row: Recipe | Ensemble) -> Path:
-    """Where a row's `result.json`, `predictions.csv` and `config.py` are."""
+    """The folder with a row's `result.json`, `predictions.csv` and `config.py`."""
     return out / "results" / row.dataset / folder_name(row.name)
 
 
 def folder_name(name: str) -> str:
-    """What a folder is called after a row."""
+    """A row's name as a folder name: at most 150 characters that every file system accepts."""
     slug = re.sub(r"[^\w.+=,-]+", "-", name)
-    if len(slug) > 150:  # file systems stop at 255 bytes
+    if len(slug) > 150:  # file systems allow 255 bytes
         slug = f"{slug[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
     return slug
 
 
 def write_row_sums(folder: Path) -> None:
-    """Write the checksums of a row's folder, those of `result.json` last."""
+    """Write the checksums of all files in a row's folder."""
     found = (
         path for pattern in ("groundtruth_*.csv", "predictions.csv", "seed*/*.csv") for path in folder.glob(pattern)
     )

@@ -1,13 +1,103 @@
-"""What two runs must share to be the same row."""
+"""Identities: what two runs must share for a finished row or a finished training to be reused."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from benchmarks.config.ensemble import Ensemble
+from benchmarks.config.recipe import TRACKERS, Recipe, Training, defaults
+
+if TYPE_CHECKING:
+    from benchmarks.priors.base import Prior
+
+# Raised when equal settings would give other numbers. A training version is part of the hash that finds a training
+# again; the row version is part of every row's identity.
+TRAINING_VERSIONS = {"features": 2, "pixels": 1}
+ROW_VERSION = 3
+
+
+def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prior | None) -> dict[str, Any]:
+    """Identity of a recipe's row: configuration, data, priors, and versions of the code that computes.
+
+    Args:
+        recipe: resolved.
+        dataset_info: the record's section `dataset`.
+        prior: of the recipe, or None.
+    """
+    config = recipe.as_dict()
+    config["training"] = {key: value for key, value in config["training"].items() if key not in TRACKERS}
+    frames = {split: info["sha256"] for split, info in dataset_info["splits"].items()}
+    return {
+        "config": config,
+        "data": {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames},
+        **({} if prior is None else {"priors": prior.fingerprint()}),
+        "code": {"training": _training_version(recipe), "row": ROW_VERSION},
+    }
+
+
+def ensemble_identity(ensemble: Ensemble, members: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Identity of an ensemble's row.
+
+    Args:
+        ensemble: resolved.
+        members: name -> identity of the member's row.
+    """
+    return {
+        "config": ensemble.as_dict(),
+        "members": {member.name: members[member.name] for member in ensemble.members},
+        "code": {"row": ROW_VERSION},
+    }
+
+
+def training_identity(
+    recipe: Recipe, identity: Mapping[str, Any], dataset_info: Mapping[str, Any], source: Any
+) -> dict[str, Any]:
+    """Everything that determines the weights of a recipe's trainings, except the seed.
+
+    Recipes that differ only in how they score share this identity, and with it their trainings.
+
+    Args:
+        recipe: resolved.
+        identity: of its row.
+        dataset_info: the record's section `dataset`.
+        source: has `backbone`, the record's section of that name, and `damaged`, the paths of skipped crops.
+    """
+    config = recipe.as_dict()
+    usual = defaults(Training)  # left out, so that adding a key with a default keeps old trainings valid
+    training = {
+        key: value
+        for key, value in config["training"].items()
+        if key not in ("seed", *TRACKERS) and not (key in usual and usual[key] == value)
+    }
+    stride = {split: config["windows"]["stride"][split] for split in ("train", "val")}
+    pixels = {
+        "temporal_dropout": recipe.temporal_dropout,
+        "priors": identity.get("priors"),
+        "weights": source.backbone["weights"]["sha256"],  # of the whole file, which may hold an LSTM as well
+    }
+    return {
+        "version": _training_version(recipe),
+        "features": source.backbone["fingerprint"],
+        "frames": [dataset_info["splits"][split]["sha256"] for split in ("train", "val")],
+        "damaged": source.damaged,
+        "windows": {"radius": recipe.windows.radius, "stride": stride, "limit": recipe.limit},
+        "views": config["views"]["train"],
+        "head": config["head"],
+        "training": training,
+        **({"pixels": pixels} if recipe.on_pixels else {}),
+    }
+
+
+def short_hash(value: Any) -> str:
+    """First 16 hexadecimal digits of the sha256 of a JSON value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str | None:
-    """The first key in which two nested settings differ, with both values, or None."""
+    """The first key in which two nested identities differ, with both values; None if they are equal."""
     for key in dict.fromkeys([*old, *new]):
         where = f"{path}.{key}" if path else key
         a, b = old.get(key), new.get(key)
@@ -18,3 +108,7 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str =
         elif a != b:
             return f"{where}: {a} there, {b} now"
     return None
+
+
+def _training_version(recipe: Recipe) -> int:
+    return TRAINING_VERSIONS["pixels" if recipe.on_pixels else "features"]

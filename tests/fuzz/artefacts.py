@@ -457,9 +457,9 @@ def resolve_settings(folder: Path, case: list[str]) -> None:
 @functools.cache
 def recipe_text() -> str:
     from benchmarks.config.resolve import resolve
-    from benchmarks.rows.record import _config_file
+    from benchmarks.rows.record import config_file
 
-    return _config_file(resolve("internlstm"), "2026-01-01")
+    return config_file(resolve("internlstm"), "2026-01-01")
 
 
 @st.composite

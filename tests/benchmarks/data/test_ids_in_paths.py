@@ -18,7 +18,8 @@ from benchmarks.data.pictures import DamagedImageError, over_crops, read_crop
 from benchmarks.data.prepare import prepare_annotations
 from benchmarks.features.extract import extract
 from benchmarks.features.store import FeatureStore
-from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.extract import extract_features
+from benchmarks.pipeline.session import Session
 from registry import BACKBONES, UserError
 from tests.benchmarks.data.test_prepare import box, person, write
 from tests.benchmarks.pipeline.test_run import recipe
@@ -153,4 +154,4 @@ def test_trees_of_a_frame_table(root: Path, lam_tree: Path, prefix: str) -> None
             return found.assign(image=[prefix + image for image in found["image"]])
 
     with pytest.raises(UserError, match="an image's tree: .* is no path below"):
-        pipeline.extract([recipe("probe")], Own(lam_tree), out=root / "runs")
+        extract_features([recipe("probe")], Session(Own(lam_tree), out=root / "runs"))

@@ -13,8 +13,10 @@ from benchmarks.config.ensemble import Ensemble, resolve_row
 from benchmarks.config.recipe import Recipe
 from benchmarks.data.dataset import Ego4D
 from benchmarks.pipeline import run as pipeline
-from benchmarks.rows import record
+from benchmarks.pipeline.row import Row
+from benchmarks.pipeline.session import Session
 from benchmarks.rows.folder import result_folder
+from benchmarks.rows.record import RowScores
 from benchmarks.rows.schema import Result
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=3", "training.lr=0.02"]
@@ -56,7 +58,7 @@ def labels(lam_tree: Path) -> np.ndarray:
 @pytest.fixture(scope="module")
 def as_they_are(lam_tree: Path, labels: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list]:
     out = tmp_path_factory.mktemp("as_they_are")
-    return out, pipeline.run(plain_smoothed_and_ensemble(), Relabelled(lam_tree, labels), seeds=SEEDS, out=out)
+    return out, pipeline.run(plain_smoothed_and_ensemble(), Session(Relabelled(lam_tree, labels), seeds=SEEDS, out=out))
 
 
 def learnt(out: Path) -> dict[str, Any]:
@@ -97,7 +99,9 @@ def test_other_test_labels_change_the_test_figures_alone(
     as_they_are: tuple, lam_tree: Path, labels: np.ndarray, tmp_path: Path, how: str
 ) -> None:
     others = 1 - labels if how == "turned over" else np.random.default_rng(0).permutation(labels)
-    found = pipeline.run(plain_smoothed_and_ensemble(), Relabelled(lam_tree, others), seeds=SEEDS, out=tmp_path)
+    found = pipeline.run(
+        plain_smoothed_and_ensemble(), Session(Relabelled(lam_tree, others), seeds=SEEDS, out=tmp_path)
+    )
     assert_nothing_else_differs(as_they_are, (tmp_path, found))
     for one, other in zip(as_they_are[1], found, strict=True):
         assert one["splits"]["test"]["metrics"]["mAP"] != other["splits"]["test"]["metrics"]["mAP"]
@@ -108,25 +112,29 @@ def test_the_figures_need_the_test_labels_and_nothing_before_them_does(
 ) -> None:
     """The process has no test labels before it comes to compute a row's figures: then, and only then, they are opened.
 
-    Every label of the data set's test split is -1 until `record` is called, and for the members of the ensemble they
+    Every label of the data set's test split is -1 until `Row.keep` is called, and for the members of the ensemble they
     stay so, since their rows come before its own. What comes out is what comes out with labels there all along.
     """
     opened = []
 
-    def open_labels(folder: Path, row: Recipe | Ensemble, made: record.RowScores, **named: Any) -> Result:
-        plans, tables = dict(named.pop("plans")), dict(named.pop("tables"))
-        assert (tables["test"]["label"] == -1).all() and (plans["test"].labels == -1).all()
-        if row.name in wanted:
-            opened.append(row.name)
-            tables["test"] = tables["test"].assign(label=labels)
-            plans["test"] = dataclasses.replace(plans["test"], labels=labels[plans["test"].centres])
-        return record.record(folder, row, made, plans=plans, tables=tables, **named)
+    def open_labels(row: Row, scores: RowScores) -> Result:
+        key_frames, sealed_table = scores.key_frames["test"], row.session.tables["test"]
+        assert (sealed_table["label"] == -1).all() and (key_frames.labels == -1).all()
+        if row.name not in wanted:
+            return keep(row, scores)
+        opened.append(row.name)
+        known = dataclasses.replace(key_frames, labels=labels[key_frames.centres])
+        row.session.tables["test"] = sealed_table.assign(label=labels)
+        result = keep(row, dataclasses.replace(scores, key_frames={**scores.key_frames, "test": known}))
+        row.session.tables["test"] = sealed_table
+        return result
+
+    keep = Row.keep
 
     wanted = [row.name for row in plain_smoothed_and_ensemble()]
-    monkeypatch.setattr(pipeline, "record", open_labels)
-    monkeypatch.setattr("benchmarks.pipeline.ensemble.record", open_labels)
+    monkeypatch.setattr(Row, "keep", open_labels)
     sealed = Relabelled(lam_tree, np.full(len(labels), -1))
-    found = pipeline.run(plain_smoothed_and_ensemble(), sealed, seeds=SEEDS, out=tmp_path)
+    found = pipeline.run(plain_smoothed_and_ensemble(), Session(sealed, seeds=SEEDS, out=tmp_path))
     assert opened == wanted
     assert_nothing_else_differs(as_they_are, (tmp_path, found))
     for one, other in zip(as_they_are[1], found, strict=True):

@@ -17,7 +17,7 @@ import pytest
 from tqdm import tqdm
 
 from benchmarks.features import encoding, loops
-from benchmarks.features.extract import extract
+from benchmarks.features.extract import extract, fingerprint_of
 from benchmarks.features.shard import OpenShard
 from benchmarks.features.store import FeatureStore
 from registry import BACKBONES
@@ -197,7 +197,7 @@ def both_views(root: Path, out: Path) -> None:
     """An undisturbed extraction of both views of all crops."""
     backbone = BACKBONES.build(dict(type="slow_means"))
     images = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
-    store = FeatureStore(out, extract.fingerprint_of(backbone))
+    store = FeatureStore(out, fingerprint_of(backbone))
     extract(backbone, root, dict.fromkeys(("original", "flipped"), images), store, skip_damaged=True)
 
 

@@ -12,7 +12,9 @@ import pytest
 
 from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Ego4D
-from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.row import rows_of
+from benchmarks.pipeline.session import Session
+from benchmarks.pipeline.sources import encode_missing, plan_features
 from tests.benchmarks.features.extracting import HOME, make_crops, names_that_differ
 from tests.benchmarks.features.test_extract_kill import both_views, command
 from tests.conftest import RAY_WORKERS, TINY, exit_status
@@ -138,11 +140,8 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
         resolve(name, "ego4d", backbone="tiny_means", settings=["windows.stride.train=13", "windows.stride.val=13"])
         for name in recipes.split(",")
     ]
-    dataset = Ego4D(lam_tree)
-    tables = {split: dataset.frames(split) for split in dataset.splits()}
-    plans = {row.name: {split: pipeline._plan(row, split, table) for split, table in tables.items()} for row in rows}
-    plan = pipeline._plan_features(rows, plans, dataset, tables, tmp_path, "cpu")
-    done = pipeline._encode(plan, dataset, "cpu", False)
+    session = Session(Ego4D(lam_tree), out=tmp_path)
+    done = encode_missing(plan_features(rows_of(rows, session)[0], "cpu"), session)
     assert (done.encoded, done.reused) == (0, expected)
 
 

@@ -11,6 +11,7 @@ from benchmarks.config.ensemble import Ensemble, resolve_row
 from benchmarks.data.dataset import Ego4D
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.session import Session
 from benchmarks.rows.folder import result_folder
 from benchmarks.rows.schema import Result
 from benchmarks.scoring.fuse import fit_weights
@@ -38,7 +39,7 @@ def run(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """An ensemble of three on the small data set, two scored on every other validation frame, one on every third."""
     out = tmp_path_factory.mktemp("runs")
     row = ensemble("windows.stride.val=2")
-    return out, row, pipeline.run([row], Ego4D(lam_tree), seeds=2, out=out)[0]
+    return out, row, pipeline.run([row], Session(Ego4D(lam_tree), seeds=2, out=out))[0]
 
 
 def written(folder: Path, split: str) -> pd.DataFrame:
@@ -98,9 +99,9 @@ def test_what_is_done_is_not_done_again_and_more_seeds_join(
     run: tuple, lam_tree: Path, capsys: pytest.CaptureFixture
 ) -> None:
     out, row, result = run
-    assert pipeline.run([row], Ego4D(lam_tree), seeds=2, out=out) == [result]
+    assert pipeline.run([row], Session(Ego4D(lam_tree), seeds=2, out=out)) == [result]
     assert capsys.readouterr().err.count("done before") == 4
-    more = pipeline.run([row], Ego4D(lam_tree), seeds=3, out=out)[0]
+    more = pipeline.run([row], Session(Ego4D(lam_tree), seeds=3, out=out))[0]
     assert more["seeds"] == [3407, 3408, 3409]
     for split in ("val", "test"):
         new, old = (each["splits"][split]["views"] for each in (more, result))
@@ -113,7 +114,7 @@ def test_its_config_file_runs_the_same_again(run: tuple, lam_tree: Path, tmp_pat
     again = resolve_row(str(result_folder(out, row) / "config.py"), "ego4d")
     assert isinstance(again, Ensemble)
     assert [member.name for member in again.members] == [member.name for member in row.members]
-    figures = pipeline.run([again], Ego4D(lam_tree), seeds=2, out=tmp_path)[0]["splits"]["test"]["metrics"]
+    figures = pipeline.run([again], Session(Ego4D(lam_tree), seeds=2, out=tmp_path))[0]["splits"]["test"]["metrics"]
     for name, metric in figures.items():
         assert metric["per_seed"] == result["splits"]["test"]["metrics"][name]["per_seed"][:2]
 
@@ -121,19 +122,19 @@ def test_its_config_file_runs_the_same_again(run: tuple, lam_tree: Path, tmp_pat
 def test_files_that_changed_are_not_fused(run: tuple, lam_tree: Path, tmp_path: Path) -> None:
     members = ("probe", "probe+views.test=['original']")
     row = ensemble("windows.stride.val=2", members=members)
-    pipeline.run(list(row.members), Ego4D(lam_tree), out=tmp_path)
+    pipeline.run(list(row.members), Session(Ego4D(lam_tree), out=tmp_path))
     path = result_folder(tmp_path, row.members[0]) / "predictions.csv"
     whole = path.read_text()
     lines = whole.splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
-    pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+    pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
     assert path.read_text() == whole  # the member was made anew, as its folder's checksums ask for
     for broken in ("".join(lines[:-1]), lines[0] + "".join(lines[:0:-1]), "split,seed\nx,y\n"):
         path.write_text(broken)
         (path.parent / "SHA256SUMS").unlink(missing_ok=True)  # as in folders of older versions
         (result_folder(tmp_path, row) / "result.json").unlink(missing_ok=True)
         with pytest.raises(UserError, match=r"predictions\.csv.*delete .* and run again"):
-            pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+            pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
 
 
 def test_a_setting_reaches_every_member_that_has_it() -> None:
@@ -154,10 +155,10 @@ def test_a_setting_reaches_every_member_that_has_it() -> None:
     [
         (dict(head="gru"), "--head gru: ensemble ensemble has no head of its own"),
         (dict(settings=["members=probe"]), "members is ['probe']; an ensemble has at least two"),
-        (dict(settings=["members=3"]), "members is 3; it has to be a list of str"),
+        (dict(settings=["members=3"]), "members is 3; expected array, got int"),
         (dict(settings=["members=probe,prob"]), "unknown recipe 'prob'; did you mean 'probe'?"),
         (dict(settings=["members=probe,probe"]), "members name probe twice"),
-        (dict(settings=["members=probe,ensemble"]), "member ensemble is an ensemble itself"),
+        (dict(settings=["members=probe,ensemble"]), "member ensemble is an ensemble; list its members instead"),
         (dict(settings=["trainig.lr=1"]), "unknown key 'trainig.lr'; did you mean 'training.lr'?"),
         (dict(settings=["smoothing.window=4"]), "smoothing.window is 4; it has to be an odd number"),
         (dict(settings=["members=probe+head=lsmt,internlstm"]), "unknown head 'lsmt'; did you mean 'lstm'?"),
@@ -172,8 +173,8 @@ def test_mistakes_are_named(arguments: dict, message: str) -> None:
 
 def test_members_without_a_seed_or_a_frame_in_common_are_named(lam_tree: Path, tmp_path: Path) -> None:
     row = ensemble("windows.stride.val=2", members=("probe", "probe+training.seed=1"))
-    with pytest.raises(UserError, match="have no seed in common"):
-        pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+    with pytest.raises(UserError, match="its members share no seed"):
+        pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
 
 
 def test_a_row_of_the_table_names_all_parts(run: tuple) -> None:

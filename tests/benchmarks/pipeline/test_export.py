@@ -19,6 +19,7 @@ from benchmarks.data.windows import windows
 from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.export import export_row
+from benchmarks.pipeline.session import Session
 from benchmarks.rows.predictions import find_row
 from benchmarks.scoring.looks import COST, looks_at
 from benchmarks.system.locks import locked
@@ -38,7 +39,7 @@ def out(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         resolve(name, "ego4d", backbone="tiny_means", settings=[*QUICK, *STRIDE])
         for name in ("internlstm_flip_tta", "internlstm_flip_tta_smooth")
     ]
-    pipeline.run(rows, Ego4D(lam_tree), seeds=2, out=out)
+    pipeline.run(rows, Session(Ego4D(lam_tree), seeds=2, out=out))
     return out
 
 

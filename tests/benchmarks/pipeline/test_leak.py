@@ -14,6 +14,7 @@ from benchmarks.config.recipe import Recipe
 from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import SynthLAM
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.session import Session
 from registry import load_plugin
 
 TRUNK = Path(__file__).resolve().parents[2] / "parts" / "tiny_trunk.py"
@@ -44,7 +45,7 @@ def map_after_shuffling(row: Recipe | Ensemble, out: Path) -> float:
     """Mean over several shuffles; the features are shared."""
     figures = []
     for seed in range(SHUFFLES):
-        result = pipeline.run([row], Shuffled(seed), out=out)[0]
+        result = pipeline.run([row], Session(Shuffled(seed), out=out))[0]
         figures.append(result["splits"]["test"]["metrics"]["mAP"]["mean"])
         shutil.rmtree(out / "results")  # the next shuffle has other settings under the same names
     return float(np.mean(figures))

@@ -11,6 +11,7 @@ from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Ego4D
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.session import Session
 from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
 from benchmarks.rows.predictions import read_predictions as read_predictions_of_row
@@ -34,7 +35,7 @@ def three(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pat
     """InternLSTM's three rows and the probe on the small data set."""
     out = tmp_path_factory.mktemp("runs")
     rows = [recipe(name) for name in ("internlstm", "internlstm_flip", "internlstm_flip_tta", "probe")]
-    return out, pipeline.run(rows, Ego4D(lam_tree), seeds=2, out=out)
+    return out, pipeline.run(rows, Session(Ego4D(lam_tree), seeds=2, out=out))
 
 
 def folder_of(out: Path, result: schema.Result) -> Path:
@@ -107,7 +108,7 @@ def test_the_smoothing_window_is_chosen_on_validation(lam_tree: Path, tmp_path: 
     """Written into the record, the best of all on these scores, and shared with the unsmoothed row's training."""
     hardly = "training.epochs=1", "training.lr=1e-5"  # so that scores are bad enough to be worth smoothing
     rows = [recipe(name, *hardly) for name in ("internlstm_flip_tta", "internlstm_flip_tta_smooth")]
-    plain, smooth = pipeline.run(rows, Ego4D(lam_tree), seeds=2, out=tmp_path)
+    plain, smooth = pipeline.run(rows, Session(Ego4D(lam_tree), seeds=2, out=tmp_path))
     assert len(list((tmp_path / "trainings").iterdir())) == 1
     table = pd.read_csv(folder_of(tmp_path, plain) / "predictions.csv", dtype={"clip": str, "track": str})
     own = {}
@@ -155,15 +156,15 @@ def test_what_is_done_is_not_done_again(
     three: tuple, lam_tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     out, rows = three
-    monkeypatch.setattr(pipeline, "_features", lambda *_: pytest.fail("worked again"))
-    again = pipeline.run([recipe("internlstm_flip_tta")], Ego4D(lam_tree), seeds=1, out=out)
+    monkeypatch.setattr(pipeline, "load_source", lambda *_: pytest.fail("worked again"))
+    again = pipeline.run([recipe("internlstm_flip_tta")], Session(Ego4D(lam_tree), seeds=1, out=out))
     assert again == [rows[2]]  # both seeds, although one was asked for
     assert "done before, 2 seeds reused" in capsys.readouterr().err
 
 
 def test_more_seeds_join_those_that_are_there(three: tuple, lam_tree: Path, tmp_path: Path) -> None:
     shutil.copytree(three[0], tmp_path / "runs")
-    row = pipeline.run([recipe("probe")], Ego4D(lam_tree), seeds=3, out=tmp_path / "runs")[0]
+    row = pipeline.run([recipe("probe")], Session(Ego4D(lam_tree), seeds=3, out=tmp_path / "runs"))[0]
     assert row["seeds"] == [3407, 3408, 3409]
     assert row["training"][:2] == three[1][3]["training"]
     metric = row["splits"]["test"]["metrics"]["mAP"]
@@ -173,7 +174,7 @@ def test_more_seeds_join_those_that_are_there(three: tuple, lam_tree: Path, tmp_
 def test_the_run_folder_holds_a_recipe_that_runs_again(three: tuple, lam_tree: Path, tmp_path: Path) -> None:
     out, rows = three
     again = resolve(str(folder_of(out, rows[3]) / "config.py"), "ego4d")
-    row = pipeline.run([again], Ego4D(lam_tree), seeds=2, out=tmp_path)[0]
+    row = pipeline.run([again], Session(Ego4D(lam_tree), seeds=2, out=tmp_path))[0]
     assert row["splits"] == rows[3]["splits"]
 
 
@@ -187,7 +188,7 @@ def test_a_run_folder_from_other_settings_is_refused(three: tuple, lam_tree: Pat
     with pytest.raises(
         UserError, match=r"comes from other settings \(config.training.lr: 0.5 there, 0.05 now\); .* --out DIR"
     ):
-        pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "runs")
+        pipeline.run([recipe("probe")], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
 
 
 @pytest.mark.parametrize("name", ["result.json", "predictions.csv", "seed3407/test.csv", "SHA256SUMS"])
@@ -204,7 +205,7 @@ def test_a_damaged_row_is_made_anew_with_all_its_seeds(
     if name in ("result.json", "predictions.csv"):
         with pytest.raises(UserError, match="is damaged"):
             read_predictions_of_row(folder, "test")
-    row = pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "runs")[0]
+    row = pipeline.run([recipe("probe")], Session(Ego4D(lam_tree), out=tmp_path / "runs"))[0]
     assert f"damaged in {folder}: " in capsys.readouterr().err
     assert row["seeds"] == three[1][3]["seeds"]
     assert row["splits"] == three[1][3]["splits"]
@@ -216,15 +217,15 @@ def test_weights_that_changed_are_noticed(lam_tree: Path, tmp_path: Path) -> Non
     """The path is the same, the bytes are not."""
     weights = tmp_path / "mine.bin"
     weights.write_bytes(b"1")
-    pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
-    assert pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
+    pipeline.run([recipe("probe", weights=str(weights))], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
+    assert pipeline.run([recipe("probe", weights=str(weights))], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
     weights.write_bytes(b"2")
     with pytest.raises(UserError, match=r"comes from other settings \(weights .*mine.bin: sha256 \w+ there, \w+ now\)"):
-        pipeline.run([recipe("probe", weights=str(weights))], Ego4D(lam_tree), out=tmp_path / "runs")
+        pipeline.run([recipe("probe", weights=str(weights))], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
 
 
 def test_dry_run_does_nothing(lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    assert pipeline.run([recipe("internlstm_flip_tta")], Ego4D(lam_tree), out=tmp_path / "runs", dry_run=True) == []
+    pipeline.show_work([recipe("internlstm_flip_tta")], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
     # 6 + 4 + 4 clips of 22 crops, both views.
     assert "tiny_means on 616 frames (all views), lstm for 8 epochs, 1 seed" in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
@@ -233,7 +234,7 @@ def test_dry_run_does_nothing(lam_tree: Path, tmp_path: Path, capsys: pytest.Cap
 def test_an_output_folder_that_cannot_be_written_is_told_first(lam_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write .*write elsewhere"):
-        pipeline.run([recipe("probe")], Ego4D(lam_tree), out=tmp_path / "file" / "runs")
+        pipeline.run([recipe("probe")], Session(Ego4D(lam_tree), out=tmp_path / "file" / "runs"))
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -245,19 +246,19 @@ def test_a_damaged_crop_is_named_or_counted(lam_tree: Path, tmp_path: Path, spli
     (tmp_path / "data" / pattern).write_bytes(b"\xff\xd8\xff no jpeg")
     dataset = Ego4D(tmp_path / "data")
     with pytest.raises(UserError, match=f"damaged crop {tmp_path / 'data' / pattern}"):
-        pipeline.run([recipe("probe")], dataset, out=tmp_path / "runs")
-    row = pipeline.run([recipe("probe")], dataset, out=tmp_path / "runs", skip_damaged=True)[0]
+        pipeline.run([recipe("probe")], Session(dataset, out=tmp_path / "runs"))
+    row = pipeline.run([recipe("probe")], Session(dataset, out=tmp_path / "runs", skip_damaged=True))[0]
     assert row["counts"]["damaged"] == 1
     # A training window whose own frame is lost teaches nothing; a test frame is scored all the same.
     whole = {"train": 6 * 11, "test": 4 * 22}
     assert row["counts"]["train windows"] + (split == "train") == whole["train"]
     assert row["counts"]["test windows"] == whole["test"]
     with pytest.raises(UserError, match="damaged crop"):
-        pipeline.run([recipe("probe")], dataset, out=tmp_path / "runs")
+        pipeline.run([recipe("probe")], Session(dataset, out=tmp_path / "runs"))
 
 
 def test_limit_takes_windows_evenly_and_says_so(lam_tree: Path, tmp_path: Path) -> None:
-    row = pipeline.run([recipe("probe", limit=40)], Ego4D(lam_tree), out=tmp_path)[0]
+    row = pipeline.run([recipe("probe", limit=40)], Session(Ego4D(lam_tree), out=tmp_path))[0]
     assert row["name"].endswith("+limit=40")
     assert [row["counts"][f"{split} windows"] for split in ("train", "val", "test")] == [40, 40, 40]
     assert row["splits"]["test"]["clips"] == 4
@@ -265,7 +266,7 @@ def test_limit_takes_windows_evenly_and_says_so(lam_tree: Path, tmp_path: Path) 
 
 def test_smoothing_is_along_the_track(lam_tree: Path, tmp_path: Path) -> None:
     row = pipeline.run(
-        [recipe("probe", "smoothing.filter=median", "smoothing.window=3")], Ego4D(lam_tree), out=tmp_path
+        [recipe("probe", "smoothing.filter=median", "smoothing.window=3")], Session(Ego4D(lam_tree), out=tmp_path)
     )[0]
     written = pd.read_csv(folder_of(tmp_path, row) / "predictions.csv")
     track = written[(written["split"] == "test") & (written["clip"] == "test01")].set_index("frame")
@@ -287,7 +288,7 @@ def test_every_head_runs_by_name_alone(lam_tree: Path, tmp_path: Path, head: str
         head=head,
         settings=[*QUICK, "training.epochs=2", *settings],
     )
-    result = pipeline.run([row], Ego4D(lam_tree), out=tmp_path)[0]
+    result = pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))[0]
     assert result["head"]["type"] == head
     assert result["name"].startswith(f"internlstm_flip_tta+backbone=tiny_means+head={head}")
 
@@ -295,20 +296,20 @@ def test_every_head_runs_by_name_alone(lam_tree: Path, tmp_path: Path, head: str
 def test_a_head_that_needs_more_than_features_says_so(lam_tree: Path, tmp_path: Path) -> None:
     row = resolve("internlstm_flip_tta", "ego4d", backbone="tiny_means", head="gazepose", settings=QUICK)
     with pytest.raises(UserError, match="head gazepose needs the key frame's map, head_pose_bins, landmarks;"):
-        pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+        pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
 
 
 def test_test_labels_do_not_reach_the_training(lam_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the test labels turned over, every weight and score stays what it was."""
     frames = Ego4D.frames
-    plain = pipeline.run([recipe("internlstm_flip_tta")], Ego4D(lam_tree), out=tmp_path / "a")[0]
+    plain = pipeline.run([recipe("internlstm_flip_tta")], Session(Ego4D(lam_tree), out=tmp_path / "a"))[0]
 
     def turned(self: Ego4D, split: str) -> pd.DataFrame:
         table = frames(self, split)
         return table.assign(label=1 - table["label"]) if split == "test" else table
 
     monkeypatch.setattr(Ego4D, "frames", turned)
-    other = pipeline.run([recipe("internlstm_flip_tta")], Ego4D(lam_tree), out=tmp_path / "b")[0]
+    other = pipeline.run([recipe("internlstm_flip_tta")], Session(Ego4D(lam_tree), out=tmp_path / "b"))[0]
     for report in (*plain["training"], *other["training"]):
         del report["seconds"]
     assert plain["training"] == other["training"]

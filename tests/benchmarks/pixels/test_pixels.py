@@ -20,12 +20,17 @@ from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Dataset, Ego4D
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.extract import extract_features
+from benchmarks.pipeline.row import RecipeRow
+from benchmarks.pipeline.session import Session
+from benchmarks.pipeline.sources import touched_rows
 from benchmarks.pixels.crops import Crops, read_pixels
 from benchmarks.pixels.sharpness import cumulative_normal, laplacian_variance
 from benchmarks.pixels.source import PixelSource
 from benchmarks.pixels.windows import BlockSampler, as_tensors
 from benchmarks.priors.base import Priors
 from benchmarks.rows import schema
+from benchmarks.rows.identity import training_identity
 from benchmarks.scoring.predict import score_windows
 from benchmarks.training import train as training_module
 from registry import BACKBONES, UserError, load_plugin
@@ -79,9 +84,10 @@ class Holes(Ego4D):
 
 
 def pixels_of(dataset: Dataset, row: Recipe, budget: int = 10**9) -> tuple[PixelSource, dict[str, KeyFrames]]:
-    tables = {split: dataset.frames(split) for split in ("train", "val")}
-    plans = {split: pipeline._plan(row, split, table) for split, table in tables.items()}
-    touched = {split: pipeline._touched([plan]) for split, plan in plans.items()}
+    session = Session(dataset)
+    tables = {split: session.tables[split] for split in ("train", "val")}
+    plans = {split: RecipeRow(row, session).key_frames[split] for split in tables}
+    touched = {split: touched_rows([plan]) for split, plan in plans.items()}
     preprocessing = BACKBONES.build(row.backbone).preprocessing
     crops, positions, damaged = read_pixels(
         dataset.root, tables, touched, preprocessing, skip_damaged=False, budget=budget
@@ -94,7 +100,7 @@ def test_batches_are_those_of_a_loop_over_files(lam_tree: Path, budget: int) -> 
     row = recipe()
     pixels, plans = pixels_of(Holes(lam_tree), row, budget)
     assert pixels.crops["val"].kept is (budget > 0)
-    data = pixels.window_data(plans["val"], "val", ["original", "flipped"])
+    data = pixels.windows(plans["val"], "val", ["original", "flipped"])
     table, plan = pixels.tables["val"], plans["val"]
     half = len(plan.rows)
     assert len(data) == 2 * half
@@ -204,7 +210,7 @@ def test_blurred_neighbours_are_dropped_before_the_gaps_are_filled(lam_tree: Pat
         grey.append(np.nan if picture is None else laplacian_variance(np.asarray(picture.resize((224, 224), 2))))
     p = cumulative_normal(np.array(grey))
     pixels.sharpness = {"train": p}
-    data = pixels.window_data(plan, "train", ["original"])
+    data = pixels.windows(plan, "train", ["original"])
 
     def expected(draws: np.ndarray | None) -> np.ndarray:
         windows = []
@@ -236,9 +242,9 @@ def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) ->
             points = np.arange(15, dtype=np.float32).reshape(5, 3) / 16
             return Priors(pose, np.repeat(points[None], len(number), axis=0))
 
-    pixels.provider = Numbered()  # type: ignore[assignment]
+    pixels.prior = Numbered()  # type: ignore[assignment]
     plan = plans["train"]
-    data = pixels.window_data(plan, "train", ["original", "flipped"])
+    data = pixels.windows(plan, "train", ["original", "flipped"])
     at = [3, 3 + len(plan.rows)]
     (plain, mirrored), frame = data.__getitems__(at)[0].priors["landmarks"], pixels.tables["train"]["frame"]
     bins = data.__getitems__(at)[0].priors["head_pose_bins"].tolist()
@@ -257,7 +263,7 @@ def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) ->
 def undisturbed(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, schema.Result]:
     """Two seeds, one after the other."""
     out = tmp_path_factory.mktemp("undisturbed")
-    return out, pipeline.run([recipe()], Ego4D(lam_tree), seeds=2, out=out)[0]
+    return out, pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=out))[0]
 
 
 def predictions(out: Path) -> pd.DataFrame:
@@ -286,7 +292,7 @@ def test_what_was_trained_can_be_read_and_scores_alike(lam_tree: Path, undisturb
     assert model.backbone.frozen and not model.training
     own = recipe()
     pixels, plans = pixels_of(Ego4D(lam_tree), own)
-    found = score_windows(model, pixels.window_data(plans["val"], "val", ["original"]), batch_size=5)
+    found = score_windows(model, pixels.windows(plans["val"], "val", ["original"]), batch_size=5)
     written = predictions(out)
     written = written[(written["split"] == "val") & (written["seed"] == 3408)]
     np.testing.assert_allclose(found, written["score"], atol=1e-6)
@@ -296,12 +302,12 @@ def test_what_is_trained_is_found_again(lam_tree: Path, undisturbed: tuple, monk
     out, row = undisturbed
     monkeypatch.setattr(training_module, "_descend", lambda *_: pytest.fail("trained again"))
     (next(out.glob("results/*/*/result.json"))).rename(out / "kept.json")
-    again = pipeline.run([recipe()], Ego4D(lam_tree), seeds=2, out=out)[0]
+    again = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=out))[0]
     assert again["splits"] == row["splits"]
 
 
 def test_seeds_side_by_side_end_as_one_after_another(lam_tree: Path, undisturbed: tuple, tmp_path: Path) -> None:
-    row = pipeline.run([recipe()], Ego4D(lam_tree), seeds=2, out=tmp_path, workers=2, plugins=[str(TRUNK)])[0]
+    row = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=tmp_path, workers=2, plugins=[str(TRUNK)]))[0]
     assert without_seconds(row["training"]) == without_seconds(undisturbed[1]["training"])
     pd.testing.assert_frame_equal(predictions(tmp_path), predictions(undisturbed[0]), check_exact=True)
 
@@ -330,7 +336,7 @@ def test_killed_and_run_again_it_ends_as_undisturbed(
     steps = []
     step = training_module._Trainee.train_step
     monkeypatch.setattr(training_module._Trainee, "train_step", lambda *a, **b: (steps.append(1), step(*a, **b))[1])
-    row = pipeline.run([recipe()], Ego4D(lam_tree), seeds=2, out=tmp_path)[0]
+    row = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=tmp_path))[0]
     assert len(steps) < 2 * 6 * 5, "started over instead of going on"
     assert without_seconds(row["training"]) == without_seconds(undisturbed[1]["training"])
     pd.testing.assert_frame_equal(predictions(tmp_path), predictions(undisturbed[0]), check_exact=True)
@@ -370,7 +376,7 @@ def test_gazepose_runs_with_priors_from_files(lam_tree: Path, tmp_path: Path) ->
     (tmp_path / "landmarks.json").write_text(json.dumps(landmarks))
     named = [f"priors.head_pose={tmp_path / 'pose.json'}", f"priors.landmarks={tmp_path / 'landmarks.json'}"]
     row = recipe("gazepose", *SMALL, "training.epochs=3", "priors=file", *named)
-    result = pipeline.run([row], dataset, out=tmp_path / "runs")[0]
+    result = pipeline.run([row], Session(dataset, out=tmp_path / "runs"))[0]
     assert result["settings"]["priors"].keys() == {"head_pose", "landmarks"}
     assert result["config"]["temporal_dropout"]
     assert result["splits"]["test"]["metrics"]["mAP"]["mean"] > 0.8
@@ -378,7 +384,7 @@ def test_gazepose_runs_with_priors_from_files(lam_tree: Path, tmp_path: Path) ->
 
 def test_bfloat16_trains_weights_of_float32(lam_tree: Path, tmp_path: Path) -> None:
     row = recipe("gazelstm", "training.precision=bfloat16", "training.epochs=3")
-    result = pipeline.run([row], Ego4D(lam_tree), out=tmp_path)[0]
+    result = pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))[0]
     assert result["splits"]["test"]["metrics"]["mAP"]["mean"] > 0.8
     state = read_model(next(tmp_path.glob("trainings/*/*/model.safetensors"))).state_dict()
     assert {tensor.dtype for tensor in state.values() if tensor.is_floating_point()} == {torch.float32}
@@ -393,11 +399,11 @@ def test_keys_that_were_added_do_not_make_old_trainings_new(lam_tree: Path) -> N
 
     described = {"splits": {split: {"sha256": "1"} for split in ("train", "val")}}
     plain = resolve("internlstm", "ego4d")
-    found = pipeline._determines_training(plain, Source(), {}, described)  # type: ignore[arg-type]
+    found = training_identity(plain, {}, described, Source())  # type: ignore[arg-type]
     assert found.keys() == {"version", "features", "frames", "damaged", "windows", "views", "head", "training"}
     assert found["training"].keys() == {"epochs", "batch_size", "lr", "weight_decay", "class_weight"}
     changed = resolve("internlstm", "ego4d", settings=["training.schedule=cosine"])
-    found = pipeline._determines_training(changed, Source(), {}, described)  # type: ignore[arg-type]
+    found = training_identity(changed, {}, described, Source())  # type: ignore[arg-type]
     assert found["training"]["schedule"] == "cosine"
 
 
@@ -408,30 +414,30 @@ def test_a_recipe_without_its_priors_says_who_makes_them(lam_tree: Path, tmp_pat
     with pytest.raises(
         UserError, match="recipe gazepose: its head needs head_pose_bins and landmarks.*face_mesh: "
     ) as told:
-        pipeline.run([resolve("gazepose", "ego4d")], Ego4D(lam_tree), out=tmp_path / "runs")
+        pipeline.run([resolve("gazepose", "ego4d")], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
     assert "\n" not in str(told.value)
     assert not (tmp_path / "runs").exists()
 
 
 def test_a_head_that_features_cannot_serve_is_told_before_they_are_computed(lam_tree: Path, tmp_path: Path) -> None:
     row = resolve("internlstm", "ego4d", backbone="tiny_means", head="gazepose")
-    for work in (pipeline.run, pipeline.extract):
+    for work in (pipeline.run, extract_features):
         with pytest.raises(UserError, match="head gazepose needs the key frame's map, head_pose_bins, landmarks;"):
-            work([row], Ego4D(lam_tree), out=tmp_path / "runs")
+            work([row], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
     assert not (tmp_path / "runs").exists()
 
 
 def test_features_are_not_extracted_for_a_backbone_that_trains(
     lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    assert pipeline.extract([recipe()], Ego4D(lam_tree), out=tmp_path).encoded == 0
-    assert "its backbone trains, so there are no features to compute" in capsys.readouterr().err
+    assert extract_features([recipe()], Session(Ego4D(lam_tree), out=tmp_path)).encoded == 0
+    assert "its backbone trains, so there are no features to extract" in capsys.readouterr().err
 
 
 def test_a_head_that_is_solved_cannot_train_a_backbone(lam_tree: Path, tmp_path: Path) -> None:
     row = resolve("gazelstm", "ego4d", backbone="tiny_trunk", head="probe_sklearn", settings=SETTINGS)
     with pytest.raises(UserError, match="head probe_sklearn is solved, not descended to"):
-        pipeline.run([row], Ego4D(lam_tree), out=tmp_path)
+        pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
 
 
 # -- where a training starts --------------------------------------------------------------------------------------

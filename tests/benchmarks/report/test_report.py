@@ -22,6 +22,7 @@ from benchmarks.data import synthlam
 from benchmarks.data.dataset import Ego4D, SynthLAM
 from benchmarks.data.frames import KEY
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.session import Session
 from benchmarks.report import charts
 from benchmarks.report.crops import SIDE, data_uri
 from benchmarks.report.page import render
@@ -81,7 +82,7 @@ def runs(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         resolve("internlstm_flip_tta", "ego4d", backbone="tiny_means", settings=[*QUICK, *small]),
         resolve("probe", "ego4d", backbone="tiny_means", settings=QUICK),
     ]
-    pipeline.run(rows, Ego4D(lam_tree), seeds=2, out=out)
+    pipeline.run(rows, Session(Ego4D(lam_tree), seeds=2, out=out))
     return out
 
 

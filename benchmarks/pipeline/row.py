@@ -1,0 +1,254 @@
+"""A row of the table within one session: its key frames, its identity, and its folder."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from backbones.base import file_sha256
+from benchmarks.config.ensemble import Ensemble, recipes_of
+from benchmarks.config.recipe import Recipe
+from benchmarks.data.windows import KeyFrames, key_frames, windows
+from benchmarks.pipeline.session import Session
+from benchmarks.pixels.properties import frame_properties
+from benchmarks.priors.base import Prior
+from benchmarks.rows import identity, provenance, schema
+from benchmarks.rows.folder import result_folder, write_row_sums
+from benchmarks.rows.record import RowContext, RowScores, make_record, write_row
+from benchmarks.system.locks import NAME, locked
+from benchmarks.system.progress import say
+from registry import UserError
+from zoo.files.checksums import NAME as SUMS
+from zoo.files.checksums import damaged
+
+# Weights up to this size are hashed again before a finished row is reused; 200 MB take 0.2 s.
+_RECHECKED_BYTES = 200_000_000
+
+
+class Row(ABC):
+    """One row of the table on a session's dataset: found finished, or computed and kept.
+
+    Args:
+        recipe: resolved.
+        session: shared by all rows of the command.
+    """
+
+    def __init__(self, recipe: Recipe | Ensemble, session: Session) -> None:
+        self.session = session
+        self.name = recipe.name
+        self.folder: Path = result_folder(session.out, recipe)
+        self._config = recipe
+        self._stamp = -1  # modification time of the record at the last look
+        self._result: schema.Result | None = None
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, Any]:
+        """What a finished row must share with this one to be reused."""
+
+    @property
+    @abstractmethod
+    def prior(self) -> Prior | None:
+        """Source of head poses and landmarks, or None."""
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Split -> frames between two key frames of a track. An ensemble scores the key frames its members share."""
+        strides = [recipe.windows.stride for recipe in recipes_of([self._config])]
+        return {split: math.lcm(*(getattr(stride, split) for stride in strides)) for split in self.session.tables}
+
+    @cached_property
+    def dataset_info(self) -> dict[str, Any]:
+        """The record's section `dataset`."""
+        return self.session.dataset_info(self._config.dataset)
+
+    def seeds(self) -> list[int]:
+        """Seeds to train: those asked for, and those that the row's folder has already."""
+        asked = self._asked_seeds()
+        return sorted({*asked, *_seeds_in(self.folder)}) if (self.folder / "result.json").exists() else asked
+
+    def find(self) -> schema.Result | None:
+        """The row's record, if it is there with this identity and at least the seeds asked for.
+
+        Raises:
+            UserError: the folder holds a row of another identity, or its record cannot be read.
+        """
+        stamp = self._record_stamp()
+        # Processes that train together must agree, so they do not look again.
+        if self._stamp < 0 or (stamp != self._stamp and self.session.processes == 1):
+            self._stamp, self._result = stamp, self._read() if stamp else None
+        return self._result
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the row's folder; waits for another command that holds it."""
+        if self.session.rank > 0:  # the first process holds it for all
+            yield
+            return
+        with locked(self.folder / NAME, str(self.folder), wait=True):
+            yield
+
+    def keep(self, scores: RowScores) -> schema.Result:
+        """Compute the row's figures from its scores, and write its folder."""
+        session = self.session
+        context = RowContext(
+            identity=self.identity,
+            dataset_info=self.dataset_info,
+            tables=session.tables,
+            strides=self.strides,
+            frame_properties=self._frame_properties(scores.key_frames),
+            environment={
+                **provenance.environment(session.device),
+                "deterministic": provenance.deterministic(session.device),
+            },
+        )
+        result = make_record(self._config, scores, context)
+        write_row(self.folder, self._config, result, scores, session.tables)
+        self._stamp, self._result = self._record_stamp(), result
+        return result
+
+    def _frame_properties(self, key_frames: Mapping[str, KeyFrames]) -> dict[str, dict[str, np.ndarray]]:
+        session, name = self.session, self._config.dataset
+        prior = self.prior or session.shipped_prior(name)
+        cache = session.cache("sharpness", name).with_suffix(".npz")
+        return frame_properties(session.dataset.root, session.tables, key_frames, cache, prior)
+
+    def _asked_seeds(self) -> list[int]:
+        first = recipes_of([self._config])[0].training.seed
+        return list(range(first, first + self.session.seeds))
+
+    def _record_stamp(self) -> int:
+        """Modification time of the record in nanoseconds; 0 if there is none."""
+        try:
+            return (self.folder / "result.json").stat().st_mtime_ns
+        except OSError:
+            return 0
+
+    def _read(self) -> schema.Result | None:
+        spoilt = damaged(self.folder, "result.json")
+        if spoilt:
+            say(f"damaged in {self.folder}: {', '.join(spoilt)}; computing the row again")
+            if {SUMS, "result.json"} & {*spoilt}:  # its identity cannot be trusted
+                return None
+        found = schema.read_result(self.folder / "result.json")
+        differs = identity.first_difference(found["settings"], self.identity)
+        if differs is None and isinstance(self._config, Recipe):  # an ensemble's members check their own weights
+            differs = _changed_weights(found)
+        if differs:
+            raise UserError(
+                f"run folder {self.folder} comes from other settings ({differs}); delete it, or use another --out DIR"
+            )
+        if spoilt or found["counts"]["damaged"] and not self.session.skip_damaged or found["diagnosis"] is None:
+            return None
+        if not {*self._asked_seeds()} <= {*found["seeds"]}:
+            return None
+        if not (self.folder / SUMS).exists():  # written by an older version, or killed just before writing them
+            write_row_sums(self.folder)
+        return found
+
+
+class RecipeRow(Row):
+    """The row of a recipe."""
+
+    def __init__(self, recipe: Recipe, session: Session) -> None:
+        super().__init__(recipe, session)
+        self.recipe = recipe
+
+    @cached_property
+    def key_frames(self) -> dict[str, KeyFrames]:
+        """Split -> key frames and the windows around them."""
+        return {split: _choose_key_frames(self.recipe, split, table) for split, table in self.session.tables.items()}
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The prior that the recipe names."""
+        config = self.recipe.priors
+        return None if config is None else self.session.build_prior(config, self.recipe.dataset)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Configuration, data, priors and versions of the code."""
+        return identity.recipe_identity(self.recipe, self.dataset_info, self.prior)
+
+
+class EnsembleRow(Row):
+    """The row of an ensemble, made from the rows of its members."""
+
+    def __init__(self, recipe: Ensemble, session: Session, members: Sequence[RecipeRow]) -> None:
+        super().__init__(recipe, session)
+        self.recipe = recipe
+        self.members = members
+
+    @property
+    def prior(self) -> Prior | None:
+        """The prior of the first member that has one."""
+        return next((member.prior for member in self.members if member.prior is not None), None)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Configuration, and the identities of the members."""
+        return identity.ensemble_identity(self.recipe, {member.name: member.identity for member in self.members})
+
+
+def rows_of(recipes: Sequence[Recipe | Ensemble], session: Session) -> tuple[list[RecipeRow], list[EnsembleRow]]:
+    """The rows of recipes, ensembles' members included, each once; and the rows of ensembles.
+
+    Raises:
+        UserError: two different recipes have the same name.
+    """
+    names = [recipe.name for recipe in recipes]
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"two recipes are called {name}; rename the file of one of them")
+    rows = {recipe.name: RecipeRow(recipe, session) for recipe in recipes_of(recipes)}
+    ensembles = [
+        EnsembleRow(recipe, session, [rows[member.name] for member in recipe.members])
+        for recipe in recipes
+        if isinstance(recipe, Ensemble)
+    ]
+    return list(rows.values()), ensembles
+
+
+def _choose_key_frames(recipe: Recipe, split: str, table: pd.DataFrame) -> KeyFrames:
+    """Choose the key frames of one split and find the frames of their windows."""
+    chosen = key_frames(table, getattr(recipe.windows.stride, split))
+    labels = table["label"].to_numpy()
+    if split == "train":
+        # The published programs also train on windows whose key frame has no crop, as zeros. They teach nothing.
+        chosen &= (labels >= 0) & (table["image"] != "").to_numpy(dtype=bool)
+    if recipe.limit is not None:
+        rows = np.flatnonzero(chosen)
+        rows = rows[np.linspace(0, len(rows) - 1, min(recipe.limit, len(rows))).round().astype(np.int64)]
+        chosen = np.zeros(len(table), dtype=bool)
+        chosen[rows] = True
+    centres = np.flatnonzero(chosen)
+    return KeyFrames(rows=windows(table, recipe.windows.radius, chosen), centres=centres, labels=labels[centres])
+
+
+def _changed_weights(found: schema.Result) -> str | None:
+    """How the backbone's weights differ from those of a record, by sha256; None if they are equal or not to be had."""
+    weights, named = found["backbone"]["weights"], found["config"]["backbone"].get("weights")
+    if weights["file"] is None and named is None:
+        return None
+    path = provenance.HOME / weights["file"] if weights["file"] is not None else Path(named)
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path] if path.is_file() else []
+    if not files or sum(file.stat().st_size for file in files) > _RECHECKED_BYTES:
+        return None
+    sha256 = file_sha256(*files)
+    return None if sha256 == weights["sha256"] else f"weights {path}: sha256 {weights['sha256']} there, {sha256} now"
+
+
+def _seeds_in(folder: Path) -> list[int]:
+    """Seeds of an earlier run of a row, even if its record is damaged."""
+    if {SUMS, "result.json"} & {*damaged(folder, "result.json")}:
+        names = (path.name.removeprefix("seed") for path in folder.glob("seed*"))
+        return [int(name) for name in names if name.isdecimal()]
+    return schema.read_result(folder / "result.json")["seeds"]
