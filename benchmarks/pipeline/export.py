@@ -1,4 +1,4 @@
-"""A row that was run -> a folder of `zoo.models`: one seed's weights, its card from the record, and how it is run."""
+"""Export one seed of a finished row as a model folder: weights, configuration, and a card made from the record."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class _Smoothing(TypedDict):
 
 
 class _Config(TypedDict):
-    """What an export reads of a recipe's record."""
+    """The part of a record's `config` that an export reads."""
 
     backbone: _Part
     head: _Part
@@ -58,7 +58,7 @@ class _Config(TypedDict):
 
 
 class _Report(TypedDict):
-    """The same of a seed's training."""
+    """The part of a training report that an export reads."""
 
     seed: int
     best_epoch: int
@@ -66,20 +66,20 @@ class _Report(TypedDict):
 
 
 def find_training(result: Result, seed: int, out: Path) -> Path:
-    """The folder below `out/trainings` with the weights of one seed of a row.
+    """Find the folder below `out/trainings` with the weights of one seed of a row.
 
-    It is known by its `training.json`, which the record has a copy of, losses and seconds to the last digit: so what is
-    found is what was scored, not what was trained there later.
+    The folder is recognised by its `training.json`, of which the record holds a copy, including losses and seconds. So
+    these are the weights that were scored, not weights trained later.
 
     Raises:
-        UserError: it is not there any more.
+        UserError: there is no such folder.
     """
     report = _report(result, seed)
     for path in sorted((out / "trainings").glob(f"*/seed{seed}/training.json")):
         if read_json(path, "a training's report") == report:
             return path.parent
     raise UserError(
-        f"the weights of {result['name']}, seed {seed}, are not below {out / 'trainings'} any more; delete the row's "
+        f"the weights of {result['name']}, seed {seed}, are no longer below {out / 'trainings'}; delete the row's "
         "folder and run it again"
     )
 
@@ -88,15 +88,15 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     """Write the model folder of a row.
 
     Args:
-        row: its folder in that of the runs, `<out>/results/<dataset>/<name>`.
-        folder: to be written.
-        seed: None for the row's first.
+        row: folder `<out>/results/<dataset>/<name>`.
+        folder: to write.
+        seed: to export; None for the row's first.
 
     Returns:
         The model's card.
 
     Raises:
-        UserError: it cannot be exported; says why.
+        UserError: the row is an ensemble, was not run with this seed, or its weights are missing or damaged.
     """
     result = read_result(row / "result.json")
     name, config = result["name"], result["config"]
@@ -118,7 +118,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     crops: Any = DATASETS.get(config["dataset"])
     training = find_training(result, seed, row.resolve().parents[2])
     for file in training.glob("*.safetensors"):
-        check_file(file, "training.json", f"delete {row} and run the recipe again, which trains it anew")
+        check_file(file, "training.json", f"delete {row} and run the recipe again")
     network = _network(result, training)
     smoothing = config["smoothing"]
     if smoothing is not None and smoothing["window"] is None:
@@ -126,7 +126,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     threshold = _threshold(row, seed, 1 / crops.rate)
     licence = network.backbone.weights_info.licence
     if crops.licence is None:
-        licence = f"{licence} (backbone); trained on {config['dataset']}, whose licence holds too"
+        licence = f"{licence} (backbone); trained on {config['dataset']}, whose licence applies too"
     model = Model(
         name=folder.resolve().name,
         card=_card(result, seed, folder.resolve().name, threshold),
@@ -145,7 +145,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
 
 
 def _threshold(row: Path, seed: int, frame_time: float) -> float:
-    """About that at which the row found the looking frames of validation best, where changes between them cost."""
+    """The threshold with the best F1 of looking frames on validation, with the decoder's cost of changes."""
     found = read_predictions(row, "val")
     if seed not in found.scores:
         raise UserError(f"{found.path} has no scores of seed {seed}; delete {row} and run the recipe again")
@@ -167,8 +167,8 @@ def _network(result: Result, training: Path) -> LookingAtMeModel:
         backbone: Backbone = BACKBONES.build(config)
     if backbone.fingerprint() != result["backbone"].get("fingerprint"):
         raise UserError(
-            f"backbone {config['type']} is not what {result['name']} was trained on (other weights or another version "
-            "of its code); run the row again"
+            f"backbone {config['type']} differs from the one {result['name']} was trained on (other weights, or "
+            "another version of its code); run the row again"
         )
     return LookingAtMeModel(backbone, read_head(training / "head.safetensors")[0]).eval()
 
@@ -178,43 +178,44 @@ def _report(result: Result, seed: int) -> dict[str, Any]:
 
 
 def _card(result: Result, seed: int, name: str, threshold: float) -> Card:
-    """What the record says, in words; every number is the record's."""
+    """The model's card. Every number in it comes from the record."""
     config, backbone, seeds = result["config"], result["backbone"], result["seeds"]
     report, data = _report(result, seed), result["dataset"]
     kind, head, train = config["backbone"]["type"], config["head"], config["training"]
     title = {"synthlam": "SynthLAM", "ego4d": "Ego4D"}.get(data["name"], data["name"])
-    views = " and mirrored" if "flipped" in config["views"]["test"] else ""
+    views = " and the mirrored" if "flipped" in config["views"]["test"] else ""
     stands_in = backbone["stands_in_for"]
     description = (
-        f"{config['method']} as recipe {config['recipe']} of lamzoo has it: is this person looking at the wearer of "
-        f"the camera? Backbone {kind} ({backbone['parameters']:,} parameters"
-        + (f", in the place of {stands_in}" if stands_in else "")
+        f"{config['method']} (lamzoo recipe {config['recipe']}): is this person looking at the camera wearer? "
+        f"Backbone {kind} ({backbone['parameters']:,} parameters"
+        + (f", standing in for {stands_in}" if stands_in else "")
         + f") on each face crop, head {head['type']} ({result['head']['parameters']:,} parameters) over "
-        f"{2 * config['windows']['radius'] + 1} frames, of which the middle one is judged"
-        + (f"; the probabilities of the crops as they are{views} are averaged." if views else ".")
+        f"{2 * config['windows']['radius'] + 1} frames, scoring the middle one"
+        + (f"; the probabilities of the original{views} crops are averaged." if views else ".")
     )
     split = data["splits"]["train"]
     training = (
         f"{title} ({data['note']}), split train: {split['clips']} clips, {split['crops']:,} crops, "
         f"{report['windows']:,} windows over all views; Adam at {train['lr']:g}, batches of {train['batch_size']}, "
-        f"{train['epochs']} epochs, of which the one of best validation mAP was kept (epoch {report['best_epoch']}). "
+        f"{train['epochs']} epochs; the epoch with the best validation mAP was kept (epoch {report['best_epoch']}). "
         f"Seed {seed}. The backbone was "
-        + ("trained along." if not config["backbone"].get("frozen", True) else "frozen.")
-        + f" From a score of {threshold:g} on a frame looks: there F1 of looking frames is best on validation, as "
-        f"a mean over drawn clips; a change between looking and not costs {COST:.2f} (log odds x seconds)."
+        + ("trained with the head." if not config["backbone"].get("frozen", True) else "frozen.")
+        + f" Frames with a score of {threshold:g} or more count as looking: the threshold with the best F1 on "
+        f"validation, averaged over resampled clips. A change between looking and not costs {COST:.2f} "
+        "(log odds x seconds)."
     )
     limits = []
     if _rendered(result):
-        limits.append("It has learnt from rendered faces alone; no figure says how it does on real ones.")
+        limits.append("It was trained on rendered faces only and has not been tested on real ones.")
     if stands_in:
         limits.append(f"{kind} stands in for {stands_in}: the figures are not those of the published model.")
     if backbone["weights"]["random_init"] and config["backbone"].get("frozen", True):
         limits.append("The backbone's weights are random.")
     if config["limit"] is not None:
-        limits.append(f"It was trained on at most {config['limit']} windows a split, as a trial.")
+        limits.append(f"It was trained on at most {config['limit']} windows per split, as a trial.")
     if len(seeds) > 1:
-        limits.append(f"It is one of {len(seeds)} seeds; their mean is a fairer figure of the method than its own.")
-    limits.append("Scores are not calibrated to any other data than it was trained on, and no basis to judge a person.")
+        limits.append(f"It is one of {len(seeds)} seeds; their mean describes the method better than its own figure.")
+    limits.append("Scores are not calibrated on other data, and are no basis for judging a person.")
     return Card(
         name=name,
         title=f"{config['method']} on {title}, {kind}, seed {seed}",

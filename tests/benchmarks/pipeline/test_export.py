@@ -102,14 +102,14 @@ def test_what_has_to_be_known_to_run_it(out: Path, tmp_path: Path) -> None:
     )
     assert model.cost == COST
     assert model.threshold == best_threshold(looks, *(written[name].to_numpy() for name in ("label", "clip")))
-    assert f"From a score of {model.threshold:g} on" in model.card.training
+    assert f"Frames with a score of {model.threshold:g} or more count as looking" in model.card.training
     figures = {(figure.metric, figure.split): figure.value for figure in model.card.figures}
     own, other = result["splits"]["val"]["metrics"]["mAP"]["per_seed"]
     assert figures["mAP, %", "Ego4D val"] == pytest.approx(100 * own, abs=0.005)
     assert figures["mAP, %, mean of 2 seeds", "Ego4D val"] == pytest.approx(50 * (own + other), abs=0.005)
     assert not any("train" in split for _, split in figures)
     (weights,) = model.card.weights
-    assert weights.licence.startswith("Apache-2.0 (backbone); trained on ego4d, whose licence holds too")
+    assert weights.licence.startswith("Apache-2.0 (backbone); trained on ego4d, whose licence applies too")
     assert "license: other" in (tmp_path / "model" / "README.md").read_text()
 
 
@@ -172,7 +172,7 @@ def test_weights_that_are_not_the_rows_are_not_taken(out: Path, tmp_path: Path) 
     for path in (tmp_path / "runs").glob("trainings/*/seed3407/training.json"):
         report = json.loads(path.read_text())
         path.write_text(json.dumps(report | {"seconds": report["seconds"] + 1}))  # trained anew since
-    with pytest.raises(UserError, match="seed 3407, are not below .*trainings any more"):
+    with pytest.raises(UserError, match="seed 3407, are no longer below .*trainings"):
         export_row(row, tmp_path / "model")
     assert find_row("nothing", out, "ego4d") is None
 
