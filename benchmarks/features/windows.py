@@ -26,7 +26,6 @@ class WindowData(Dataset):
         labels: (M,) int64; 1 looking, 0 not, -1 unknown.
     """
 
-    metainfo: dict = {}  # mmengine warns about data sets that have none
     score_batch = 256  # windows; what a head computes for them at once stays near the processor
 
     def __init__(self, features: Tensor, rows: np.ndarray, labels: np.ndarray) -> None:
