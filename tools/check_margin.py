@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.data.dataset import SynthLAM
-from benchmarks.video.pipeline import FACE
+from benchmarks.video.search import FACE
 from registry import DETECTORS
 
 SIDE = 3 * FACE  # pixels: of the head's box, without its border, a half of it, and of the face a third

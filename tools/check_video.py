@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
-from benchmarks.video.bouts import Bout, bout_f1, bouts_of
+from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.journal import read_rows
@@ -164,7 +165,7 @@ def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bo
     kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
     labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
     rows = (ScoredFace(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
-    return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=least, merge=merge)
+    return bouts_of(rows, 1 / RATE, BoutOptions(0.5, least, merge))
 
 
 def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
@@ -199,22 +200,22 @@ def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence
 
 def report(out: Path, truth: pd.DataFrame) -> None:
     """Print what a run found of the truth: of the annotators' labels, and of the gazes themselves."""
-    options = json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"]
+    options = BoutOptions(**json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"])
     rows = list(read_rows(out / "frames.csv"))
     gazes = of_the_gaze(truth)
     trues = {
-        "labels": true_bouts(truth, options["merge"]),
-        "gazes": true_bouts(gazes, options["merge"], options["least"]),
+        "labels": true_bouts(truth, options.merge),
+        "gazes": true_bouts(gazes, options.merge, options.least),
     }
     agree = ", ".join(f"F1@{round(100 * o)} {bout_f1(trues['labels'], trues['gazes'], o):.3f}" for o in OVERLAPS)
     print(f"the gazes themselves, held against the labels: {agree}")
-    for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options["threshold"]}):
-        found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options | {"threshold": threshold}))
+    for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options.threshold}):
+        found = found_bouts(rows, truth, bouts_of(rows, 1 / RATE, replace(options, threshold=threshold)))
         parts = []
         for name, true in trues.items():
             figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
             parts.append(f"{len(true)} of the {name}: {figures}")
-        mark = " <- as run" if threshold == options["threshold"] else ""
+        mark = " <- as run" if threshold == options.threshold else ""
         print(f"threshold {threshold:.2f}: {len(found)} bouts; {'; '.join(parts)}{mark}")
     share, count = share_scored(rows, truth)
     print(f"faces of {TALL} px and more with a score: {share:.3f} of {count}")

@@ -31,8 +31,8 @@ from benchmarks.video.decode import Video
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.faces import EDGES
 from benchmarks.video.journal import Journal
-from benchmarks.video.pipeline import Looking, seen
 from benchmarks.video.scorer import cut, widened
+from benchmarks.video.search import FaceSource, frames_with_faces
 from benchmarks.video.track import Tracker
 from registry import DETECTORS
 from tools.check_video import LEAST, clips_of, make_video
@@ -65,15 +65,15 @@ def crops_of(
     margin = four_sides(SynthLAM.margin)
     pixels, crops, boxes, whose = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
-        looking = Looking(DETECTORS.build({"type": detector}), RATE)
+        source = FaceSource(DETECTORS.build({"type": detector}), RATE)
         tracker, journal = Tracker(), Journal(Path(scratch) / "seen.jsonl")
-        for frame, faces in seen(Video(video), looking, journal, tracker, -math.inf):
-            for placed in tracker.place(frame, faces):
-                here = by_frame.get(placed.frame.number)
-                if here is None or not len(placed.boxes):
+        for frame, faces in frames_with_faces(Video(video), source, journal, tracker, -math.inf):
+            for tracked in tracker.place(frame, faces):
+                here = by_frame.get(tracked.frame.number)
+                if here is None or not len(tracked.boxes):
                     continue
-                picture, trues = placed.frame.picture(), here[EDGES].to_numpy()
-                for box, overlap in zip(placed.boxes, iou(placed.boxes, trues), strict=True):
+                picture, trues = tracked.frame.picture(), here[EDGES].to_numpy()
+                for box, overlap in zip(tracked.boxes, iou(tracked.boxes, trues), strict=True):
                     best = int(overlap.argmax())
                     true, rect = trues[best], widened(box, margin)
                     crop = cut(picture, rect)

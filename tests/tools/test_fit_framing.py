@@ -5,7 +5,7 @@ import pytest
 
 pytest.importorskip("av")
 
-from benchmarks.video.scorer import moved  # noqa: E402
+from benchmarks.video.scorer import reframed  # noqa: E402
 from tools.fit_framing import fit, off  # noqa: E402
 
 
@@ -14,7 +14,7 @@ def test_what_is_learnt_is_what_moves_crops() -> None:
     crops, boxes = (random.uniform(0, 8, (50, 4)) + [0, 0, 60, 80] for _ in range(2))
     moves = off(crops, boxes)
     assert np.abs(moves).max() < 0.3  # as far as crops are moved
-    np.testing.assert_allclose([moved(*pair) for pair in zip(crops, moves, strict=True)], boxes)
+    np.testing.assert_allclose([reframed(*pair) for pair in zip(crops, moves, strict=True)], boxes)
 
 
 def test_a_linear_law_is_found() -> None:

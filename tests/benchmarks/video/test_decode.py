@@ -137,4 +137,4 @@ def test_files_that_are_no_videos_get_a_line_with_a_way_out(tmp_path: Path) -> N
     for place, size in packets:
         content[place : place + size] = b"\xff" * size
     (tmp_path / "broken.mp4").write_bytes(content)
-    assert "no frame of it can be decoded" in message(tmp_path / "broken.mp4")
+    assert "no frame can be decoded" in message(tmp_path / "broken.mp4")

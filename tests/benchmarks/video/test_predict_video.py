@@ -16,20 +16,23 @@ import pytest
 
 import bench
 from benchmarks.system.locks import locked
-from benchmarks.video import pipeline
-from benchmarks.video.annotate import colour_of
-from benchmarks.video.bouts import Bout
+from benchmarks.video import annotate, pipeline
+from benchmarks.video.bouts import Bout, BoutOptions
 from benchmarks.video.decode import Frame, Video
+from benchmarks.video.detectors.base import Faces
+from benchmarks.video.faces import read_faces
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_vtt
-from benchmarks.video.pipeline import Bouts, Looking, predict_video
+from benchmarks.video.pipeline import Summary, header_of, predict_video
 from benchmarks.video.scorer import ScoredFace
+from benchmarks.video.search import FaceSource
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, Bright, av, draw, make, model, squares
+from zoo import models
 from zoo.models import Model
 
 FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
-BOUTS = Bouts(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
+BOUTS = BoutOptions(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
 FRAMES = 90
 
 
@@ -45,8 +48,8 @@ def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(path, 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
 
 
-def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> pipeline.Outcome:
-    return predict_video(path, judge or model(), Looking(Bright(), 7.5, causal=causal), BOUTS, out)
+def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> Summary:
+    return predict_video(path, judge or model(), FaceSource(Bright(), 7.5, causal=causal), BOUTS, out)
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +87,7 @@ def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frame
     first = {}
     for causal in (False, True):
         out = tmp_path / str(causal)
-        predict_video(late, model(), Looking(Bright(), 2.0, causal=causal), BOUTS, out)
+        predict_video(late, model(), FaceSource(Bright(), 2.0, causal=causal), BOUTS, out)
         rows = table(out / "frames.csv")
         assert rows["track"].unique().tolist() == ["1"]
         first[causal] = int(rows["frame"].min())
@@ -167,23 +170,24 @@ def test_the_annotated_video_shows_the_boxes_at_their_times(whole: Path, video: 
         for row in rows[rows["frame"] == number].itertuples():
             edge = picture[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0)
             assert (
-                np.abs(edge - colour_of(row.score)).mean()
+                np.abs(edge - annotate.colour_of(row.score)).mean()
                 < np.abs(
-                    before[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0) - colour_of(row.score)
+                    before[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0)
+                    - annotate.colour_of(row.score)
                 ).mean()
             )
     with av.open(str(whole / "annotated.mp4")) as container:
         assert "rendered faces only" in container.metadata["comment"]
 
 
-def test_whatever_shows_scores_says_that_nobody_real_was_seen(whole: Path) -> None:
+def test_all_files_with_scores_carry_the_warning_of_a_model_trained_on_rendered_faces(whole: Path) -> None:
     for name in ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf"):
         head = "\n".join((whole / name).read_text().splitlines()[:16])
         assert "trained on rendered faces only" in head, name
 
 
-def test_one_that_was_trained_on_people_says_nothing_of_the_kind() -> None:
-    assert "rendered" not in " ".join(pipeline.header_of(model(rendered_only=False)))
+def test_a_model_trained_on_people_has_no_warning() -> None:
+    assert "rendered" not in " ".join(header_of(model(rendered_only=False)))
 
 
 class Killed(Exception):
@@ -196,7 +200,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("after", [1, 25, 60, 89])
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, causal: bool
 ) -> None:
     whole = tmp_path / "whole"
@@ -237,9 +241,9 @@ def test_killed_while_a_face_is_looked_for_in_frames_before(
     late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
     """The next run searches the same frames for the same face, although some of them are settled already."""
-    looking = Looking(Bright(), 2.0)
+    source = FaceSource(Bright(), 2.0)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_video(late, model(), looking, BOUTS, whole)
+    predict_video(late, model(), source, BOUTS, whole)
     append = Journal.append
 
     def breaks_off(self: Journal, frame: Frame, faces: object) -> None:
@@ -249,41 +253,38 @@ def test_killed_while_a_face_is_looked_for_in_frames_before(
 
     monkeypatch.setattr(Journal, "append", breaks_off)
     with pytest.raises(Killed):
-        predict_video(late, model(), looking, BOUTS, out)
+        predict_video(late, model(), source, BOUTS, out)
     monkeypatch.setattr(Journal, "append", append)
-    predict_video(late, model(), looking, BOUTS, out)
+    predict_video(late, model(), source, BOUTS, out)
     assert contents(out) == contents(whole)
 
 
 def test_an_interrupted_annotation_keeps_its_parts(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.video import annotate
-
     monkeypatch.setattr(annotate, "PART", 40)
     undisturbed = tmp_path / "undisturbed"
     predict(video, undisturbed)
-    real = annotate._draw
+    real, drawn = Frame.reduced, []
 
-    def fails(*arguments: object) -> np.ndarray:
-        count.append(1)
-        if len(count) == 50:
-            raise Killed
-        return real(*arguments)  # type: ignore[arg-type]
+    def counted(self: Frame, side: int | None) -> np.ndarray:
+        if side == annotate.SIDE:  # the detector asks for whole pictures
+            if len(drawn) == 50:
+                raise Killed
+            drawn.append(self.number)
+        return real(self, side)
 
-    count: list[int] = []
     out = tmp_path / "out"
-    monkeypatch.setattr(annotate, "_draw", fails)
+    monkeypatch.setattr(Frame, "reduced", counted)
     with pytest.raises(Killed):
         predict(video, out)
     assert not (out / "annotated.mp4").exists()
     parts = out / "unfinished" / "annotated"
     assert sorted(path.name for path in parts.iterdir()) == ["000000.mp4", "000000.sha256"]
-    before = (parts / "000000.mp4").stat().st_mtime_ns
-    count[:] = [1] * 60
+    resumed: list[int] = []
+    monkeypatch.setattr(Frame, "reduced", lambda self, side: resumed.append(self.number) or real(self, side))
     predict(video, out)
-    assert len(count) == 60 + 50
-    assert before
+    assert resumed == list(range(40, FRAMES))
     assert contents(out) == contents(undisturbed)
     assert len(list(Video(out / "annotated.mp4").frames())) == FRAMES
 
@@ -297,11 +298,11 @@ def test_a_finished_folder_is_left_alone_but_for_its_bouts(
     monkeypatch.setattr(Video, "frames", lambda self, after=None: pytest.fail("the video is decoded again"))
     predict(video, out)
     assert contents(out) == before
-    strict = predict_video(video, model(), Looking(Bright(), 7.5), Bouts(0.99, 0.1, 0.1), out)
+    strict = predict_video(video, model(), FaceSource(Bright(), 7.5), BoutOptions(0.99, 0.1, 0.1), out)
     assert strict.bouts == len(table(out / "bouts.csv"))
     assert (out / "frames.csv").read_bytes() == before["frames.csv"]
     assert (out / "bouts.csv").read_bytes() != before["bouts.csv"]
-    with pytest.raises(UserError, match="results of another causal; use another folder"):
+    with pytest.raises(UserError, match="results of another --causal; use another folder"):
         predict(video, out, causal=True)
     with pytest.raises(UserError, match="results of another model"):
         predict(video, out, model(rate=30.0))
@@ -318,8 +319,6 @@ def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("when", ["frame", "time"])
 def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture) -> None:
-    from benchmarks.video.faces import read_faces
-
     lines = [f"{when},track,x1,y1,x2,y2,note"]
     for frame in range(10, 50):
         left, top, _ = squares(frame)[0]
@@ -327,8 +326,8 @@ def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytes
         lines.insert(1, f"{at},Ann,{left},{top},{left + SQUARE},{top + SQUARE},x")
     lines.append("5000,Ann,1,1,9,9,")
     (tmp_path / "faces.csv").write_text("\n".join(lines))
-    looking = Looking(None, 5.0, read_faces(tmp_path / "faces.csv"), "sha")
-    done = predict_video(video, model(), looking, BOUTS, tmp_path / "out")
+    source = FaceSource(None, 5.0, read_faces(tmp_path / "faces.csv"), "sha")
+    done = predict_video(video, model(), source, BOUTS, tmp_path / "out")
     rows = table(tmp_path / "out" / "frames.csv")
     assert rows["frame"].tolist() == list(range(10, 50))
     assert set(rows["track"]) == {"Ann"}
@@ -342,16 +341,14 @@ def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytes
     [
         ("frame,track,x1,y1,x2\n", "lacks y2"),
         ("track,x1,y1,x2,y2\n", "lacks frame or time"),
-        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n1,a,1,1,nine,9\n", "line 3 has a value that is no number"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n1,a,1,1,nine,9\n", "line 3 has a value that is not a number"),
         ("frame,track,x1,y1,x2,y2\n0,a,9,1,1,9\n", "line 2 has x2 not right of x1"),
-        ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is no number from 0"),
+        ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is not an integer from 0"),
         ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n0,a,2,1,9,9\n", "line 3 has a second box of its track"),
-        ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 names no track"),
+        ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 has no track"),
     ],
 )
 def test_wrong_boxes_get_a_line(tmp_path: Path, text: str, said: str) -> None:
-    from benchmarks.video.faces import read_faces
-
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         read_faces(tmp_path / "faces.csv")
@@ -381,8 +378,6 @@ def test_the_command_says_what_is_wrong_in_one_line(
 def test_the_command_prints_what_it_found(
     video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo import models
-
     monkeypatch.setattr(models, "open_model", lambda name, device="cpu": model())
     options = [
         "--detector",
@@ -475,7 +470,7 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["seen.jsonl", "frames.csv", "frames.csv.sums"])
-def test_of_what_was_damaged_nothing_is_taken(tmp_path: Path, where: str) -> None:
+def test_damaged_bytes_are_never_used(tmp_path: Path, where: str) -> None:
     """Any one bit, anywhere: what is read again is the beginning of what was written."""
     frames = [Frame(number, number / 30, number * 7, 0) for number in range(6)]
     whole, seen = RowsFile(tmp_path / "frames.csv", ["head"]), Journal(tmp_path / "seen.jsonl")
@@ -502,7 +497,7 @@ def test_of_what_was_damaged_nothing_is_taken(tmp_path: Path, where: str) -> Non
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_result_is_noticed_and_made_anew(
+def test_a_damaged_result_is_noticed_and_rebuilt(
     video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -536,14 +531,12 @@ def test_files_of_other_settings_are_left_alone_damaged_or_not(video: Path, whol
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     (out / "bouts.csv").write_text("corrected by hand")
-    with pytest.raises(UserError, match="results of another causal"):
+    with pytest.raises(UserError, match="results of another --causal"):
         predict(video, out, causal=True)
     assert (out / "bouts.csv").read_text() == "corrected by hand"
 
 
 def test_the_journal_reads_what_was_written_to_the_last_digit(tmp_path: Path) -> None:
-    from benchmarks.video.detectors.base import Faces
-
     random = np.random.default_rng(0)
     journal = Journal(tmp_path / "seen.jsonl")
     seen = [

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import bench
-from benchmarks.video.bouts import bout_f1, bouts_of
+from benchmarks.video.bouts import BoutOptions, bout_f1, bouts_of
 from benchmarks.video.journal import read_rows
 from tests.benchmarks.video.parts import av
 from tools.check_video import RATE, clips_of, found_bouts, make_video, of_the_gaze, share_scored, true_bouts
@@ -25,7 +25,7 @@ def test_half_a_minute_of_rendered_faces(tmp_path: Path) -> None:
     assert count > 300
     assert share > 0.85
     options = json.loads((tmp_path / "out" / "run.json").read_text())["bouts"]
-    found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options))
+    found = found_bouts(rows, truth, bouts_of(rows, 1 / RATE, BoutOptions(**options)))
     # On two minutes it is 0.75, and 0.83 of the gazes: the labels err as annotators do, and so does the model.
     assert bout_f1(true_bouts(truth, 0.2), found, 0.25) > 0.5
     assert bout_f1(true_bouts(of_the_gaze(truth), 0.2, 0.2), found, 0.25) > 0.5
