@@ -29,6 +29,7 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
+from benchmarks.system.progress import plural
 from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
@@ -217,7 +218,7 @@ def report(out: Path, truth: pd.DataFrame) -> None:
             figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
             parts.append(f"{len(true)} {name}: {figures}")
         mark = " <- as run" if threshold == options.threshold else ""
-        print(f"threshold {threshold:.2f}: {len(found)} bouts; {'; '.join(parts)}{mark}")
+        print(f"threshold {threshold:.2f}: {plural(len(found), 'bout')}; {'; '.join(parts)}{mark}")
     share, count = share_scored(rows, truth)
     print(f"faces of {TALL} px or more with a score: {share:.3f} of {count}")
 
