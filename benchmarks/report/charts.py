@@ -78,9 +78,9 @@ def reliability_diagram(diagrams: Mapping[str, Reliability]) -> Markup:
         parts.append(_path([at for at, _ in known], [at for _, at in known], f"line c{number}"))
         parts += [_circle(*point, 3, f"point c{number}") for point in known]
     tallest = max(diagrams["raw"]["count"]) / (floor - 262)
-    for place, count in enumerate(diagrams["raw"]["count"]):
+    for index, count in enumerate(diagrams["raw"]["count"]):
         parts.append(
-            _rect(x(place / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
+            _rect(x(index / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
         )
     parts.append(_text((x(0) + x(1)) / 2, height - 4, "score (bars: number of raw scores)", "middle"))
     return _svg(_WIDTH, height, parts, "reliability diagram")
@@ -99,9 +99,9 @@ def groups(of: Groups, whole: float | None, words: str) -> Markup:
     if whole is not None:
         parts.append(_line(x(whole), 4, x(whole), foot, "chance"))
     bounds = zip(of["mAP"], of["low"], of["high"], strict=True)
-    for place, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
-        at = step * (place + 0.5) + 6
-        share = of["positives"][place] / max(windows, 1)
+    for index, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
+        at = step * (index + 0.5) + 6
+        share = of["positives"][index] / max(windows, 1)
         parts.append(_text(left - 8, at - 1, name, "end"))
         parts.append(_text(left - 8, at + 11, f"{windows:,}, {_percent(share, 0)} % look", "end", "small"))
         if low is not None and high is not None:
@@ -161,23 +161,23 @@ def timeline(
         parts.append(_path(np.append(xs, xs[::-1]), np.append(high[run], low[run][::-1]), "band"))
         parts.append(_path(xs, mean[run], "line c0") if len(run) > 1 else _circle(xs[0], mean[run[0]], 2.5, "dot"))
     pitch = (_TIMELINE - _RIGHT - _LEFT) / SLOTS
-    for slot, place in enumerate(slots(frames)):
-        if place is None:
+    for slot, index in enumerate(slots(frames)):
+        if index is None:
             continue
         left, above = _LEFT + slot * pitch + (pitch - _CROP) / 2, bottom + 20
-        middle, picture = left + _CROP / 2, crops[place]
-        score = float(scores[:, place].mean())
-        wrong = (score >= THRESHOLD) != (labels[place] == 1)
-        parts.append(_path([x(frames[place])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
+        middle, picture = left + _CROP / 2, crops[index]
+        score = float(scores[:, index].mean())
+        wrong = (score >= THRESHOLD) != (labels[index] == 1)
+        parts.append(_path([x(frames[index])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
         if picture is not None:
             parts.append(
                 Markup('<image x="{:.1f}" y="{}" width="{}" height="{}" href="{}"/>').format(
                     left, above, _CROP, _CROP, picture
                 )
             )
-        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[place] == 1 else "crop"))
+        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[index] == 1 else "crop"))
         parts.append(_text(middle, above + _CROP + 13, f"{100 * score:.0f}", "middle", "wrong" if wrong else ""))
-        parts.append(_text(middle, above + _CROP + 26, str(frames[place]), "middle", "small"))
+        parts.append(_text(middle, above + _CROP + 26, str(frames[index]), "middle", "small"))
     return _svg(_TIMELINE, height, parts, f"scores of frames {frames[0]} to {frames[-1]}", "timeline")
 
 

@@ -141,7 +141,7 @@ def _tracks(row: ReportRow, picture: Callable[[str], str | None]) -> list[dict[s
     for track in choose_tracks(row, TRACKS):
         frames = row.frames.iloc[track.rows]
         numbers, images = frames["frame"].to_numpy(), frames["image"].tolist()
-        crops = {place: picture(images[place]) for place in charts.slots(numbers) if place is not None}
+        crops = {index: picture(images[index]) for index in charts.slots(numbers) if index is not None}
         chart = charts.timeline(numbers, frames["label"].to_numpy(), row.scores[:, track.rows], stride, crops)
         key = frames.iloc[0]
         chosen.append({"error": track.error, "best": track.best, "chart": chart, **key[["clip", "track"]]})
@@ -153,7 +153,7 @@ def _sheet(row: ReportRow, label: int, picture: Callable[[str], str | None]) -> 
     found = mistakes(row, label, MISTAKES)
     score = row.scores.mean(axis=0)
     tiles = [
-        {"score": float(score[place]), "picture": picture(key["image"]), **key[["clip", "track", "frame"]]}
-        for place, (_, key) in zip(found.rows, row.frames.iloc[found.rows].iterrows(), strict=True)
+        {"score": float(score[index]), "picture": picture(key["image"]), **key[["clip", "track", "frame"]]}
+        for index, (_, key) in zip(found.rows, row.frames.iloc[found.rows].iterrows(), strict=True)
     ]
     return {"label": label, "tiles": tiles, "frames": found.frames, "tracks": found.tracks}

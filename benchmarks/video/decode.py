@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -110,30 +110,24 @@ class Video:
         Args:
             after: yield only the frames after this one, which an earlier run decoded; None: all frames.
         """
-        if after is not None and after.lost == 0:
-            found = self._after(after)
-            if found is not None:
-                yield from found
-                return
-        yield from (frame for frame in self._numbered(None, 0) if after is None or frame.number > after.number)
+        found = self._after(after) if after is not None and after.lost == 0 else None
+        if found is None:
+            found = (frame for frame in self._numbered() if after is None or frame.number > after.number)
+        yield from found
 
     def _after(self, after: Frame) -> Iterator[Frame] | None:
         """Seeks to a frame and returns the frames after it; None if seeking does not find it."""
-        frames = self._numbered(after.stamp - int(BEFORE / self.time_base), 0)
+        frames = self._numbered(after.stamp - int(BEFORE / self.time_base))
         for frame in frames:
             if frame.stamp == after.stamp:
-                return self._renumbered(frames, after, frame.number)
+                shift = after.number - frame.number
+                return (replace(later, number=later.number + shift) for later in frames)
             if frame.stamp > after.stamp:
                 break
         return None
 
-    @staticmethod
-    def _renumbered(frames: Iterator[Frame], after: Frame, as_number: int) -> Iterator[Frame]:
-        for f in frames:
-            yield Frame(f.number - as_number + after.number, f.time, f.stamp, f.lost, f.shown, f.turns)
-
-    def _numbered(self, seek: int | None, number: int) -> Iterator[Frame]:
-        """Yields frames from the start, or from the key frame before a stamp, numbered from `number`."""
+    def _numbered(self, seek: int | None = None) -> Iterator[Frame]:
+        """Yields frames from the start, or from the key frame before a stamp, numbered from 0."""
         with self._open() as container:
             stream = self._stream(container)
             stream.thread_type = "AUTO"
@@ -143,14 +137,13 @@ class Video:
                 except self._av.error.FFmpegError:
                     return
             last = None
-            for shown, lost in self._decoded(container, stream):
+            for number, (shown, lost) in enumerate(self._decoded(container, stream)):
                 stamp = shown.pts
                 if stamp is None or (last is not None and stamp <= last):  # times must increase
                     stamp = 0 if last is None else last + max(1, round(self.frame_time / self.time_base))
                 last = stamp
                 time = float(stamp * self.time_base) - self._start
                 yield Frame(number, time, stamp, lost, shown, self.turns)
-                number += 1
 
     def lost_at_end(self, last: Frame) -> int:
         """Returns how many frames are missing between the last decoded one and the declared end."""
