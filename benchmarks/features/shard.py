@@ -74,7 +74,7 @@ class OpenShard:
         self.damaged: dict[str, set[str]] = defaultdict(set)
         self._store = store
         self._path = lock.path
-        self._descriptor = lock.descriptor
+        self._descriptor = os.open(lock.path, os.O_RDWR)
         self._lock = lock
         self._mutex = threading.Lock()
         self._outstanding = 0
@@ -122,8 +122,9 @@ class OpenShard:
                 self._release(remove=not any(self._rows.values()) and not any(self.damaged.values()))
 
     def _release(self, *, remove: bool) -> None:
-        self._lock.release(remove=remove)
+        os.close(self._descriptor)
         self._descriptor = -1
+        self._lock.release(remove=remove)
 
     def _finish(self, keep: bool = False) -> None:
         """Make the files, then take the journal away, or empty it where work goes on."""

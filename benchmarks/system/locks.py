@@ -1,4 +1,4 @@
-"""One process at a time: a folder that is being written is held, and whoever comes second hears who holds it."""
+"""Locks on folders: one process writes, and a second one learns who holds the lock."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from registry import UserError
 from zoo.files.atomic import cannot_write
 from zoo.files.locks import Lock, take_lock, this_process
 
-NAME = ".lock"  # of the file, in the folder that it stands for; it is there only while the folder is held
+NAME = ".lock"  # in the folder that it protects, while the folder is held
 
-_BETWEEN_LOOKS = 0.05  # seconds
-_PATIENCE = 1.0  # seconds of waiting before a word of it
+_POLL_SECONDS = 0.05
+PATIENCE = 1.0  # seconds of waiting before saying for whom
 
 
 @contextmanager
 def locked(path: Path, what: str, *, wait: bool = False, remedy: str = "write elsewhere") -> Iterator[bool]:
-    """Hold a folder, or whatever else a lock file stands for; not twice in one process.
+    """Hold a folder, or anything else that a lock file stands for. Not reentrant.
 
     Args:
-        path: the file, made now and taken away at the end; its text says who holds it.
-        what: it stands for, for the message.
-        wait: for another process to be done, after a word of it; else that is an error.
-        remedy: where the file cannot be written.
+        path: the lock file, which is created and removed; its text names the holder.
+        what: it stands for, for messages.
+        wait: for another process to finish; else a held lock is an error.
+        remedy: for messages, if the file cannot be written.
 
     Yields:
-        Whether a process died while it held it, so that there may be something half done.
+        Whether a process died while it held the lock, so that something may be half done.
 
     Raises:
-        UserError: another process holds it, or the file cannot be written.
+        UserError: another process holds the lock, or the file cannot be written.
     """
     made = not path.parent.exists()
     lock = _taken(path, what, wait, remedy)
@@ -49,12 +49,12 @@ def locked(path: Path, what: str, *, wait: bool = False, remedy: str = "write el
     finally:
         lock.release(remove=True)
         if made:
-            with suppress(OSError):  # somebody wrote into it
+            with suppress(OSError):  # not empty
                 path.parent.rmdir()
 
 
 def _taken(path: Path, what: str, wait: bool, remedy: str) -> Lock:
-    tell_at = time.monotonic() + _PATIENCE
+    tell_at = time.monotonic() + PATIENCE
     while True:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,16 +64,16 @@ def _taken(path: Path, what: str, wait: bool, remedy: str) -> Lock:
         if lock is not None:
             return lock
         if not wait:
-            raise UserError(f"{what} is being written by {_holder(path)}; wait until it is done, or end it")
+            raise UserError(f"{what} is being written by {_holder(path)}; wait for it to finish, or stop it")
         if time.monotonic() > tell_at:
             say(f"waiting for {_holder(path)}, which writes {what}")
             tell_at = math.inf
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(_POLL_SECONDS)
         interrupts.check()
 
 
 def _holder(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] or "another process"
-    except OSError:  # it has just let go
+    except OSError:  # released meanwhile
         return "another process"

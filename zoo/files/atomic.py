@@ -1,9 +1,8 @@
-"""Files that are whole or absent: everything is written beside its place and moved there; and whose turn it is."""
+"""Atomic file writes: temporary file, fsync, rename."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
@@ -14,28 +13,27 @@ from pathlib import Path
 from typing import Any
 
 from registry import UserError
-from zoo.files.locks import NoLocksError, flocked
+from zoo.files.locks import Lock, take_lock
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place when the block ends well, and is removed when it does not.
+    """A temporary file beside `path` that replaces it when the block ends, and is removed if the block raises.
 
-    What a killed process left beside `path` is removed; what a living one writes there is told by its lock.
+    Temporary files of killed processes are removed; those of running processes are locked, and stay.
 
     Raises:
         UserError: the folder cannot be written, or the disk is full.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    lock: int | None = None
+    lock: Lock | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         left_over = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
         for beside in path.parent.iterdir():
             if left_over.fullmatch(beside.name):
                 _remove_left_over(beside)
-        with suppress(NoLocksError):
-            lock = flocked(temporary, fcntl.LOCK_EX)
+        lock = take_lock(temporary)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
@@ -46,36 +44,40 @@ def replacing(path: Path) -> Iterator[Path]:
         with suppress(OSError):
             temporary.unlink()
         if lock is not None:
-            os.close(lock)
+            lock.release()
 
 
 def _remove_left_over(path: Path) -> None:
-    """Remove a temporary file that nobody writes any more."""
-    with suppress(OSError):  # a living process holds it, or nobody can tell
-        lock = flocked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        path.unlink(missing_ok=True)
-        os.close(lock)
+    """Remove a temporary file that no process is writing."""
+    with suppress(OSError):  # another process removed it, or it is not ours to remove
+        lock = take_lock(path)
+        if lock is not None:
+            lock.release(remove=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, UTF-8."""
+    """Write a UTF-8 text file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a JSON file atomically: two blanks of indentation, arrays of plain values on one line, no NaN."""
+    """Write a JSON file atomically, indented by two blanks, with arrays of plain values on one line.
+
+    Raises:
+        ValueError: a number is NaN or infinite.
+    """
     text = json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False)
-    # A string of JSON holds no line break, so what is matched is never part of one.
+    # Strings of JSON contain no line breaks, so a match is never inside one.
     text = re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", lambda found: "[" + re.sub(r"\n\s+", " ", found[1]) + "]", text)
     write_text(path, text + "\n")
 
 
 def check_writable(folder: Path) -> None:
-    """Make the folder and prove that a file can be written there.
+    """Create a folder and check that files can be written there, before the work that fills it.
 
     Raises:
-        UserError: it cannot. Better now than after the work.
+        UserError: it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -86,7 +88,7 @@ def check_writable(folder: Path) -> None:
 
 
 def cannot_write(path: Path, error: OSError, remedy: str = "write elsewhere") -> UserError:
-    """The user's side of a failed write."""
+    """The UserError for a failed write."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(f"no space left for {path}; free some, or {remedy}")
     return UserError(f"cannot write {path}: {error.strerror or error}; {remedy}")
