@@ -1,11 +1,13 @@
-"""What the tests of extraction share: trees of pictures, and the bytes of a store."""
+"""Helpers of the extraction tests: trees of pictures, interruptions, and the bytes of a store."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.features.shard import OpenShard
 from registry import load_plugin
 
 HOME = Path(__file__).resolve().parents[3]
@@ -22,6 +24,20 @@ def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
         shape = (*random.integers(20, 30, 2), 3)
         Image.fromarray(random.integers(0, 255, shape, dtype=np.uint8)).save(root / image)
     return sorted(images)
+
+
+def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Interrupt an extraction after a number of batches of one shard each: their numbers of features, as they come."""
+    add, kept = OpenShard.add, []
+
+    def stop(shard: OpenShard, features: dict, damaged: dict) -> None:
+        if len(kept) == batches:
+            raise KeyboardInterrupt
+        add(shard, features, damaged)
+        kept.append(sum(len(images) for images, _ in features.values()))
+
+    monkeypatch.setattr(OpenShard, "add", stop)
+    return kept
 
 
 def files_of(store: Path) -> dict[str, bytes]:

@@ -152,7 +152,7 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
         ([], "one of the arguments --images --recipe is required"),
         (["--recipe", "probe", "--dtype", "fp8"], "--dtype goes with --images"),
         (["--recipe", "probe", "--views", "flipped"], "--views goes with --images"),
-        (["--images", ".", "--root", "x"], "--root is the folder of a recipe's dataset"),
+        (["--images", ".", "--root", "x"], "--root goes with --recipe"),
         (["--images", "."], "--images needs --backbone NAME and -o STORE"),
     ],
 )

@@ -68,11 +68,11 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     for bytes_ in damaged:
         path.write_bytes(bytes_)
         store = FeatureStore(tmp_path, {"weights": "w"})
-        assert store.held("original", "c") is None
+        assert store.read_shard("original", "c") is None
         with pytest.raises(UserError, match=r"damaged feature file .*c\.safetensors"):
             store.read("original", KEYS)
     path.write_bytes(sound)
-    assert FeatureStore(tmp_path, {"weights": "w"}).held("original", "c") is not None
+    assert FeatureStore(tmp_path, {"weights": "w"}).read_shard("original", "c") is not None
 
 
 def test_features_of_another_fingerprint_never_mix(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_feature_files_of_others_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', "nothing"])
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match=r"manifest\.json is no feature store's manifest"):
+    with pytest.raises(UserError, match=r"manifest\.json is not the manifest of a feature store"):
         new_store(tmp_path)
 
 
