@@ -15,7 +15,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.commands import add_plugin_option
 
@@ -117,10 +117,44 @@ def images_below(root: Path) -> Iterator[str]:
 
 
 def _of_images(args: argparse.Namespace) -> int:
-    from benchmarks.config.recipe import VIEWS
-    from benchmarks.config.settings import parse_setting
-    from registry import BACKBONES, UserError, load_plugins
+    from registry import BACKBONES, load_plugins
     from zoo.files.atomic import check_writable
+
+    requested = _requested_images(args)
+    check_writable(args.out)
+    load_plugins(args.plugin)
+    config = _backbone_config(args)
+    BACKBONES.check(config)
+
+    from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
+    from benchmarks.features.ray import extract_with_ray, torchrun_share
+    from benchmarks.features.store import FeatureStore
+
+    options = ExtractOptions(
+        batch_size=args.batch_size,
+        device=_device(args.device),
+        dtype=args.dtype,
+        skip_damaged=args.skip_damaged,
+        share=torchrun_share(),
+        plugins=args.plugin,
+    )
+    backbone = BACKBONES.build(config)
+    store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
+    if args.engine == "ray":
+        done = extract_with_ray(config, args.images, requested, store, options)
+    else:
+        done = extract(backbone.to(options.device), args.images, requested, store, options)
+    return _print(done, args.out, options.share)
+
+
+def _requested_images(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The images below `--images` by view.
+
+    Raises:
+        UserError: an option is wrong, missing or only for recipes, or there are no images.
+    """
+    from benchmarks.config.recipe import VIEWS
+    from registry import UserError
 
     views = (args.views or "original").split(",")
     if not set(views) <= set(VIEWS):
@@ -134,36 +168,16 @@ def _of_images(args: argparse.Namespace) -> int:
     images = sorted(images_below(args.images))
     if not images:
         raise UserError(f"no .jpg, .jpeg or .png in --images {args.images}")
-    check_writable(args.out)
-    load_plugins(args.plugin)
+    return dict.fromkeys(views, images)
+
+
+def _backbone_config(args: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.config.settings import parse_setting
+
     config = {"type": args.backbone, **dict(parse_setting(setting) for setting in args.set)}
     if args.weights is not None:
         config["weights"] = args.weights
-    BACKBONES.check(config)
-
-    from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
-    from benchmarks.features.ray import extract_with_ray, torchrun_share
-    from benchmarks.features.store import FeatureStore
-
-    share = torchrun_share()
-    device = _device(args.device)
-    requested = dict.fromkeys(views, images)
-    options = ExtractOptions(
-        batch_size=args.batch_size,
-        device=device,
-        dtype=args.dtype,
-        skip_damaged=args.skip_damaged,
-        share=share,
-        plugins=args.plugin,
-    )
-    if args.engine == "ray":
-        store = FeatureStore(args.out, fingerprint_of(BACKBONES.build(config), args.dtype))
-        done = extract_with_ray(config, args.images, requested, store, options)
-    else:
-        backbone = BACKBONES.build(config).to(device)
-        store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
-        done = extract(backbone, args.images, requested, store, options)
-    return _print(done, args.out, share)
+    return config
 
 
 def _of_recipes(args: argparse.Namespace) -> int:
@@ -202,8 +216,8 @@ def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:
     from registry import printable
 
     if share[0] == 0:
-        here, else_where = (" by this process", " by others or before") if share[1] > 1 else ("", "")
-        print(f"{done.encoded} computed{here}, {done.reused} reused{else_where}, {len(done.damaged)} damaged, in {out}")
+        here, elsewhere = (" by this process", " by others or before") if share[1] > 1 else ("", "")
+        print(f"{done.encoded} computed{here}, {done.reused} reused{elsewhere}, {len(done.damaged)} damaged, in {out}")
         for image in done.damaged[:20]:
             print(f"damaged: {printable(image)}", file=sys.stderr)
         if len(done.damaged) > 20:

@@ -41,7 +41,7 @@ class ExtractOptions:
         skip_damaged: leave out crops that cannot be decoded, and list them; otherwise the first is an error.
         share: number of this process, and number of processes. Each starts with its own share of the clips, then helps
             with clips that no process works on.
-        manifest: update the store's manifest at the end. A caller that extracts clip by clip does it once.
+        update_manifest: update the store's manifest at the end. A caller that extracts clip by clip does it once.
         plugins: for Ray's workers to load.
     """
 
@@ -50,11 +50,11 @@ class ExtractOptions:
     dtype: str | None = None
     skip_damaged: bool = False
     share: tuple[int, int] = (0, 1)
-    manifest: bool = True
+    update_manifest: bool = True
     plugins: Sequence[str] = ()
 
 
-DEFAULTS = ExtractOptions()
+DEFAULT_OPTIONS = ExtractOptions()
 
 
 @dataclass
@@ -93,7 +93,7 @@ def extract(
     root: Path,
     images: Mapping[str, Sequence[str]],
     store: FeatureStore,
-    options: ExtractOptions = DEFAULTS,
+    options: ExtractOptions = DEFAULT_OPTIONS,
 ) -> Extraction:
     """Encode the features that a store lacks. Returns when none is missing, whichever process computed it.
 
@@ -132,7 +132,7 @@ def extract(
         if report.encoded:
             now = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
             store.log(date=now, seconds=round(report.seconds, 3), encoded=report.encoded, process=number)
-        if options.manifest:
+        if options.update_manifest:
             store.finish()
     report.complete(store, images)
     return report

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.features.extract import DEFAULTS, Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
 from benchmarks.features.shard_files import by_shard
 from benchmarks.features.store import FeatureStore
 from benchmarks.system import interrupts
@@ -44,7 +44,7 @@ def extract_with_ray(
     root: Path,
     images: Mapping[str, Sequence[str]],
     store: FeatureStore,
-    options: ExtractOptions = DEFAULTS,
+    options: ExtractOptions = DEFAULT_OPTIONS,
 ) -> Extraction:
     """`extract` on the Ray cluster at RAY_ADDRESS, else on one of this machine. One actor per GPU, or per CPU core.
 
@@ -80,7 +80,7 @@ def extract_with_ray(
         DataContext.get_current().enable_progress_bars = False
         on_gpu = options.device.startswith("cuda")
         actors = min(max(1, int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))), len(items))
-        of_actor = replace(options, share=(0, 1), manifest=False)
+        of_actor = replace(options, share=(0, 1), update_manifest=False)
         done = from_items(items, override_num_blocks=len(items)).map_batches(
             Worker,
             fn_constructor_args=[os.getcwd(), dict(config), str(root), str(store.folder), of_actor],  # noqa: PTH109
