@@ -1,6 +1,7 @@
 """The command line as a shell sees it: exit status, one line on stderr, results on stdout."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -15,9 +16,9 @@ HOME = Path(__file__).resolve().parent.parent
 QUICK = ["--set", "training.epochs=2", "--set", "windows.stride.train=2", "--set", "windows.stride.val=2"]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess:
+def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess:
     return subprocess.run(
-        [sys.executable, "bench.py", *arguments], cwd=HOME, capture_output=True, text=True, check=False
+        [sys.executable, "bench.py", *arguments], cwd=HOME, capture_output=True, text=True, check=False, env=env
     )
 
 
@@ -88,6 +89,18 @@ def test_a_head_of_ones_own_by_name_alone(lam_tree: Path, tmp_path: Path) -> Non
     assert f"head={name}" in done.stdout
     result = json.loads(next((tmp_path / "runs" / "results").rglob("result.json")).read_text())
     assert result["head"]["type"] == name
+
+
+def test_the_main_job_needs_no_opencv(lam_tree: Path, tmp_path: Path) -> None:
+    """OpenCV's wheel needs libGL.so.1, which many servers lack; importing cv2 fails there."""
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    done = run(
+        "--recipe", "probe", "--dataset", "ego4d", "--root", str(lam_tree), "--backbone", "tiny_means",
+        "--plugin", "tests/parts/tiny.py", "--out", str(tmp_path / "runs"), *QUICK,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "runs" / "results").is_dir()
 
 
 def test_help_answers_at_once() -> None:

@@ -67,7 +67,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT, "--set", "thresold=0.3"], "did you mean 'threshold'?"),
         ([*PREDICT, "--set", "threshold=high"], "must be float, got 'high'"),
         ([*PREDICT, "--set", "threshold"], "expected key=value"),
-        ([*PREDICT, "--set", "side=0"], "side is 0; it has to be 32 or more"),
+        ([*PREDICT, "--set", "side=0"], "side is 0; it must be at least 32"),
         ([*PREDICT, *BOXES, "--device", "gpu"], "leave it out, or try cpu"),
         ([*PREDICT, "--plugin", "nowhere.py"], "nowhere.py does not exist"),
         (["report"], "required: -o/--output"),

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import bench
 from backbones.checkpoints import load_checkpoint
 from backbones.internvit import NANO_FOLDER
-from benchmarks.training import train as training_module
+from benchmarks.training.checkpoint import CHECKPOINT, write_checkpoint
 from registry import BACKBONES, UserError
 from tests.benchmarks.training.test_train import run as train_toy
 from tests.zoo.test_models import write as write_model_folder
@@ -95,7 +95,7 @@ def imported(tmp_path: Path, canary: Path) -> None:
 
 
 def interrupted_training(tmp_path: Path, canary: Path) -> None:
-    pickled(tmp_path / "run" / "runner" / training_module.CHECKPOINT, canary)
+    pickled(tmp_path / "run" / "seed1" / CHECKPOINT, canary)
     train_toy(tmp_path / "run")
 
 
@@ -131,34 +131,6 @@ def test_numpys_pickles_are_not_read(tmp_path: Path, canary: Path) -> None:
 
 
 # -- code that is not pickled -------------------------------------------------------------------------------------
-
-
-def test_a_checkpoints_configuration_is_not_run(tmp_path: Path, canary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """mmengine's `resume` runs the text under `config`, which torch takes for harmless: it is a text."""
-    import mmengine
-
-    step, calls = training_module._Trainee.train_step, []
-
-    def stop(self: object, *arguments: object, **named: object) -> object:
-        calls.append(1)
-        if len(calls) == 21:  # of six steps an epoch: in the fourth
-            raise KeyboardInterrupt
-        return step(self, *arguments, **named)
-
-    monkeypatch.setattr(training_module._Trainee, "train_step", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train_toy(tmp_path / "run")
-    path = tmp_path / "run" / "runner" / training_module.CHECKPOINT
-    content = torch.load(path, weights_only=True)
-    payload = f"open({str(canary)!r}, 'w').close()\n"
-    content["meta"]["config"] = payload
-    torch.save(content, path)
-    (path.parent / "last_checkpoint").write_text("https://example.invalid/checkpoint.pth")  # mmengine would fetch it
-    train_toy(tmp_path / "run")
-    assert len(calls) < 21 + 9 * 6, "it started over instead of going on"
-    assert not canary.exists()
-    mmengine.Config.fromstring(payload, file_format=".py")
-    assert canary.exists()
 
 
 def test_a_record_that_names_a_dataset_file_does_not_run_it(tmp_path: Path, canary: Path) -> None:
@@ -500,35 +472,34 @@ def test_a_plug_in_of_another_class(tmp_path: Path, code: str, words: str) -> No
         HEADS.build({"type": own, "feature_dim": 4})
 
 
-@pytest.mark.slow
-def test_a_checkpoint_of_another_training_is_not_gone_on_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path: Path) -> None:
     from tests.fuzz.artefacts import unfinished
 
     sound = unfinished()
-    runner = tmp_path / "run" / "runner"
-    runner.mkdir(parents=True)
-    for path, value in (
-        ("optimizer.param_groups.0.lr", "0.1"),
-        ("optimizer.param_groups.0.betas", (0.9, "x")),
-        ("optimizer.state.0.exp_avg", torch.zeros(1)),
-        ("state_dict", {}),
-        ("meta.epoch", 10**9),
-        ("meta", "text"),
-        ("best.history", [{"epoch": 1}]),
-        ("best.state", {"x": torch.zeros(1)}),
-        ("best.mAP", float("nan")),
+    path = tmp_path / "run" / "seed1" / CHECKPOINT
+    first = next(iter(sound["tensors"]))
+    for part, key, value in (
+        ("tensors", first, torch.zeros(1)),
+        ("tensors", first, None),
+        ("tensors", "model.x", torch.zeros(1)),
+        ("tensors", next(name for name in sound["tensors"] if name.startswith("adam.step")), torch.zeros(2)),
+        ("numbers", "epoch", 10**9),
+        ("numbers", "epoch", "text"),
+        ("numbers", "lr", 0.1),
+        ("numbers", "history", [{"epoch": 1}]),
+        ("numbers", "best_epoch", 0),
+        ("numbers", "best_map", float("nan")),
+        ("numbers", "best_map", None),
     ):
-        content = json.loads("{}") | {key: sound[key] for key in sound}
-        *keys, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        node: Any = content
-        for key in keys:
-            node[key] = dict(node[key]) if isinstance(node[key], dict) else list(node[key])
-            node = node[key]
-        node[last] = value
-        torch.save(content, runner / "checkpoint.pth")
-        with pytest.raises(UserError, match=r"checkpoint.pth cannot be gone on from .*; delete .*runner, and"):
+        content = {name: dict(values) for name, values in sound.items()}
+        content[part][key] = value
+        if value is None:
+            del content[part][key]
+        write_checkpoint(path, content["tensors"], content["numbers"])
+        with pytest.raises(UserError, match=r"cannot resume from .*checkpoint.safetensors .*; delete it") as error:
             train_toy(tmp_path / "run")
-    torch.save(sound, runner / "checkpoint.pth")
+        assert "\n" not in str(error.value)
+    write_checkpoint(path, sound["tensors"], sound["numbers"])
     assert train_toy(tmp_path / "run")["best_epoch"] > 0
 
 

@@ -1,10 +1,9 @@
-"""How much more than a face detector's box SynthLAM's crops show: the margins that `export` gives its models.
+"""Measures how far SynthLAM's crops extend beyond a face detector's box: the margins that `export` gives its models.
 
     python -m tools.check_margin [--crops 250] [--detector centerface]
 
-Each crop (train split, 45 pixels and more) is put into its own smeared border, so that the detector may find a box that
-is larger, and brought to the size at which `predict` searches faces. What is printed is over the crops in which a face
-is found.
+Each crop (train split, at least 45 pixels) is padded with its edge pixels, so that the detector may return a larger
+box, and resized to the size at which `predict` searches. The figures are over the crops in which a face is found.
 """
 
 import argparse
@@ -13,15 +12,15 @@ import numpy as np
 from PIL import Image
 
 from benchmarks.data.dataset import SynthLAM
-from benchmarks.video.pipeline import FACE
+from benchmarks.video.search import FACE
 from registry import DETECTORS
 
-SIDE = 3 * FACE  # pixels: of the head's box, without its border, a half of it, and of the face a third
-BORDER = 0.5  # of the crop's larger side
+SIDE = 3 * FACE  # pixels of the longer padded side; the crop fills half of it, the face a third
+BORDER = 0.5  # padding, in longer sides of the crop
 
 
 def main() -> None:
-    """Print what there is beyond the box on each side."""
+    """Prints the margin on each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crops", type=int, default=250)
     parser.add_argument("--detector", default="centerface")
@@ -47,7 +46,7 @@ def main() -> None:
             across, down = right - left, bottom - top
             sides.append([left / across, top / down, (width - right) / across, (height - bottom) / down])
     found = np.array(sides)
-    print(f"{len(found)} faces found in {len(images)} crops; what crops show beyond the box, shares of its sides:")
+    print(f"{len(found)} faces found in {len(images)} crops; margins of the crops around the box, in its sides:")
     for name, of_side in zip(("left", "top", "right", "bottom"), found.T, strict=True):
         low, middle, high = np.percentile(of_side, [25, 50, 75])
         print(f"  {name:<6} median {middle:.2f}, quartiles {low:.2f} to {high:.2f}")

@@ -1,10 +1,10 @@
-"""Check `predict` on rendered video with truth: SynthLAM's crops put back into the frames that their camera saw.
+"""Checks `predict` on rendered video with ground truth: SynthLAM's crops pasted back into the frames of their camera.
 
-`python -m tools.check_video --model NAME` makes two minutes of it, runs `predict` and prints F1 of the bouts, frames a
-second and peak memory; `--boxes` prints how the detector's boxes lie in SynthLAM's, and what it finds by size. Options
-that are not known here are those of `predict`. The people are those of the test clips, then of validation clips; those
-of other clips with `--data DIR`, where `python -m tools.synthlam clips --seed N --out DIR` made some. Needs PyAV,
-OpenCV and the detector's network.
+`python -m tools.check_video --model NAME` makes two minutes of video, runs `predict`, and prints F1 of the bouts, speed
+and peak memory. `--boxes` prints where SynthLAM's boxes lie relative to the detector's, and the share of
+faces it finds by size. Unknown options are passed to `predict`. The people are those of the test clips, then of the
+validation clips; or those in `--data DIR`, from `python -m tools.synthlam clips --seed N --out DIR`. Needs PyAV, OpenCV
+and the detector's network.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
-from benchmarks.video.bouts import Bout, bout_f1, bouts_of
+from benchmarks.system.progress import plural
+from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.journal import read_rows
@@ -36,14 +38,15 @@ from benchmarks.video.scorer import ScoredFace
 from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG, RATE
 
 HOME = Path(__file__).resolve().parent.parent
-LEAST = 0.2  # overlap of a found box with the true one, which holds more of the head
+LEAST = 0.2  # minimum overlap of a found box with the true one, which includes more of the head
 OVERLAPS = (0.1, 0.25, 0.5)
-EMPTY = 9  # frames without anybody after each clip
-TALL = 40  # pixels of a face's larger side, median over its track, from which on it counts
+NO_TRACK = "none"  # stands for the true track of a false bout
+EMPTY = 9  # frames without people after each clip
+TALL = 40  # pixels; tracks whose faces have a smaller longer side (median) are ignored
 
 
 def clips_of(split: str, root: Path | None = None) -> list[tuple[str, pd.DataFrame]]:
-    """The clips of a split of SynthLAM, or of another folder in its layout, with their rows, sorted."""
+    """Returns the clips of a split with their rows, sorted; of SynthLAM or of another folder in its layout."""
     table = read_split(root or synthlam.root(), split)
     return [(str(clip), rows) for clip, rows in table.groupby("clip", sort=True)]
 
@@ -51,7 +54,7 @@ def clips_of(split: str, root: Path | None = None) -> list[tuple[str, pd.DataFra
 def pictures_of(
     rows: pd.DataFrame, size: tuple[int, int] = FRAME_SIZE, root: Path | None = None
 ) -> Iterator[Image.Image]:
-    """The frames of one clip: its crops where they were, before a wall; where one is missing, the last one stays."""
+    """Yields the frames of one clip: its crops in place, in front of a wall; a missing crop repeats the last one."""
     shipped = root or synthlam.root()
     wall = wall_of(size)
     by_frame: dict[int, pd.DataFrame] = dict(iter(rows.groupby("frame")))  # type: ignore[arg-type]
@@ -67,7 +70,7 @@ def pictures_of(
 
 
 def wall_of(size: tuple[int, int]) -> Image.Image:
-    """What is behind everybody."""
+    """Returns the background."""
     wall = np.add.outer(np.linspace(150, 90, size[1]), np.linspace(-12, 12, size[0]))
     return Image.fromarray(np.stack([wall, wall * 0.97, wall * 0.92], axis=2).astype(np.uint8))
 
@@ -79,18 +82,18 @@ def make_video(
     times: Sequence[int] | None = None,
     root: Path | None = None,
 ) -> pd.DataFrame:
-    """Write clips one after another at SynthLAM's rate; needs PyAV.
+    """Writes clips one after another at SynthLAM's rate; needs PyAV.
 
     Args:
         path: an .mp4.
-        clips: of `clips_of`.
-        frames: where to stop.
-        times: of each frame, in sixtieths of a second, for a variable frame rate; None for 15 a second.
-        root: the folder that they are of, where that is not SynthLAM's.
+        clips: from `clips_of`.
+        frames: maximum number of frames.
+        times: of each frame in sixtieths of a second, for a variable frame rate; None for 15 fps.
+        root: folder of the clips; None for SynthLAM's.
 
     Returns:
-        The truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label (the annotators'), pictured,
-        gaze_angle (degrees between the gaze and the line to the camera; NaN without a crop).
+        The ground truth: frame (from 0), track (unique over the clips), x1, y1, x2, y2, label (the annotators'),
+        pictured, gaze_angle (degrees between the gaze and the line to the camera; NaN without a crop).
     """
     import av
 
@@ -119,7 +122,7 @@ def make_video(
 
 
 def check_boxes(side: int, clips: int = 20) -> None:
-    """Print the edges of SynthLAM's boxes in units of CenterFace's, and the share of faces found, by size."""
+    """Prints the edges of SynthLAM's boxes in units of CenterFace's, and the number of faces found by size."""
     detector = CenterFace(side=side)
     edges, found = [], []
     for _, rows in clips_of("train")[:clips]:
@@ -153,33 +156,33 @@ def check_boxes(side: int, clips: int = 20) -> None:
 
 
 def tall_tracks(truth: pd.DataFrame) -> set[str]:
-    """Tracks whose faces are tall enough to count."""
+    """Returns the tracks whose faces are large enough to count."""
     sides = (truth[["x2", "y2"]].to_numpy() - truth[["x1", "y1"]].to_numpy()).max(axis=1)
     medians = truth.assign(side=sides).groupby("track")["side"].median()
     return set(medians.index[medians >= TALL])
 
 
 def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bout]:
-    """The bouts of the labels, of tracks that count; found as those of scores are, but that none is too short."""
+    """Finds the bouts of the labels, as those of scores, in tracks that count; by default none is too short."""
     kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
     labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
     rows = (ScoredFace(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
-    return bouts_of(rows, frame_time=1 / RATE, threshold=0.5, least=least, merge=merge)
+    return bouts_of(rows, 1 / RATE, BoutOptions(0.5, least, merge))
 
 
 def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
-    """The truth with the renderer's own in the place of the labels: whether the gaze meets the camera.
+    """Replaces the labels by the renderer's own: whether the gaze meets the camera.
 
-    The labels are those of annotators who misjudge gazes, the more the smaller a face is, and move the ends of looks.
+    The labels simulate annotators, who misjudge gazes, more so for small faces, and shift the ends of looks.
     """
     seen = truth[truth["gaze_angle"].notna()]
     return seen.assign(label=(seen["gaze_angle"] < LOOKING_DEG).astype(int))
 
 
 def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
-    """Bouts of a run, each given to the true track that its boxes mostly lie on.
+    """Assigns each bout of a run to the true track that most of its boxes overlap.
 
-    Those of tracks that do not count are neither right nor wrong, and left out; those of nobody are wrong.
+    Bouts of tracks that do not count are dropped; bouts without a true track stay and count as false.
     """
     by_frame = dict(iter(truth.groupby("frame")))
     whose: dict[tuple[str, int], str] = {}
@@ -191,37 +194,37 @@ def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence
     tall, out = tall_tracks(truth), []
     for bout in bouts:
         frames = range(round(bout.start * RATE), round(bout.end * RATE))
-        track = Counter(whose.get((bout.track, frame), "nobody") for frame in frames).most_common(1)[0][0]
-        if track in tall or track == "nobody":
+        track = Counter(whose.get((bout.track, frame), NO_TRACK) for frame in frames).most_common(1)[0][0]
+        if track in tall or track == NO_TRACK:
             out.append(bout._replace(track=track))
     return out
 
 
 def report(out: Path, truth: pd.DataFrame) -> None:
-    """Print what a run found of the truth: of the annotators' labels, and of the gazes themselves."""
-    options = json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"]
+    """Prints F1 of a run's bouts against the annotators' labels and against the gazes."""
+    options = BoutOptions(**json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"])
     rows = list(read_rows(out / "frames.csv"))
     gazes = of_the_gaze(truth)
     trues = {
-        "labels": true_bouts(truth, options["merge"]),
-        "gazes": true_bouts(gazes, options["merge"], options["least"]),
+        "labels": true_bouts(truth, options.merge),
+        "gazes": true_bouts(gazes, options.merge, options.least),
     }
     agree = ", ".join(f"F1@{round(100 * o)} {bout_f1(trues['labels'], trues['gazes'], o):.3f}" for o in OVERLAPS)
-    print(f"the gazes themselves, held against the labels: {agree}")
-    for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options["threshold"]}):
-        found = found_bouts(rows, truth, bouts_of(rows, frame_time=1 / RATE, **options | {"threshold": threshold}))
+    print(f"gazes against labels: {agree}")
+    for threshold in sorted({*np.arange(0.3, 0.96, 0.05).round(2).tolist(), options.threshold}):
+        found = found_bouts(rows, truth, bouts_of(rows, 1 / RATE, replace(options, threshold=threshold)))
         parts = []
         for name, true in trues.items():
             figures = ", ".join(f"F1@{round(100 * o)} {bout_f1(true, found, o):.3f}" for o in OVERLAPS)
-            parts.append(f"{len(true)} of the {name}: {figures}")
-        mark = " <- as run" if threshold == options["threshold"] else ""
-        print(f"threshold {threshold:.2f}: {len(found)} bouts; {'; '.join(parts)}{mark}")
+            parts.append(f"{len(true)} {name}: {figures}")
+        mark = " <- as run" if threshold == options.threshold else ""
+        print(f"threshold {threshold:.2f}: {plural(len(found), 'bout')}; {'; '.join(parts)}{mark}")
     share, count = share_scored(rows, truth)
-    print(f"faces of {TALL} px and more with a score: {share:.3f} of {count}")
+    print(f"faces of {TALL} px or more with a score: {share:.3f} of {count}")
 
 
 def share_scored(rows: Sequence[ScoredFace], truth: pd.DataFrame) -> tuple[float, int]:
-    """Share of the faces that count and were to be seen which have a row, and their number."""
+    """Returns the share of visible faces that count which have a row, and the number of these faces."""
     tall = truth[truth["track"].isin(tall_tracks(truth)) & truth["pictured"]]
     by_frame: dict[int, list[np.ndarray]] = {}
     for row in rows:
@@ -234,7 +237,7 @@ def share_scored(rows: Sequence[ScoredFace], truth: pd.DataFrame) -> tuple[float
 
 
 def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
-    """Run the command in a process of its own and print its speed and its memory."""
+    """Runs predict in a new process and prints its speed and peak memory."""
     before = time.monotonic()
     command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", str(out), *arguments]
     process = subprocess.Popen(command, cwd=HOME)
@@ -244,18 +247,18 @@ def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
         raise SystemExit("predict failed")
     frames = json.loads((out / "run.json").read_text(encoding="utf-8"))["facts"]["frames"]
     speed, memory = frames / seconds, usage.ru_maxrss / 1024
-    print(f"{frames} frames in {seconds:.1f} s: {speed:.1f} a second; peak memory {memory:.0f} MB")
+    print(f"{frames} frames in {seconds:.1f} s: {speed:.1f} per second; peak memory {memory:.0f} MB")
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.check_video", description=__doc__)
-    parser.add_argument("--boxes", action="store_true", help="look at the detector alone")
-    parser.add_argument("-o", "--out", type=Path, help="folder to keep the video and the results in")
-    parser.add_argument("--split", default="test", choices=("test", "val"), help="whose people come first")
+    parser.add_argument("--boxes", action="store_true", help="check the detector alone")
+    parser.add_argument("-o", "--out", type=Path, help="folder that keeps the video and the results")
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="split whose people come first")
     parser.add_argument("--data", type=Path, help="folder of other clips in SynthLAM's layout")
     parser.add_argument("--seconds", type=float, default=120.0, help="length of the video")
-    parser.add_argument("--side", type=int, default=1280, help="of the pictures that the detector sees, with --boxes")
+    parser.add_argument("--side", type=int, default=1280, help="pixels of the detector's longer side, with --boxes")
     args, arguments = parser.parse_known_args()
     if args.boxes:
         check_boxes(args.side)

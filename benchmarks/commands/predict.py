@@ -83,24 +83,25 @@ def run(args: argparse.Namespace) -> int:
     from backbones.base import file_sha256
     from benchmarks.commands.run import default_device
     from benchmarks.config.settings import parse_setting
+    from benchmarks.video.bouts import BoutOptions
     from benchmarks.video.decode import Video
     from benchmarks.video.faces import read_faces
-    from benchmarks.video.pipeline import Bouts, Looking, header_of, predict_video
+    from benchmarks.video.pipeline import header_of, predict_video
+    from benchmarks.video.search import FaceSource
     from registry import DETECTORS
     from zoo.models import open_model
 
     Video(args.video)  # what is wrong with it is said before anything is loaded
     if args.faces is not None:
-        looking = Looking(None, args.detections, read_faces(args.faces), file_sha256(args.faces), args.causal)
+        source = FaceSource(None, args.detections, read_faces(args.faces), file_sha256(args.faces), args.causal)
     else:
         detector = DETECTORS.build({"type": args.detector, **dict(parse_setting(setting) for setting in args.set)})
-        looking = Looking(detector, args.detections, causal=args.causal)
-    device = default_device(args.device)
-    model = open_model(args.model, device)
+        source = FaceSource(detector, args.detections, causal=args.causal)
+    model = open_model(args.model, default_device(args.device))
     threshold = model.threshold if args.threshold is None else args.threshold
     cost = model.cost if args.change_cost is None else args.change_cost
-    bouts = Bouts(threshold, args.min_duration, args.merge_gap, cost)
-    done = predict_video(args.video, model, looking, bouts, args.out, device)
+    options = BoutOptions(threshold, args.min_duration, args.merge_gap, cost)
+    done = predict_video(args.video, model, source, options, args.out)
     for line in header_of(model):
         print(line)
     lost = f", {done.lost} lost" if done.lost else ""

@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     from functools import cache
 
     from benchmarks.config.files import load_dataset
-    from benchmarks.report.page import render
+    from benchmarks.report.page import render_page
     from benchmarks.report.rows import read_row
     from benchmarks.rows.predictions import row_folder
     from benchmarks.system.progress import Progress
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         for folder in folders:
             rows.append(read_row(folder, name, frames_of))
             progress.advance()
-        text = render(rows, dataset.root, bool(args.runs), progress.advance)
+        text = render_page(rows, dataset.root, bool(args.runs), progress.advance)
     write_text(args.output, text)
     print(f"{args.output}: {len(rows)} row{'s'[: len(rows) > 1]}, {args.output.stat().st_size / 1e6:.2f} MB")
     return 0

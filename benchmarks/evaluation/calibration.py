@@ -94,10 +94,10 @@ def both_classes(labels: np.ndarray, what: str) -> np.ndarray:
 LOGIT_CUT = 1e-6
 
 
-def log_odds(scores: np.ndarray) -> np.ndarray:
-    """Log odds of scores in [0, 1], those beyond what float32 can tell from certain cut off."""
-    cut = np.clip(np.asarray(scores, dtype=np.float64), LOGIT_CUT, 1 - LOGIT_CUT)
-    return np.log(cut / (1 - cut))
+def log_odds(scores: np.ndarray | float, cut: float = LOGIT_CUT) -> np.ndarray:
+    """Log odds of scores in [0, 1], after clipping to [cut, 1 - cut]."""
+    clipped = np.clip(np.asarray(scores, dtype=np.float64), cut, 1 - cut)
+    return np.log(clipped / (1 - clipped))
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

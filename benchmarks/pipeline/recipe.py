@@ -14,8 +14,8 @@ from benchmarks.rows.record import RowScores
 from benchmarks.scoring.smooth import smoothed
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
-from benchmarks.training.seeds import SeedResult, TrainingJob, run_seeds
-from benchmarks.training.train import class_weights
+from benchmarks.training.job import TrainingJob, class_weights
+from benchmarks.training.seeds import SeedResult, run_seeds
 
 
 def score_recipe(row: RecipeRow, source: Source) -> RowScores | None:

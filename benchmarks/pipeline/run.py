@@ -19,6 +19,7 @@ from benchmarks.priors.base import lacking
 from benchmarks.rows.schema import Result
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
+from benchmarks.training.trackers import log_figures
 from registry import HEADS
 from zoo.files.atomic import check_writable
 
@@ -57,7 +58,7 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
                 scores = score_recipe(row, source)
                 # -- figures, record
                 if scores is not None:
-                    row.keep(scores)
+                    log_record(row, row.keep(scores))
 
     # -- ensembles: fused from the records of their members
     for ensemble in ensembles if session.rank == 0 else ():
@@ -127,6 +128,17 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             check_takes_features(row.recipe.head["type"], head)
         elif head.needs_priors and row.recipe.priors is None:
             raise lacking(row.name, head.needs_priors)
+
+
+def log_record(row: RecipeRow, result: Result) -> None:
+    """Log a row's final figures to the trackers that its recipe turns on."""
+    figures = {}
+    for split, of_split in result["splits"].items():
+        for name, metric in of_split["metrics"].items():
+            of_seeds = zip(result["seeds"], metric["per_seed"], strict=True)
+            named = {"": metric["mean"], **{f" seed {seed}": value for seed, value in of_seeds}}
+            figures |= {f"{split}/{name}{which}": value for which, value in named.items() if value is not None}
+    log_figures(row.recipe.training, row.folder, row.name, figures)
 
 
 def say_absent(session: Session, todo: Sequence[Row]) -> None:

@@ -1,5 +1,5 @@
-"""One HTML file that tells of finished rows: figures, curves, score timelines with their crops, mistakes, provenance.
+"""A report on finished rows in one HTML file: figures, curves, score timelines with crops, mistakes, provenance.
 
-Everything that comes from files (names of rows, clips, tracks, people, versions) reaches the page through Jinja2's
-autoescape or markupsafe; the page has no script and its content security policy allows none.
+All text from files (names of rows, clips, tracks, people, versions) is escaped by Jinja2 or markupsafe. The page has no
+script, and its content security policy allows none.
 """

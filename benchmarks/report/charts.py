@@ -1,7 +1,7 @@
-"""The report's charts as inline SVG, of shares from 0 to 1.
+"""The report's charts as inline SVG; all values are shares from 0 to 1.
 
-Colours are the style sheet's, by class: dark mode and print have their own. A chart is as wide as a phone, so its text
-keeps the page's size there; a timeline is twice that and scrolls.
+Colours come from classes of the style sheet, which has other ones for dark mode and print. A chart is as wide as a
+phone, so that its text is as large as the page's; a timeline is twice as wide and scrolls.
 """
 
 from __future__ import annotations
@@ -15,25 +15,25 @@ from markupsafe import Markup
 from benchmarks.evaluation.diagnosis import BINS, Groups, Reliability
 from benchmarks.evaluation.metrics import THRESHOLD
 
-COLOURS = 6  # lines of a chart that can be told apart; the style sheet has as many
+COLOURS = 6  # distinguishable lines per chart, as in the style sheet
 SLOTS = 13  # crops below a timeline
 
 _WIDTH, _TIMELINE = 360, 720
 _LEFT, _RIGHT = 42, 10  # margins
 _CROP = 48
-_SAMPLES = 200  # points of a drawn curve: closer ones lie within a pixel
+_SAMPLES = 200  # points per curve; more would be less than a pixel apart
 
 _Scale = Callable[[Any], Any]
 
 
 def axis_start(values: Iterable[float]) -> float:
-    """Where an axis that ends at 1 begins: below all values, and so that its five parts have round ends."""
+    """Returns the start of an axis that ends at 1: below all values, with round numbers at its five steps."""
     lowest = min(values)
     return max(start for start in (0.0, 0.5, 0.8, 0.9) if start <= max(lowest, 0))
 
 
 def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[float], start: float) -> Markup:
-    """A cell of the table from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
+    """Draws a table cell from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
     width, height = 150, 18
     x = _scale(start, 1, 4, width - 4)
     parts = [_line(4, 9, width - 4, 9, "grid")]
@@ -47,13 +47,13 @@ def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[flo
 
 
 def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> Markup:
-    """Precision over recall of one class.
+    """Draws precision over recall of one class.
 
     Args:
-        curves: (P,) each, precision at recall 1 / P, 2 / P, ..., 1. The first `COLOURS` have lines of their own, the
-            others are drawn in grey behind them.
-        share: of the class among the frames, the precision of a ranking that knows nothing.
-        words: for who does not see it.
+        curves: (P,) each, precision at recall 1 / P, 2 / P, ..., 1. The first `COLOURS` have colours, the others are
+            grey and lie behind.
+        share: of the class among the frames, which is the precision of a random ranking.
+        words: the alternative text.
     """
     height = 290
     start = axis_start([share, *(float(curve[-1]) for curve in curves)])
@@ -67,8 +67,8 @@ def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> 
     return _svg(_WIDTH, height, parts, words)
 
 
-def reliability(diagrams: Mapping[str, Reliability]) -> Markup:
-    """Share looking over mean score of each bin, and below it how many of the scores as they are (`raw`) it has."""
+def reliability_diagram(diagrams: Mapping[str, Reliability]) -> Markup:
+    """Draws the share looking over the mean score of each bin and, below, the number of raw scores in it."""
     floor, height = 298, 330
     x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(0, 1, 248, 8)
     parts = [*_axes(x, y, 0, floor + 14), _line(x(0), y(0), x(1), y(1), "chance")]
@@ -78,16 +78,16 @@ def reliability(diagrams: Mapping[str, Reliability]) -> Markup:
         parts.append(_path([at for at, _ in known], [at for _, at in known], f"line c{number}"))
         parts += [_circle(*point, 3, f"point c{number}") for point in known]
     tallest = max(diagrams["raw"]["count"]) / (floor - 262)
-    for place, count in enumerate(diagrams["raw"]["count"]):
+    for index, count in enumerate(diagrams["raw"]["count"]):
         parts.append(
-            _rect(x(place / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
+            _rect(x(index / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
         )
-    parts.append(_text((x(0) + x(1)) / 2, height - 4, "score (bars: how many, as they are)", "middle"))
+    parts.append(_text((x(0) + x(1)) / 2, height - 4, "score (bars: number of raw scores)", "middle"))
     return _svg(_WIDTH, height, parts, "reliability diagram")
 
 
 def groups(of: Groups, whole: float | None, words: str) -> Markup:
-    """Draw the mAP of each group with its interval; the broken line is `whole`, the row's own."""
+    """Draws the mAP of each group with its interval; the dashed line is `whole`, the mAP of the row."""
     step, left = 36, 108
     foot = step * len(of["groups"]) + 6
     known = [each for each in (whole, *of["mAP"], *of["low"]) if each is not None]
@@ -99,9 +99,9 @@ def groups(of: Groups, whole: float | None, words: str) -> Markup:
     if whole is not None:
         parts.append(_line(x(whole), 4, x(whole), foot, "chance"))
     bounds = zip(of["mAP"], of["low"], of["high"], strict=True)
-    for place, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
-        at = step * (place + 0.5) + 6
-        share = of["positives"][place] / max(windows, 1)
+    for index, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
+        at = step * (index + 0.5) + 6
+        share = of["positives"][index] / max(windows, 1)
         parts.append(_text(left - 8, at - 1, name, "end"))
         parts.append(_text(left - 8, at + 11, f"{windows:,}, {_percent(share, 0)} % look", "end", "small"))
         if low is not None and high is not None:
@@ -114,13 +114,13 @@ def groups(of: Groups, whole: float | None, words: str) -> Markup:
 
 
 def slots(frames: np.ndarray) -> list[int | None]:
-    """Choose the frames below a timeline: of each of `SLOTS` equal parts of its time the one nearest to the middle.
+    """Chooses the crops below a timeline: from each of `SLOTS` equal parts, the frame nearest to its middle.
 
     Args:
         frames: (N,) frame numbers, ascending.
 
     Returns:
-        Their places among the frames, None for a part that has none.
+        `SLOTS` indices into `frames`, None for a part without frames.
     """
     edges = np.linspace(frames[0] - 0.5, frames[-1] + 0.5, SLOTS + 1)
     part = np.searchsorted(edges, frames, side="right") - 1
@@ -132,14 +132,14 @@ def slots(frames: np.ndarray) -> list[int | None]:
 def timeline(
     frames: np.ndarray, labels: np.ndarray, scores: np.ndarray, stride: int, crops: Mapping[int, str | None]
 ) -> Markup:
-    """Scores of a track over its frames, truth behind them, crops below.
+    """Draws the scores of a track over its frames, with the labels behind and crops below.
 
     Args:
         frames: (N,) frame numbers, ascending.
         labels: (N,) 0 or 1.
-        scores: (S, N) of S seeds: the line is their mean, the band reaches from the lowest to the highest.
-        stride: of the key frames; where more of them are missing the line is broken.
-        crops: place among the frames -> picture as a data URI, None where there is none; see `slots`.
+        scores: (S, N) of S seeds: the line is their mean, the band spans the lowest to the highest.
+        stride: of the key frames; the line has a gap where key frames are missing.
+        crops: data URI by index from `slots`; None for a missing picture.
     """
     top, bottom = 8, 118
     height = bottom + 22 + _CROP + 28
@@ -161,28 +161,28 @@ def timeline(
         parts.append(_path(np.append(xs, xs[::-1]), np.append(high[run], low[run][::-1]), "band"))
         parts.append(_path(xs, mean[run], "line c0") if len(run) > 1 else _circle(xs[0], mean[run[0]], 2.5, "dot"))
     pitch = (_TIMELINE - _RIGHT - _LEFT) / SLOTS
-    for slot, place in enumerate(slots(frames)):
-        if place is None:
+    for slot, index in enumerate(slots(frames)):
+        if index is None:
             continue
         left, above = _LEFT + slot * pitch + (pitch - _CROP) / 2, bottom + 20
-        middle, picture = left + _CROP / 2, crops[place]
-        score = float(scores[:, place].mean())
-        wrong = (score >= THRESHOLD) != (labels[place] == 1)
-        parts.append(_path([x(frames[place])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
+        middle, picture = left + _CROP / 2, crops[index]
+        score = float(scores[:, index].mean())
+        wrong = (score >= THRESHOLD) != (labels[index] == 1)
+        parts.append(_path([x(frames[index])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
         if picture is not None:
             parts.append(
                 Markup('<image x="{:.1f}" y="{}" width="{}" height="{}" href="{}"/>').format(
                     left, above, _CROP, _CROP, picture
                 )
             )
-        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[place] == 1 else "crop"))
+        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[index] == 1 else "crop"))
         parts.append(_text(middle, above + _CROP + 13, f"{100 * score:.0f}", "middle", "wrong" if wrong else ""))
-        parts.append(_text(middle, above + _CROP + 26, str(frames[place]), "middle", "small"))
+        parts.append(_text(middle, above + _CROP + 26, str(frames[index]), "middle", "small"))
     return _svg(_TIMELINE, height, parts, f"scores of frames {frames[0]} to {frames[-1]}", "timeline")
 
 
 def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> list[Markup]:
-    """Grid and numbers, per cent: 0 to 1 to the right, `start` to 1 upwards."""
+    """Draws the grid with numbers in per cent: 0 to 1 along x, `start` to 1 along y."""
     parts = []
     for tick in np.linspace(0, 1, 6):
         parts.append(_line(x(tick), y(start), x(tick), y(1), "grid"))
@@ -194,12 +194,12 @@ def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> lis
 
 
 def _runs(broken: np.ndarray) -> list[np.ndarray]:
-    """Places 0..N-1, parted where bool (N - 1,) says so."""
+    """Splits the indices 0..N-1 where `broken` (N - 1,) is true."""
     return np.split(np.arange(len(broken) + 1), np.flatnonzero(broken) + 1)
 
 
 def _scale(low: float, high: float, begin: float, end: float) -> _Scale:
-    """From values, numbers or arrays, to units of the drawing."""
+    """Returns the linear map from values, numbers or arrays, to drawing units."""
     return lambda value: begin + (value - low) / (high - low) * (end - begin)
 
 

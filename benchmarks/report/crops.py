@@ -8,17 +8,17 @@ from pathlib import Path
 
 from benchmarks.data.pictures import open_picture
 
-SIDE = 96  # pixels, the longer side at most: what a tile of the contact sheets shows on a screen of two pixels a unit
+SIDE = 96  # maximum pixels of the longer side: the size of a tile in the contact sheets
 _QUALITY = 70
 
 
 def data_uri(path: Path) -> str | None:
-    """A crop as a WebP in a data URI, shrunk to `SIDE` where it is larger; None where it cannot be read."""
+    """Encodes a crop as a WebP data URI, shrunk to `SIDE` if larger; None if it cannot be read."""
     try:
         with open_picture(path) as image:
-            image.thumbnail((SIDE, SIDE))  # a JPEG is decoded no larger than that needs
+            image.thumbnail((SIDE, SIDE))  # also makes the JPEG decoder work at reduced size
             written = io.BytesIO()
             image.convert("RGB").save(written, "WEBP", quality=_QUALITY)
-    except Exception:  # Pillow's decoders raise anything
+    except Exception:  # Pillow's decoders raise exceptions of many types
         return None
     return "data:image/webp;base64," + base64.b64encode(written.getvalue()).decode("ascii")

@@ -1,4 +1,4 @@
-"""From finished rows to the report's HTML."""
+"""Renders the report's HTML from finished rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from benchmarks.rows.provenance import code_version
 from benchmarks.table import table
 from zoo.files.untrusted import below
 
-TRACKS = 2  # timelines of those that agree least with the truth, and of those that agree best
-MISTAKES = 12  # tiles of a contact sheet
+TRACKS = 2  # timelines of the worst tracks, and of the best
+MISTAKES = 12  # tiles per contact sheet
 
 _HERE = Path(__file__).parent
 
 
-def render(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable[[], None]) -> str:
-    """The page.
+def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable[[], None]) -> str:
+    """Renders the page.
 
     Args:
-        rows: of one dataset, at least one.
-        root: the dataset's folder, which the paths of crops are relative to.
-        named: whether they were asked for one by one: then their order stays, otherwise it is the table's.
+        rows: at least one, all of one dataset.
+        root: the dataset's folder, to which the paths of crops are relative.
+        named: whether the user named the rows; their order is then kept, otherwise it is the table's.
         advance: called after each row.
     """
     measured = {id(row): _measured(row) for row in rows}
@@ -69,7 +69,7 @@ def render(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable
     environment.filters["breakable"] = lambda name: Markup("_<wbr>").join(name.split("_"))
     environment.filters["percent"] = lambda share, digits=2: "" if share is None else f"{100 * share:.{digits}f}"
     return environment.get_template("page.html").render(
-        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # the project's own
+        style=Markup((_HERE / "style.css").read_text(encoding="utf-8")),  # not from users
         sections=sections,
         best=by_map[0] if by_map else None,
         lines=lines,
@@ -87,12 +87,12 @@ def render(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable
 
 
 def _measured(row: ReportRow) -> table.TableRow:
-    """What the table says of it; the cited rows that it does not answer to are left out."""
+    """Returns the row as the table shows it, without the cited rows that have no measured counterpart."""
     return next(each for each in table.rows([(row.result, "")]) if each.dataset)
 
 
 def _start(rows: Sequence[ReportRow]) -> float:
-    """Where the axis of the table's intervals begins."""
+    """Returns the start of the axis of the table's intervals."""
     metrics = [row.result["splits"][row.split]["metrics"]["mAP"] for row in rows]
     values = [value for metric in metrics for value in (*(metric["interval"] or ()), *metric["per_seed"])]
     return charts.axis_start([value for value in values if value is not None] or [0.0])
@@ -107,7 +107,7 @@ def _interval(row: ReportRow, start: float) -> Markup | None:
 
 
 def _curves(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
-    """The charts of both classes; none where no row has frames of both."""
+    """Draws the curves of both classes; none if no row has frames of both."""
     pairs = [pair for row in rows if (pair := precision_curves(row.scores, row.frames["label"].to_numpy()))]
     if not pairs:
         return []
@@ -121,7 +121,7 @@ def _curves(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
 
 
 def _diagnosis(row: ReportRow) -> dict[str, Any] | None:
-    """Calibration and groups, None of a record from before there were any."""
+    """Returns calibration and groups; None for a record of a version without diagnosis."""
     found = row.result["diagnosis"]
     if found is None or row.split not in found["splits"]:
         return None
@@ -129,7 +129,7 @@ def _diagnosis(row: ReportRow) -> dict[str, Any] | None:
     whole = row.result["splits"][row.split]["metrics"]["mAP"]["mean"]
     return {
         "calibration": of_split["calibration"],
-        "reliability": charts.reliability(of_split["reliability"]),
+        "reliability": charts.reliability_diagram(of_split["reliability"]),
         "lines": list(of_split["reliability"]),
         "groups": {name: charts.groups(groups, whole, f"mAP by {name}") for name, groups in of_split["groups"].items()},
     }
@@ -141,7 +141,7 @@ def _tracks(row: ReportRow, picture: Callable[[str], str | None]) -> list[dict[s
     for track in choose_tracks(row, TRACKS):
         frames = row.frames.iloc[track.rows]
         numbers, images = frames["frame"].to_numpy(), frames["image"].tolist()
-        crops = {place: picture(images[place]) for place in charts.slots(numbers) if place is not None}
+        crops = {index: picture(images[index]) for index in charts.slots(numbers) if index is not None}
         chart = charts.timeline(numbers, frames["label"].to_numpy(), row.scores[:, track.rows], stride, crops)
         key = frames.iloc[0]
         chosen.append({"error": track.error, "best": track.best, "chart": chart, **key[["clip", "track"]]})
@@ -149,11 +149,11 @@ def _tracks(row: ReportRow, picture: Callable[[str], str | None]) -> list[dict[s
 
 
 def _sheet(row: ReportRow, label: int, picture: Callable[[str], str | None]) -> dict[str, Any]:
-    """The contact sheet of one kind of mistake: of frames labelled so and called the other way."""
+    """Returns the contact sheet of the misclassified frames with a label."""
     found = mistakes(row, label, MISTAKES)
     score = row.scores.mean(axis=0)
     tiles = [
-        {"score": float(score[place]), "picture": picture(key["image"]), **key[["clip", "track", "frame"]]}
-        for place, (_, key) in zip(found.rows, row.frames.iloc[found.rows].iterrows(), strict=True)
+        {"score": float(score[index]), "picture": picture(key["image"]), **key[["clip", "track", "frame"]]}
+        for index, (_, key) in zip(found.rows, row.frames.iloc[found.rows].iterrows(), strict=True)
     ]
     return {"label": label, "tiles": tiles, "frames": found.frames, "tracks": found.tracks}

@@ -1,4 +1,4 @@
-"""What the report takes from a finished row: its scores beside their crops, curves, tracks, mistakes, provenance."""
+"""Reads finished rows for the report: scores with their crops, curves, tracks, mistakes, provenance."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from registry import UserError
 
 @dataclass(frozen=True)
 class ReportRow:
-    """A finished row and what it scored in one split.
+    """A finished row and its scores in one split.
 
     Attributes:
         result: its record.
-        split: `test` where that is labelled, else `val`, as in the table.
-        frames: the N labelled key frames by clip, track and frame, with label and image ("" where there is none).
+        split: `test` if labelled, else `val`, as in the table.
+        frames: the N labelled key frames by clip, track and frame, with label and image ("" if missing).
         scores: (S, N) P(looking) of S seeds.
     """
 
@@ -36,63 +36,76 @@ class ReportRow:
 
 
 class Track(NamedTuple):
-    """A track chosen for its timeline."""
+    """A track chosen for its timeline.
 
-    rows: np.ndarray  # of the frames
+    Attributes:
+        rows: indices into `ReportRow.frames`.
+        error: mean over both classes of |score - label|.
+        best: one of the best tracks, not one of the worst.
+    """
+
+    rows: np.ndarray
     error: float
-    best: bool  # among those that agree best with the truth, not least
+    best: bool
 
 
 class Mistakes(NamedTuple):
-    """Frames on the wrong side of the threshold."""
+    """Frames on the wrong side of the threshold.
 
-    rows: np.ndarray  # of the frames: the most confident one of each track shown, the most confident first
+    Attributes:
+        rows: indices into `ReportRow.frames`: the most confident mistake of each track shown, most confident first.
+        frames: number of all mistakes.
+        tracks: number of tracks with mistakes.
+    """
+
+    rows: np.ndarray
     frames: int
     tracks: int
 
 
 def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) -> ReportRow:
-    """Read a row's folder.
+    """Reads a row's folder.
 
     Args:
         folder: with `result.json` and `predictions.csv`.
-        name: of the dataset that the report is on.
-        frames_of: the frame table of a split.
+        name: of the report's dataset.
+        frames_of: returns the frame table of a split.
 
     Raises:
-        UserError: a file is missing or damaged, the row is of another dataset or other frames, or nothing is labelled.
+        UserError: a file is missing or damaged, the row belongs to another dataset or other frames, or neither test nor
+            val is labelled.
     """
     result = read_result(folder / "result.json")
     if result["dataset"]["name"] != name:
         other = result["dataset"]["name"]
-        raise UserError(f"{folder} is a row of dataset {other}, this report is on {name}; add --dataset {other}")
+        raise UserError(f"{folder} is a row of dataset {other}, but this report is on {name}; add --dataset {other}")
     split = shown_split(result)
     if split is None:
-        raise UserError(f"{folder} has figures of no labelled split but train; leave it out: name the rows to take")
+        raise UserError(f"{folder} has no labelled split but train; leave it out by naming the rows to report")
     predictions = read_predictions(folder, split)
     images = frames_of(split)[[*KEY, "image"]]
     frames = predictions.frames.merge(images, on=KEY, how="left", validate="one_to_one")
     if frames["image"].isna().any():
         raise UserError(
             f"{frames['image'].isna().sum()} of {len(frames)} key frames in {predictions.path} are not in the {split} "
-            f"split of {name} here; name the folder of the data that it was run on: --root DIR"
+            f"split of {name} here; give the folder of the data it was run on: --root DIR"
         )
     return ReportRow(result, split, frames, np.stack(list(predictions.scores.values())))
 
 
 def precision_curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Interpolated precision of both classes, mean over the seeds.
+    """Computes the interpolated precision of both classes, averaged over the seeds.
 
-    As VOC's from 2010 on (see `benchmarks.evaluation.metrics`): at each recall the highest precision reached there or
-    further down the list. So the mean of a curve is the row's average precision, the mean over its seeds.
+    As in VOC since 2010 (see `benchmarks.evaluation.metrics`): at each recall, the highest precision at this or any
+    higher recall. The mean of a curve is therefore the row's average precision, averaged over the seeds.
 
     Args:
         scores: (S, N) P(looking) of S seeds.
         labels: (N,) 0 or 1.
 
     Returns:
-        Of P looking and Q not-looking frames (P,) and (Q,), the precision at recall 1 / P, ..., 1 and 1 / Q, ..., 1;
-        None where a class is missing.
+        For P looking and Q other frames, the precision (P,) at recall 1 / P, ..., 1, and (Q,) at 1 / Q, ..., 1; None if
+        a class is missing.
     """
     looking = labels == 1
     if looking.all() or not looking.any():
@@ -112,16 +125,16 @@ def _interpolated(hits: np.ndarray) -> np.ndarray:
 
 
 def choose_tracks(row: ReportRow, each: int) -> list[Track]:
-    """Choose tracks to show: of those with frames of both classes the ones that agree least with the truth, and best.
+    """Chooses the worst and the best tracks with frames of both classes.
 
-    The error of a track is the mean over the two classes, in it, of |score - label|, over frames and seeds.
+    The error of a track is |score - label|, averaged over seeds and frames of each class, then over both classes.
 
     Args:
         row: of the report.
-        each: how many of either.
+        each: number of worst tracks, and of best tracks.
 
     Returns:
-        First those that agree least, the worst first; then the best. None comes twice.
+        The worst tracks, worst first, then the best, best first; no track twice.
     """
     labels = row.frames["label"].to_numpy()
     error = np.abs(row.scores - labels).mean(axis=0)
@@ -131,18 +144,18 @@ def choose_tracks(row: ReportRow, each: int) -> list[Track]:
         if looking.any() and not looking.all():
             found.append((float(error[rows][looking].mean() + error[rows][~looking].mean()) / 2, np.asarray(rows)))
     found.sort(key=lambda track: -track[0])
-    least, rest = found[:each], found[each:]
+    worst, rest = found[:each], found[each:]
     best = rest[::-1][:each]
-    return [*(Track(rows, own, False) for own, rows in least), *(Track(rows, own, True) for own, rows in best)]
+    return [*(Track(rows, own, False) for own, rows in worst), *(Track(rows, own, True) for own, rows in best)]
 
 
 def mistakes(row: ReportRow, label: int, most: int) -> Mistakes:
-    """Find the frames of a label that the mean score of the seeds calls the other way, the most confident first.
+    """Finds the frames of a label that the mean score over the seeds gets wrong, most confident first.
 
     Args:
         row: of the report.
-        label: 0 for false alarms, 1 for looks that were missed.
-        most: how many tracks to show.
+        label: 0 for false alarms, 1 for missed looks.
+        most: maximum number of tracks to show.
     """
     mean = row.scores.mean(axis=0)
     wrong = np.flatnonzero((row.frames["label"].to_numpy() == label) & ((mean >= THRESHOLD) == (label == 0)))
@@ -152,7 +165,7 @@ def mistakes(row: ReportRow, label: int, most: int) -> Mistakes:
 
 
 def provenance(row: ReportRow) -> dict[str, str]:
-    """Where a row's numbers came from, ready to read."""
+    """Lists the origin of a row's figures, as text by name."""
     result = row.result
     where, code = result["environment"], result["environment"]["code"]
     backbones, heads, data = parts_of(result["backbone"]), parts_of(result["head"]), result["dataset"]
@@ -162,7 +175,7 @@ def provenance(row: ReportRow) -> dict[str, str]:
         "recipe": f"{result['config']['recipe']}, version {result['config']['version']}",
         "changes": ", ".join(result["config"]["changes"]),
         "run": result["date"],
-        "code": (code["commit"] or "no git") + (", changed" if code["dirty"] else ""),
+        "code": (code["commit"] or "no git") + (", with uncommitted changes" if code["dirty"] else ""),
         "seeds": ", ".join(map(str, result["seeds"])),
         "backbone": ", ".join(f"{part['type']}, {part['parameters']:,} parameters" for part in backbones),
         "weights": "; ".join(
@@ -179,8 +192,8 @@ def provenance(row: ReportRow) -> dict[str, str]:
         "sha256 of the dataset": data["checksum"] or "",
         **{f"sha256 of {split}": of_split["sha256"] for split, of_split in data["splits"].items()},
         "machine": f"{where['cores']} cores of {where['processor']}, {where['device']}, {where['platform']}",
-        "same bytes when run again": ", ".join(
-            f"{step} {'yes' if promised else 'not promised'}"
+        "reproducible to the byte": ", ".join(
+            f"{step} {'yes' if promised else 'not guaranteed'}"
             for step, promised in where.get("deterministic", {}).items()
             if step != "settings"
         ),
@@ -190,5 +203,5 @@ def provenance(row: ReportRow) -> dict[str, str]:
 
 
 def shared(facts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The facts that all rows have in common."""
+    """Returns the facts that are equal for all rows."""
     return {name: fact for name, fact in facts[0].items() if all(other.get(name) == fact for other in facts)}

@@ -1,19 +1,15 @@
-"""Windows to scores: P(looking) of every key frame, one view after another."""
+"""P(looking) of windows of features or of pixels."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.features.windows import WindowData
+from benchmarks.pixels.windows import PixelData, made_ahead
 from heads.base import Head, Window
 from zoo.model import LookingAtMeModel, PixelWindow
-
-if TYPE_CHECKING:
-    from benchmarks.pixels.windows import PixelData
 
 
 def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
@@ -27,7 +23,7 @@ def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
 def probabilities(found: Tensor) -> np.ndarray:
     """P(looking) of logits (B, 2), float64 (B,).
 
-    Softmax is taken in float64: confident scores would tie at 1.0 in float32, and ties cost average precision.
+    The softmax is computed in float64: in float32 confident scores would tie at 1.0, and ties cost average precision.
     """
     return found.double().softmax(dim=1)[:, 1].cpu().numpy()
 
@@ -42,18 +38,18 @@ def score_windows(
         model: a head, or backbone and head for windows of pixels; on `device`.
         data: M windows.
         batch_size: windows at once; None for what suits the data.
-        device: where to compute.
+        device: torch device.
     """
     model.eval()
     size = batch_size or data.score_batch
+    parts = [range(start, min(start + size, len(data))) for start in range(0, len(data), size)]
     found = []
-    for start in range(0, len(data), size):
-        stop = min(start + size, len(data))
-        if isinstance(data, WindowData):
-            assert isinstance(model, Head)
-            features, *windows = (part.to(device) for part in data.shared(slice(start, stop)))
+    if isinstance(data, WindowData):
+        assert isinstance(model, Head)
+        for part in parts:
+            features, *windows = (each.to(device) for each in data.shared(slice(part.start, part.stop)))
             found.append(probabilities(model.judge(model.encode(features.float()), *windows)))
-        else:
-            batch, _ = data.__getitems__(range(start, stop))
+    else:
+        for batch, _ in made_ahead(data[part] for part in parts):
             found.append(probabilities(logits(model, batch.to(device))))
     return np.concatenate(found) if found else np.empty(0)

@@ -99,11 +99,24 @@ def smooth_scores(frames: pd.DataFrame, scores: np.ndarray, how: str = "median",
         return scores.copy()
     radius = window // 2
     rows = windows(frames, radius, present=np.ones(len(frames), dtype=bool))
-    near = np.where(rows >= 0, scores[rows], np.nan)
-    count = (rows >= 0).sum(axis=1)
+    return filter_windows(np.where(rows >= 0, scores[rows], np.nan), how)
+
+
+def filter_windows(near: np.ndarray, how: str) -> np.ndarray:
+    """Smooths windows of scores.
+
+    Args:
+        near: (N, W) scores around each of N frames, W odd, NaN where a frame is absent; not the one in the middle.
+        how: "median" or "gaussian", as for `smooth_scores`.
+
+    Returns:
+        (N,).
+    """
+    present = ~np.isnan(near)
     if how == "median":
-        near.sort(axis=1)  # NaN last
+        near, count = np.sort(near, axis=1), present.sum(axis=1)  # NaN last
         at = np.arange(len(near))
         return (near[at, (count - 1) // 2] + near[at, count // 2]) / 2
-    weight = np.where(rows >= 0, np.exp(-0.5 * (np.arange(-radius, radius + 1) / (window / 4)) ** 2), 0)
+    offsets = np.arange(near.shape[1]) - near.shape[1] // 2
+    weight = np.where(present, np.exp(-0.5 * (offsets / (near.shape[1] / 4)) ** 2), 0)
     return np.nansum(near * weight, axis=1) / weight.sum(axis=1)

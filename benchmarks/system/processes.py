@@ -1,6 +1,6 @@
-"""Several processes that train one model, a GPU each, as `torchrun` starts them; without it nothing here does anything.
+"""Processes that train one model together, one GPU each, as `torchrun` starts them. Without torchrun there is one.
 
-What is not training the first of them does alone.
+Everything but training is done by the first process.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import datetime
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import distributed
@@ -16,9 +17,11 @@ from torch import distributed
 # The first process scores while the others wait for its next training.
 _PATIENCE = datetime.timedelta(days=7)
 
+_T = TypeVar("_T")
+
 
 def join(device: str) -> str:
-    """Meet the other processes that torchrun started; returns this one's device."""
+    """Connect to the other processes that torchrun started; returns the device of this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         if device.startswith("cuda"):
             device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -28,24 +31,33 @@ def join(device: str) -> str:
 
 
 def rank() -> int:
-    """This process's number; 0 is the first."""
+    """Number of this process; the first is 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def count() -> int:
-    """How many there are."""
+    """Number of processes."""
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
 def meet() -> None:
-    """Wait until all have come here."""
+    """Wait for all processes to get here."""
     if count() > 1:
         distributed.barrier()
 
 
+def gather(value: _T) -> list[_T]:
+    """The values of all processes, in order of their rank."""
+    if count() == 1:
+        return [value]
+    values: list[_T | None] = [None] * count()
+    distributed.all_gather_object(values, value)
+    return values  # type: ignore[return-value]
+
+
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Let the first process work before the others do the same: what it computed they find in its files."""
+    """Run the block in the first process before the others, which find in files what it computed."""
     if rank() > 0:
         meet()
     yield

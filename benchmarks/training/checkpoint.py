@@ -1,98 +1,196 @@
-"""The checkpoint of an unfinished training: data of a run's folder, which whoever can write there may have put there.
+"""Checkpoints of unfinished trainings: one safetensors file, read as untrusted data.
 
-It is taken for what this very training would have written, tensor by tensor and number by number, and for nothing else.
-mmengine's own way to go on would download what looks like an address, make any object where torch lets it, and run the
-text that a checkpoint calls its configuration.
+Only what this training could have written is accepted: tensors of its names, shapes and dtypes, and finite numbers.
 """
 
 from __future__ import annotations
 
-import math
+import json
+import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
+import msgspec
+import safetensors.torch
 import torch
-from mmengine.runner import Runner
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
-from backbones.checkpoints import load_checkpoint
 from registry import UserError
+from zoo.files.atomic import replacing
+from zoo.files.untrusted import read_bytes
 
-# Settings of optimizers and schedules that are other numbers in the middle of a training than at its start.
-_MOVING = ("lr", "last_step", "_global_step", "_last_value")
+if TYPE_CHECKING:
+    from benchmarks.training.loop import Loop
+
+CHECKPOINT = "checkpoint.safetensors"  # in the seed's folder, while a training is unfinished
 
 
-def go_on(runner: Runner, path: Path, device: torch.device) -> None:
-    """Bring a runner that is about to start to where a checkpoint of its training was written.
+class Epoch(TypedDict):
+    """One epoch in a training's history."""
+
+    epoch: int
+    """From 1."""
+    loss: float
+    """Mean of the steps' losses."""
+    val_mAP: float
+    """Validation mAP, a fraction."""
+
+
+@dataclass
+class Progress:
+    """Where a training stands.
+
+    Attributes:
+        lr: learning rate of the next step.
+        epoch: epochs finished.
+        best_epoch: the epoch with the best validation mAP, from 1; 0 before there is one.
+        best_map: its validation mAP.
+        best_state: its weights, on the CPU.
+        history: of all finished epochs.
+    """
+
+    lr: float
+    epoch: int = 0
+    best_epoch: int = 0
+    best_map: float = -1.0
+    best_state: dict[str, Tensor] = field(default_factory=dict)
+    history: list[Epoch] = field(default_factory=list)
+
+    def keep(self, loss: float, val_map: float, model: nn.Module) -> None:
+        """Add a finished epoch; keep the model's weights if it is the best so far."""
+        self.epoch += 1
+        self.history.append({"epoch": self.epoch, "loss": loss, "val_mAP": val_map})
+        if val_map > self.best_map:
+            self.best_epoch, self.best_map = self.epoch, val_map
+            self.best_state = {key: value.detach().cpu().clone() for key, value in model.state_dict().items()}
+
+    @property
+    def note(self) -> str:
+        """For the progress bar."""
+        return f"val mAP {100 * self.best_map:.2f}" if self.best_epoch else ""
+
+
+class _Numbers(TypedDict):
+    """A checkpoint's metadata."""
+
+    epoch: int
+    lr: float
+    best_epoch: int
+    best_map: float
+    history: list[Epoch]
+
+
+def save_checkpoint(loop: Loop, folder: Path) -> None:
+    """Write all that resuming needs, atomically: weights, Adam's state, best epoch, history, learning rate."""
+    progress = loop.progress
+    numbers: _Numbers = {
+        "epoch": progress.epoch,
+        "lr": progress.lr,
+        "best_epoch": progress.best_epoch,
+        "best_map": progress.best_map,
+        "history": progress.history,
+    }
+    tensors = {f"model.{name}": tensor for name, tensor in loop.model.state_dict().items()}
+    tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items()}
+    for name, parameter in loop.model.named_parameters():
+        state = loop.optimizer.state.get(parameter, {})  # none for a parameter that never had a gradient
+        tensors |= {f"adam.{key}.{name}": value for key, value in state.items()}
+    write_checkpoint(folder / CHECKPOINT, tensors, numbers)
+
+
+def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+    """Write tensors and numbers atomically, with a checksum."""
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    text = json.dumps(numbers)
+    with replacing(path) as temporary:
+        safetensors.torch.save_file(tensors, temporary, {"training": text, "crc32": _crc32(text, tensors)})
+
+
+def load_checkpoint(loop: Loop, folder: Path) -> None:
+    """Bring a loop to where its checkpoint was written; without a checkpoint it stays at its start.
 
     Raises:
         UserError: the checkpoint is damaged, or of another training.
     """
-    schedulers = runner.param_schedulers or []
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return
     try:
-        found = load_checkpoint(path, map_location=device)
-        place = found["meta"]["epoch"], found["meta"]["iter"]
-        if any(type(number) is not int for number in place) or not 0 < place[0] < runner.max_epochs or place[1] < 0:
-            raise ValueError(f"its epoch and step are {place}")
-        check_alike(found["state_dict"], runner.model.state_dict(), "state_dict")
-        _check_optimizer(found["optimizer"], runner.optim_wrapper.optimizer)
-        states = found["param_schedulers"] if schedulers else []
-        check_alike(states, [each.state_dict() for each in schedulers], "param_schedulers")
-        runner.call_hook("after_load_checkpoint", checkpoint=found)
-    except Exception as error:  # on bytes that are no checkpoint of this training, torch fails in any way
+        tensors, numbers = read_checkpoint(path)
+        _check(tensors, numbers, loop)
+    except Exception as error:  # safetensors fails in many ways on bytes that are none of its own
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{path} cannot be gone on from ({type(error).__name__}: {reason}); delete {path.parent}, and the training "
-            "starts anew"
+            f"cannot resume from {path} ({type(error).__name__}: {reason}); delete it to restart this training"
         ) from error
-    runner.model.load_state_dict(found["state_dict"])
-    runner.optim_wrapper.load_state_dict(found["optimizer"])
-    for scheduler, state in zip(schedulers, states, strict=True):
-        scheduler.load_state_dict(state)
-    runner.train_loop._epoch, runner.train_loop._iter = place
+    loop.model.load_state_dict(_part(tensors, "model."))
+    loop.progress.best_state = _part(tensors, "best.")
+    loop.progress.epoch, loop.progress.lr = numbers["epoch"], numbers["lr"]
+    loop.progress.best_epoch, loop.progress.best_map = numbers["best_epoch"], numbers["best_map"]
+    loop.progress.history = numbers["history"]
+    state = {}
+    for number, (name, parameter) in enumerate(loop.model.named_parameters()):
+        if f"adam.step.{name}" in tensors:
+            # Into tensors like the parameter, which keeps its memory format.
+            averages = {key: torch.empty_like(parameter).copy_(tensors[f"adam.{key}.{name}"]) for key in _AVERAGES}
+            state[number] = {"step": tensors[f"adam.step.{name}"], **averages}
+    groups = loop.optimizer.state_dict()["param_groups"]
+    groups[0]["lr"] = numbers["lr"]
+    loop.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-def check_alike(found: Any, own: Any, where: str, moving: bool = False) -> None:
-    """Check that what a checkpoint holds is what this training has there: tensors of these shapes, these settings.
+_AVERAGES = ("exp_avg", "exp_avg_sq")
 
-    Args:
-        found: in the checkpoint.
-        own: of this training.
-        where: it was found, for the message.
-        moving: other numbers will do.
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
+    """Read what `write_checkpoint` wrote.
 
     Raises:
-        ValueError: it is not.
+        Exception: of whatever kind safetensors or msgspec raise; the file is damaged, or is not a checkpoint.
     """
-    if isinstance(own, Mapping):
-        if not isinstance(found, Mapping) or found.keys() != own.keys():
-            raise ValueError(f"{where} has other entries than this training's")
-        for key, value in own.items():
-            check_alike(found[key], value, f"{where}.{key}", moving or key in _MOVING)
-    elif isinstance(own, (list, tuple)):
-        if not isinstance(found, (list, tuple)) or len(found) != len(own):
-            raise ValueError(f"{where} is not of this training's length")
-        for number, (one, other) in enumerate(zip(found, own, strict=True)):
-            check_alike(one, other, f"{where}.{number}", moving)
-    elif isinstance(own, Tensor):
-        if not isinstance(found, Tensor) or (found.shape, found.dtype) != (own.shape, own.dtype):
-            raise ValueError(f"{where} is no tensor like this training's")
-    elif moving:
-        if type(found) not in (int, float) or not math.isfinite(found):
-            raise ValueError(f"{where} is {found!r:.50}")
-    elif type(found) is not type(own) or found != own:
-        raise ValueError(f"{where} is {found!r:.50}, this training's is {own!r:.50}")
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata() or {}
+    tensors = safetensors.torch.load(read_bytes(path, "a checkpoint"))
+    if metadata.get("crc32") != _crc32(metadata["training"], tensors):
+        raise ValueError("damaged, its checksum differs")
+    return tensors, msgspec.json.decode(metadata["training"], type=_Numbers)
 
 
-def _check_optimizer(found: Any, optimizer: torch.optim.Optimizer) -> None:
-    """Check an optimizer's state: its settings, and for each parameter Adam's step and two averages."""
-    own = optimizer.state_dict()
-    check_alike(found["param_groups"], own["param_groups"], "optimizer.param_groups")
-    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    wanted = {
-        number: {"step": torch.zeros(()), "exp_avg": parameter, "exp_avg_sq": parameter}
-        for number, parameter in enumerate(parameters)
-        if number in found["state"]  # what took no gradient has none
-    }
-    check_alike(found["state"], wanted, "optimizer.state")
+def _check(tensors: Mapping[str, Tensor], numbers: _Numbers, loop: Loop) -> None:
+    """Check that this training could have written a checkpoint.
+
+    Raises:
+        ValueError: it could not.
+    """
+    if not 0 < numbers["epoch"] < loop.job.training.epochs or len(numbers["history"]) != numbers["epoch"]:
+        raise ValueError(f"it has {numbers['epoch']} epochs of {loop.job.training.epochs}")
+    if not 0 < numbers["best_epoch"] <= numbers["epoch"] or not 0 <= numbers["best_map"] <= 1:
+        raise ValueError(f"its best epoch is {numbers['best_epoch']}, with mAP {numbers['best_map']}")
+    if not 0 <= numbers["lr"] <= loop.job.training.lr:
+        raise ValueError(f"its learning rate is {numbers['lr']}")
+    model = loop.model.state_dict()
+    wanted = {f"{part}.{name}": tensor for part in ("model", "best") for name, tensor in model.items()}
+    for name, parameter in loop.model.named_parameters():
+        if f"adam.step.{name}" in tensors:
+            wanted |= {f"adam.{key}.{name}": parameter for key in _AVERAGES}
+            wanted[f"adam.step.{name}"] = torch.zeros(())
+    if tensors.keys() != wanted.keys():
+        raise ValueError(f"tensor {min(tensors.keys() ^ wanted.keys())} is missing, or not of this training")
+    for name, own in wanted.items():
+        if (tensors[name].shape, tensors[name].dtype) != (own.shape, own.dtype):
+            raise ValueError(f"tensor {name} has another shape or dtype than in this training")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _crc32(text: str, tensors: Mapping[str, Tensor]) -> str:
+    """Checksum of a checkpoint: safetensors has none of its own."""
+    crc = zlib.crc32(text.encode())
+    for name in sorted(tensors):
+        crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), crc))
+    return f"{crc:08x}"

@@ -1,4 +1,4 @@
-"""One row's trainings, each trained and scored: one after another, or side by side in processes of one core each."""
+"""The seeds of a job, trained and scored one after another, or side by side in processes of one core each."""
 
 from __future__ import annotations
 
@@ -6,68 +6,41 @@ import multiprocessing
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from benchmarks.config.recipe import Training
-from benchmarks.features.windows import WindowData
-from benchmarks.pixels.windows import PixelData
 from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts, processes
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress
 from benchmarks.system.shortage import line_of
-from benchmarks.training.train import on_one_thread, threads_for, train, weights_file
+from benchmarks.training.job import TrainingJob
+from benchmarks.training.train import on_one_thread, threads_for, train
 from registry import HEADS, UserError, load_plugins
 from zoo.model import read_model
 from zoo.weights import read_head
 
-_BETWEEN_WORDS = 0.5  # seconds between two messages of progress
+_REPORT_EVERY = 0.5  # seconds between two progress messages of a worker
 
-# A process takes five seconds to start, a step of a head on features five milliseconds or more.
+# Starting a process takes 5 s, a step of a head on features 5 ms or more.
 _FEW_STEPS = 500
 
 
 @dataclass(frozen=True)
-class TrainingJob:
-    """What the trainings of a row share.
+class SeedResult:
+    """One seed of a job.
 
     Attributes:
-        head_config: `type` and arguments of the head, `feature_dim` and `window` among them.
-        backbone_config: of a backbone that trains too, else None.
-        training: epochs, batch size, learning rate.
-        data: labelled training windows.
-        validation: labelled validation windows.
-        weights: (2,) class weights.
-        to_score: (split, view) -> windows to score.
-        folder: receives `seed<N>/`.
-        device: where to train.
-        name: of the row.
+        report: of its training.
+        scores: (split, view) -> (M,) P(looking).
+        seconds: time to score.
     """
-
-    head_config: Mapping[str, Any]
-    backbone_config: Mapping[str, Any] | None
-    training: Training
-    data: WindowData | PixelData
-    validation: WindowData | PixelData
-    weights: Tensor
-    to_score: Mapping[tuple[str, str], WindowData | PixelData]
-    folder: Path
-    device: str
-    name: str
-
-
-@dataclass(frozen=True)
-class SeedResult:
-    """One seed's: the report of its training, scores (M,) by split and view, and the seconds that scoring took."""
 
     report: dict[str, Any]
     scores: dict[tuple[str, str], np.ndarray]
@@ -76,54 +49,40 @@ class SeedResult:
 
 def run_seed(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None = None) -> SeedResult:
     """Train one seed, or find it trained, and score all windows."""
-    place = job.folder / f"seed{seed}"
-    report = train(
-        job.head_config,
-        job.training,
-        seed,
-        job.data,
-        job.validation,
-        job.weights,
-        place,
-        backbone_config=job.backbone_config,
-        device=job.device,
-        name=job.name,
-        advance=advance,
-    )
+    report = train(job, seed, advance)
     if processes.rank() > 0:
         return SeedResult(report, {}, 0.0)
     started = time.perf_counter()
-    file = weights_file(place, job.backbone_config)
+    file = job.folder / f"seed{seed}" / job.weights_name
     model = (read_head(file)[0] if job.backbone_config is None else read_model(file)).to(job.device)
     with threads_for(model, job.device):
-        found = {key: score_windows(model, windows, device=job.device) for key, windows in job.to_score.items()}
-    return SeedResult(report, found, time.perf_counter() - started)
+        scores = {key: score_windows(model, windows, device=job.device) for key, windows in job.to_score.items()}
+    return SeedResult(report, scores, time.perf_counter() - started)
 
 
 def run_seeds(
     job: TrainingJob, seeds: Sequence[int], *, workers: int = 1, plugins: Sequence[str] = ()
 ) -> list[SeedResult]:
-    """Run each seed, in order or side by side; what comes out is the same, to the bit.
+    """Run each seed, one after another or side by side; the results are equal to the bit.
 
-    Only what trains on one thread is worth running side by side, and only what does not is left to use all of them.
+    Side by side runs what trains on one thread; anything else uses all threads itself.
 
     Args:
-        job: what the seeds share.
-        seeds: of the trainings.
+        job: shared by the seeds.
+        seeds: to train and score.
         workers: processes at once.
         plugins: for the processes to load.
 
     Raises:
-        UserError: of a training, or a process was killed. What the others have done is kept.
+        UserError: of a training, or a process was killed. Finished seeds are kept.
     """
     with locked(job.folder / NAME, str(job.folder), wait=True) if processes.rank() == 0 else nullcontext():
         fresh = [seed for seed in seeds if not (job.folder / f"seed{seed}" / "training.json").exists()]
         workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
-        steps = -(-len(job.data) // job.training.batch_size) * job.training.epochs
-        if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job, steps):
+        if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job):
             return [run_seed(job, seed) for seed in seeds]
         what = f"train {job.name}, {workers} seeds side by side"
-        with Progress(what, steps * len(fresh), "step") as progress, interrupts.finishing():
+        with Progress(what, job.steps * len(fresh), "step") as progress, interrupts.finishing():
             return _in_processes(job, seeds, workers, plugins, progress)
 
 
@@ -134,7 +93,7 @@ def _in_processes(
     outcomes: dict[int, SeedResult] = {}
     waiting = list(seeds)
     running: dict[Connection, tuple[Any, int]] = {}
-    context = multiprocessing.get_context("spawn")  # a fork would inherit locks of threads that it does not have
+    context = multiprocessing.get_context("spawn")  # a fork would inherit locks held by threads that it does not have
     stop, tell = context.Pipe(duplex=False)
     told = False
     try:
@@ -151,7 +110,7 @@ def _in_processes(
                 waiting.clear()
                 tell.send("stop")
                 told = True
-            for ready in wait(list(running), timeout=_BETWEEN_WORDS):
+            for ready in wait(list(running), timeout=_REPORT_EVERY):
                 assert isinstance(ready, Connection)
                 process, seed = running[ready]
                 try:
@@ -160,7 +119,7 @@ def _in_processes(
                     process.join()
                     raise UserError(
                         f"{job.name}: the process that trained seed {seed} ended with exit code {process.exitcode}"
-                        " (killed, or out of memory); run again, it goes on where it was"
+                        " (killed, or out of memory); run the same command again to resume"
                     ) from None
                 if kind == "progress":
                     progress.advance(*value)
@@ -179,7 +138,7 @@ def _in_processes(
                     del running[ready]
     finally:
         for process, _ in running.values():
-            process.kill()  # what a training has written is whole
+            process.kill()  # safe, because files appear complete or not at all
         for process, _ in running.values():
             process.join()
         stop.close()
@@ -188,11 +147,11 @@ def _in_processes(
     return [outcomes[seed] for seed in seeds]
 
 
-def _side_by_side(job: TrainingJob, steps: int) -> bool:
-    """Whether a training takes one thread and more time than a process takes to start."""
+def _side_by_side(job: TrainingJob) -> bool:
+    """Whether a training uses one thread, and takes longer than starting a process."""
     if job.backbone_config is not None:
         return True
-    if steps < _FEW_STEPS:
+    if job.steps < _FEW_STEPS:
         return False
     with torch.device("meta"):
         head = HEADS.build(job.head_config)
@@ -200,7 +159,7 @@ def _side_by_side(job: TrainingJob, steps: int) -> bool:
 
 
 def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: Sequence[str]) -> None:
-    """Run the seeds that come through a connection until None does."""
+    """Run the seeds that arrive through a connection, until None arrives."""
     interrupts.follow(stop)
     torch.set_num_threads(1)
     try:
@@ -208,7 +167,7 @@ def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: S
         job: TrainingJob = pickle.loads(payload)
         while (seed := connection.recv()) is not None:
             interrupts.check()
-            connection.send(("done", run_seed(job, seed, _Words(connection))))
+            connection.send(("done", run_seed(job, seed, _ProgressSender(connection))))
     except interrupts.Stopped:
         connection.send(("stopped", None))
     except UserError as error:
@@ -218,8 +177,8 @@ def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: S
         connection.send(("crash", traceback.format_exc()) if line is None else ("mistake", line))
 
 
-class _Words:
-    """Progress, sent now and then."""
+class _ProgressSender:
+    """Sends progress through a connection, at most every `_REPORT_EVERY` seconds."""
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
@@ -228,6 +187,6 @@ class _Words:
 
     def __call__(self, count: int, note: str) -> None:
         self._count += count
-        if time.monotonic() - self._last >= _BETWEEN_WORDS:
+        if time.monotonic() - self._last >= _REPORT_EVERY:
             self._connection.send(("progress", (self._count, note)))
             self._count, self._last = 0, time.monotonic()

@@ -1,99 +1,125 @@
-"""Curves of a training for TensorBoard, Weights & Biases and MLflow, through mmengine's visualisation back ends.
+"""Curves and figures for TensorBoard, Weights & Biases and MLflow.
 
-Each is off unless its key of `training` says otherwise, and changes no number. Losses, learning rate and validation mAP
-are written an epoch; nothing of the data, the code or the weights.
+Each is off unless its key of `training` turns it on, and changes no number. Settings, losses, learning rates and
+figures are logged; nothing of the data, the code or the weights.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from mmengine.config import Config
-from mmengine.visualization.vis_backend import (
-    BaseVisBackend,
-    MLflowVisBackend,
-    TensorboardVisBackend,
-    WandbVisBackend,
-)
-
-from benchmarks.config.recipe import Training
+from benchmarks.config.recipe import TRACKERS, Training
 from benchmarks.system import processes
 from registry import UserError
 
 PROJECT = "lamzoo"
-_OFFLINE = {  # package -> what to do where it says no
-    "tensorboard": "look at the message, or leave it out",
+_REMEDIES = {
+    "tensorboard": "see the message, or turn it off",
     "wandb": "WANDB_MODE=offline keeps the run on this machine, wandb login connects it",
     "mlflow": "without MLFLOW_TRACKING_URI the run stays on this machine",
 }
 
 
-class _Wandb(WandbVisBackend):
-    """mmengine's, but that no source file is uploaded, and that it ends a run as wandb does today."""
+class Tracker(Protocol):
+    """One connected run of a tracker."""
 
-    def add_config(self, config: Config, **_: Any) -> None:
-        self.experiment.config.update(config.to_dict())
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by name."""
 
     def close(self) -> None:
-        if self._env_initialized:
-            self._wandb.finish()
+        """End the run."""
 
 
-class _MLflow(MLflowVisBackend):
-    """mmengine's, but that it says nothing on stdout, and that no file of the training's folder is uploaded."""
+class TensorBoard:
+    """Event files in a folder."""
 
-    def _init_env(self) -> None:
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder))
+        self._writer.add_text("run", name)
+        self._writer.add_text("settings", "\n".join(f"    {key}: {value}" for key, value in settings.items()))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by name."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._writer.close()
+
+
+class Wandb:
+    """A run of Weights & Biases, on its server or offline."""
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._wandb = wandb
+        wandb.init(project=PROJECT, name=name, dir=str(folder), config=dict(settings))
+
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by name."""
+        self._wandb.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Upload what is buffered."""
+        self._wandb.finish()
+
+
+class MLflow:
+    """A run of MLflow, on the server of `MLFLOW_TRACKING_URI` or in a database of its own folder."""
+
+    def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         import mlflow
 
-        Path(self._save_dir).mkdir(parents=True, exist_ok=True)
-        mlflow.set_tracking_uri(self._tracking_uri)
-        if mlflow.get_experiment_by_name(PROJECT) is None:
-            mlflow.create_experiment(PROJECT, artifact_location=self._artifact_location)
-        mlflow.set_experiment(PROJECT)
-        mlflow.start_run(run_name=self._run_name)
+        folder.mkdir(parents=True, exist_ok=True)
         self._mlflow = mlflow
+        server = os.environ.get("MLFLOW_TRACKING_URI")
+        mlflow.set_tracking_uri(server or f"sqlite:///{(folder / 'mlflow.db').absolute()}")
+        if mlflow.get_experiment_by_name(PROJECT) is None:
+            mlflow.create_experiment(PROJECT, artifact_location=None if server else folder.absolute().as_uri())
+        mlflow.set_experiment(PROJECT)
+        mlflow.start_run(run_name=name)
+        mlflow.log_params(dict(settings))
 
-    def add_config(self, config: Config, **_: Any) -> None:
-        self.experiment.log_params(config.to_dict())
+    def log(self, values: Mapping[str, float], step: int) -> None:
+        """Log values by name."""
+        self._mlflow.log_metrics(dict(values), step=step)
 
     def close(self) -> None:
-        if self._env_initialized:
-            self._mlflow.end_run()
+        """End the run."""
+        self._mlflow.end_run()
 
 
-def trackers(training: Training, seed: int, folder: Path, name: str) -> list[BaseVisBackend]:
-    """The back ends that a training's settings ask for, connected.
+_TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = dict(
+    zip(TRACKERS, (TensorBoard, Wandb, MLflow), strict=True)
+)
+
+
+def open_trackers(training: Training, folder: Path, name: str, settings: Mapping[str, Any]) -> list[Tracker]:
+    """Connect the trackers that a training's settings turn on; none in processes other than the first.
 
     Args:
-        training: its settings.
-        seed: its seed.
-        folder: receives a folder of each, `tensorboard`, `wandb`, `mlflow`.
-        name: of the row.
+        training: has a key for each tracker.
+        folder: receives `tensorboard/`, `wandb/`, `mlflow/`.
+        name: of the run.
+        settings: logged with the run, besides those of the training.
 
     Raises:
-        UserError: a package is missing, or its server says no.
+        UserError: a package is missing, or its server refuses.
     """
     if processes.rank() > 0:
         return []
-    run = f"{name} seed {seed}".strip()
-    server = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(folder / 'mlflow' / 'mlflow.db').absolute()}"
-    made: dict[str, Callable[[str], BaseVisBackend]] = {
-        "tensorboard": TensorboardVisBackend,
-        "wandb": lambda place: _Wandb(place, init_kwargs=dict(project=PROJECT, name=run)),
-        "mlflow": lambda place: _MLflow(
-            place,
-            run_name=run,
-            tracking_uri=server,
-            artifact_location=None if "MLFLOW_TRACKING_URI" in os.environ else (folder / "mlflow").absolute().as_uri(),
-        ),
-    }
-    found = []
-    for package, make in made.items():
+    opened: list[Tracker] = []
+    for package, tracker in _TRACKERS.items():
         if not getattr(training, package):
             continue
         try:
@@ -101,11 +127,22 @@ def trackers(training: Training, seed: int, folder: Path, name: str) -> list[Bas
         except ImportError:
             raise UserError(f"training.{package} needs the package {package}: pip install '.[{package}]'") from None
         try:
-            backend = make(str(folder / package))
-            _ = backend.experiment  # connects
-        except Exception as error:  # of two libraries and their servers
+            opened.append(tracker(folder / package, name, {**asdict(training), **settings}))
+        except Exception as error:  # of the packages and their servers
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise UserError(f"training.{package}: {reason}; {_OFFLINE[package]}") from error
-        backend.add_config(Config({**asdict(training), "seed": seed, "row": name}))
-        found.append(backend)
-    return found
+            raise UserError(f"training.{package}: {reason}; {_REMEDIES[package]}") from error
+    return opened
+
+
+def log_figures(training: Training, folder: Path, name: str, figures: Mapping[str, float]) -> None:
+    """Log a row's final figures as a run of its own, if the training's settings turn trackers on.
+
+    Args:
+        training: settings of the row's trainings.
+        folder: of the row.
+        name: of the row.
+        figures: by name, such as `test/mAP`; fractions.
+    """
+    for tracker in open_trackers(training, folder, name, {"row": name}):
+        tracker.log(figures, 0)
+        tracker.close()

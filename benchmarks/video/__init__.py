@@ -1,1 +1,1 @@
-"""A video of one's own -> who looked, when, for how long: decoding, faces, tracks, scores, bouts, files."""
+"""Predictions for a user's video: decoding, face detection, tracking, scores, bouts, files."""

@@ -1,12 +1,13 @@
-"""The video again with its faces in it: boxes coloured by score, with the track's name and the score.
+"""The annotated video: a box around each face, coloured by score, labelled with its track and score.
 
-It is written in parts of a fixed number of frames, which are then put together without being encoded again: an
-interrupted run loses one part at most.
+It is encoded in parts of a fixed number of frames, which are then joined without encoding them again: an interrupted
+run loses at most one part.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -16,29 +17,27 @@ import numpy as np
 from benchmarks.system import interrupts
 from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
-from benchmarks.video.journal import read_rows
+from benchmarks.video.journal import UNFINISHED, read_rows
 from benchmarks.video.scorer import ScoredFace
 from registry import UserError
 from zoo.files.atomic import replacing, write_text
 from zoo.files.checksums import sha256_of
 
-SIDE = 1280  # pixels of the longer side, at most
+SIDE = 1280  # maximum pixels of the longer side
 PART = 600  # frames
-TICKS = 90_000  # time units a second
-# Scores 0, 0.5 and 1, and what lies between: blue, pale, orange, which all eyes tell apart. RGB.
+TICKS = 90_000  # time units per second
+# RGB of scores 0, 0.5 and 1, interpolated in between: blue, pale yellow, orange; safe for colour-blind viewers.
 COLOURS = np.array([[44, 123, 182], [255, 255, 191], [253, 141, 60]], dtype=np.float64)
 
 
-def annotate(video: Video, rows: Path, path: Path, parts: Path, header: Sequence[str], frames: int) -> None:
-    """Write the video with the rows of a frames.csv drawn into it; parts of an earlier run are kept.
+def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> None:
+    """Writes annotated.mp4 from the video and frames.csv; intact parts of an earlier run are reused.
 
     Args:
         video: decoded again.
-        rows: frames.csv.
-        path: an .mp4.
-        parts: folder for the parts.
-        header: lines for the lower edge.
-        frames: of the video.
+        out: the folder of results.
+        header: lines drawn at the bottom.
+        frames: number of frames in the video.
 
     Raises:
         UserError: a file cannot be written, or OpenCV is not installed.
@@ -47,35 +46,36 @@ def annotate(video: Video, rows: Path, path: Path, parts: Path, header: Sequence
         import cv2  # noqa: F401
     except ImportError:
         raise UserError("annotated.mp4 needs OpenCV: pip install opencv-python-headless") from None
-    parts.mkdir(parents=True, exist_ok=True)
-    names = [parts / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
-    for name in names:
-        if name.exists() and not (_sum_of(name).exists() and _sum_of(name).read_bytes() == sha256_of(name).encode()):
-            name.unlink()
-    shown = _with_rows(video, rows, names)
+    folder = out / UNFINISHED / "annotated"
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = [folder / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
+    for part in parts:
+        if part.exists() and not (_sum_of(part).exists() and _sum_of(part).read_bytes() == sha256_of(part).encode()):
+            part.unlink()
+    missing = _missing_frames(video, out / "frames.csv", parts)
     with Progress("annotated.mp4", frames, "frame") as progress:
-        for number, group in interrupts.steps(groupby(shown, key=lambda one: one[0].number // PART)):
-            with replacing(names[number]) as temporary:
+        for number, group in interrupts.steps(groupby(missing, key=lambda one: one[0].number // PART)):
+            with replacing(parts[number]) as temporary:
                 _encode(video, group, temporary, header, progress)
-            write_text(_sum_of(names[number]), sha256_of(names[number]))
-    with replacing(path) as temporary:
-        _join(names, temporary, header)
+            write_text(_sum_of(parts[number]), sha256_of(parts[number]))
+    with replacing(out / "annotated.mp4") as temporary:
+        _join(parts, temporary, header)
 
 
 def _sum_of(part: Path) -> Path:
-    """The file of a part's checksum."""
+    """Returns the path of a part's checksum."""
     return part.with_suffix(".sha256")
 
 
-def _with_rows(video: Video, rows: Path, names: Sequence[Path]) -> Iterator[tuple[Frame, list[ScoredFace]]]:
-    """Frames of parts that are not there yet, with their rows."""
+def _missing_frames(video: Video, rows: Path, parts: Sequence[Path]) -> Iterator[tuple[Frame, list[ScoredFace]]]:
+    """Yields the frames of missing parts with their rows."""
     by_frame = groupby(read_rows(rows), key=lambda row: row.frame)
     number, of_frame = -1, []
     for frame in video.frames():
         while number < frame.number:
             number, group = next(by_frame, (1 << 62, iter(())))
             of_frame = list(group)
-        if not names[frame.number // PART].exists():
+        if not parts[frame.number // PART].exists():
             yield frame, of_frame if number == frame.number else []
 
 
@@ -88,33 +88,27 @@ def _encode(
     with av.open(str(path), "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-        stream.codec_context.time_base = _ticks()
-        # Without frames that refer to later ones, parts can be put end to end.
+        stream.codec_context.time_base = Fraction(1, TICKS)
+        # Without B-frames, which refer to later frames, parts can be joined.
         stream.options = {"preset": "veryfast", "crf": "23", "bf": "0"}
         for frame, rows in shown:
             picture = _draw(frame.reduced(SIDE), rows, width / video.size[0], header)[:height, :width]
             drawn = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            drawn.pts, drawn.time_base = round(frame.time * TICKS), _ticks()
+            drawn.pts, drawn.time_base = round(frame.time * TICKS), Fraction(1, TICKS)
             container.mux(stream.encode(drawn))
             progress.advance()
         container.mux(stream.encode())
 
 
 def _size(video: Video) -> tuple[int, int]:
-    """Width and height, both even."""
+    """Returns width and height, both even as H.264 needs."""
     scale = min(1.0, SIDE / max(video.size))
     width, height = (max(2, round(scale * size) // 2 * 2) for size in video.size)
     return width, height
 
 
-def _ticks() -> Any:
-    from fractions import Fraction
-
-    return Fraction(1, TICKS)
-
-
 def _draw(picture: np.ndarray, rows: Sequence[ScoredFace], scale: float, header: Sequence[str]) -> np.ndarray:
-    """Draw boxes and lines into a picture ``(H, W, 3)``, in place."""
+    """Draws boxes and header lines into a picture ``(H, W, 3)``, in place."""
     import cv2
 
     height = picture.shape[0]
@@ -132,21 +126,21 @@ def _draw(picture: np.ndarray, rows: Sequence[ScoredFace], scale: float, header:
 def _write(picture: np.ndarray, text: str, at: tuple[int, int], size: float, colour: tuple[int, ...]) -> None:
     import cv2
 
-    text = text.encode("ascii", "replace").decode()  # OpenCV's letters are no others
+    text = text.encode("ascii", "replace").decode()  # OpenCV's fonts have no other letters
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, 1)
     cv2.rectangle(picture, (at[0] - 2, at[1] - height - 2), (at[0] + width + 2, at[1] + below), (0, 0, 0), -1)
     cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
 def colour_of(score: float) -> np.ndarray:
-    """The colour ``(3,)`` of a score in [0, 1]."""
+    """Returns the colour ``(3,)`` of a score in [0, 1]."""
     place = 2 * min(max(score, 0.0), 1.0)
     low = min(int(place), 1)
     return COLOURS[low] + (place - low) * (COLOURS[low + 1] - COLOURS[low])
 
 
 def _join(parts: Sequence[Path], path: Path, header: Sequence[str]) -> None:
-    """Put parts end to end; nothing is decoded."""
+    """Joins the parts without decoding them."""
     import av
 
     with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as joined:

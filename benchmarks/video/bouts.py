@@ -1,4 +1,4 @@
-"""Scores of frames -> bouts: stretches of time through which a face looks at the camera."""
+"""From scores of frames to bouts: periods during which a face looks at the camera."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks.scoring.looks import GAP, Decoder, log_odds
+from benchmarks.evaluation.calibration import log_odds
+from benchmarks.scoring.looks import GAP, LOOK_CUT, Decoder
 from benchmarks.video.scorer import ScoredFace
 
-SLACK = 1e-6  # seconds: the times in the file have so many digits
+SLACK = 1e-6  # seconds: the resolution of the times in frames.csv
 
 
 class Bout(NamedTuple):
@@ -22,8 +23,8 @@ class Bout(NamedTuple):
 
     Attributes:
         track: name.
-        start: seconds, when its first frame is shown.
-        end: seconds, when its last frame is no longer shown.
+        start: seconds, when its first frame appears.
+        end: seconds, when its last frame disappears.
         score: mean over its frames.
     """
 
@@ -33,104 +34,118 @@ class Bout(NamedTuple):
     score: float
 
 
+@dataclass(frozen=True)
+class BoutOptions:
+    """What counts as a bout.
+
+    Attributes:
+        threshold: score from which a frame looks.
+        least: seconds; shorter bouts are dropped.
+        merge: seconds; bouts this close together become one.
+        cost: of a change between looking and not looking, in log odds x seconds; see `benchmarks.scoring.looks`.
+    """
+
+    threshold: float = 0.5
+    least: float = 0.2
+    merge: float = 0.2
+    cost: float = 0.0
+
+
 @dataclass
-class _Open:
-    """A bout that may go on."""
+class _OpenBout:
+    """A bout that may still continue."""
 
     start: float
     end: float
-    total: float = 0.0  # of the scores from the start to the last frame that looks
+    total: float = 0.0  # sum of the scores from the start to the last frame that looks
     count: int = 0
-    later: float = 0.0  # of those since then
+    later: float = 0.0  # sum of the scores after it
     later_count: int = 0
 
 
 @dataclass
-class _Track:
-    """A track whose newest frames may look or not."""
+class _OpenTrack:
+    """A track with its undecided frames."""
 
     decoder: Decoder
-    rows: deque[ScoredFace] = field(default_factory=deque)  # of which that is not known
+    undecided: deque[ScoredFace] = field(default_factory=deque)
     newest: float = math.inf  # time
 
-    def told(self, looks: Iterable[bool]) -> Iterator[tuple[ScoredFace, bool]]:
+    def decide(self, looks: Iterable[bool]) -> Iterator[tuple[ScoredFace, bool]]:
         for look in looks:
-            yield self.rows.popleft(), look
+            yield self.undecided.popleft(), look
 
 
-def looking(
-    rows: Iterable[ScoredFace], *, frame_time: float, threshold: float, cost: float
+def decide_looks(
+    rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
 ) -> Iterator[tuple[ScoredFace, bool]]:
-    """Tell of each row whether its frame looks: those of a track in their order, but not at once.
+    """Yields each row with whether its frame looks: in order within a track, some frames late.
 
     Args:
         rows: by frame.
-        frame_time: seconds from one frame to the next, on average.
-        threshold: score from which on a frame looks, by itself.
-        cost: of a change, see `benchmarks.scoring.looks`.
+        frame_time: mean seconds per frame.
+        options: threshold and cost.
     """
-    tracks: dict[str, _Track] = {}
-    level = log_odds(threshold)
+    tracks: dict[str, _OpenTrack] = {}
+    level = log_odds(options.threshold, LOOK_CUT)
     for row in rows:
-        track = tracks.setdefault(row.track, _Track(Decoder(cost)))
+        track = tracks.setdefault(row.track, _OpenTrack(Decoder(options.cost)))
         if row.time - track.newest > GAP:
-            yield from track.told(track.decoder.finish())
+            yield from track.decide(track.decoder.finish())
         track.newest = row.time
-        track.rows.append(row)
-        evidence = (log_odds(row.score) - level) * frame_time if cost else row.score - threshold
-        yield from track.told(track.decoder.push(evidence))
+        track.undecided.append(row)
+        if options.cost:
+            evidence = float(log_odds(row.score, LOOK_CUT) - level) * frame_time
+        else:
+            evidence = row.score - options.threshold
+        yield from track.decide(track.decoder.push(evidence))
     for track in tracks.values():
-        yield from track.told(track.decoder.finish())
+        yield from track.decide(track.decoder.finish())
 
 
-def bouts_of(
-    rows: Iterable[ScoredFace],
-    *,
-    frame_time: float,
-    threshold: float = 0.5,
-    least: float = 0.2,
-    merge: float = 0.2,
-    cost: float = 0.0,
-) -> list[Bout]:
-    """Find the bouts of every track; what is kept meanwhile does not grow with the video.
+def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions) -> list[Bout]:
+    """Finds the bouts of every track, in memory that does not grow with the video.
 
-    A frame looks if its score is the threshold or more and, where changes cost something, if its neighbours' scores do
-    not speak against it. It lasts until the track's next frame where that is the video's next one too, else
-    `frame_time`. Frames that look and follow upon each other are one bout, also where what lies between them is `merge`
-    seconds or less. Bouts of less than `least` seconds are dropped then.
+    A frame looks if its score reaches the threshold and, where changes have a cost, the scores around it do not
+    outweigh it. It lasts until the next frame of the track if that is also the next frame of the video, else
+    `frame_time`. Consecutive frames that look form a bout; bouts at most `merge` seconds apart are merged; then bouts
+    shorter than `least` seconds are dropped.
+
+    Example:
+        >>> scores = [0.1, 0.9, 0.8, 0.1]
+        >>> rows = [ScoredFace(n / 10, n, "1", np.zeros(4), score) for n, score in enumerate(scores)]
+        >>> [(bout.start, round(bout.end, 3)) for bout in bouts_of(rows, 0.1, BoutOptions(threshold=0.5))]
+        [(0.1, 0.3)]
 
     Args:
         rows: by frame.
-        frame_time: seconds from one frame to the next, on average.
-        threshold: score from which on a frame looks.
-        least: seconds that a bout lasts.
-        merge: seconds between two that are one.
-        cost: of a change between looking and not looking, in log odds x seconds: see `benchmarks.scoring.looks`.
+        frame_time: mean seconds per frame.
+        options: what counts as a bout.
 
     Returns:
         Bouts by start and track.
     """
     found: list[Bout] = []
-    open_bouts: dict[str, _Open] = {}
+    open_bouts: dict[str, _OpenBout] = {}
     last: dict[str, tuple[int, bool]] = {}  # number of the track's last frame, and whether it looks
 
     def close(track: str) -> None:
         bout = open_bouts.pop(track)
-        if bout.end - bout.start >= least - SLACK:
+        if bout.end - bout.start >= options.least - SLACK:
             found.append(Bout(track, bout.start, bout.end, bout.total / bout.count))
 
-    for row, looks in looking(rows, frame_time=frame_time, threshold=threshold, cost=cost):
+    for row, looks in decide_looks(rows, frame_time, options):
         number, looked = last.get(row.track, (-1, False))
         last[row.track] = row.frame, looks
         bout = open_bouts.get(row.track)
         if bout is not None and looked and row.frame == number + 1:
             bout.end = row.time
-        if bout is not None and row.time - bout.end > merge + SLACK:
+        if bout is not None and row.time - bout.end > options.merge + SLACK:
             close(row.track)
             bout = None
         if looks:
             if bout is None:
-                bout = open_bouts[row.track] = _Open(row.time, row.time)
+                bout = open_bouts[row.track] = _OpenBout(row.time, row.time)
             bout.total += bout.later + row.score
             bout.count += bout.later_count + 1
             bout.later, bout.later_count = 0.0, 0
@@ -155,14 +170,14 @@ def overlaps(truth: Sequence[Bout], found: Sequence[Bout]) -> np.ndarray:
 
 
 def bout_f1(truth: Sequence[Bout], found: Sequence[Bout], overlap: float) -> float:
-    """F1 of bouts, the segmental F1@k of Lea et al., "Temporal Convolutional Networks for Action Segmentation", 2017.
+    """F1 of bouts: the segmental F1@k of Lea et al., "Temporal Convolutional Networks for Action Segmentation", 2017.
 
-    A bout that was found is right if it is paired with a true one of the same track whose intersection over union with
-    it is `overlap` or more; each is paired once, so that as many as can be are right. F1 is twice the right ones over
-    the number of true ones plus the number of found ones; 1 where there are none of either.
+    A found bout is a hit if it is matched to a true one of the same track and their intersection over union is at least
+    `overlap`. The matching is one to one and has as many hits as possible. F1 is twice the hits over the number of true
+    plus found bouts; 1 if there are neither.
     """
     if not truth and not found:
         return 1.0
     enough = overlaps(truth, found) >= overlap
-    right = int(enough[linear_sum_assignment(~enough)].sum())
-    return 2 * right / (len(truth) + len(found))
+    hits = int(enough[linear_sum_assignment(~enough)].sum())
+    return 2 * hits / (len(truth) + len(found))

@@ -1,9 +1,9 @@
-"""Frames of a video file with their times: every one, upright, as far as the file can be decoded."""
+"""The frames of a video file with their times: upright, and as far as the file can be decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,19 +15,21 @@ from registry import UserError
 if TYPE_CHECKING:
     import av
 
-BEFORE = 2.0  # seconds that a search starts before the frame it is for: some files' indices are not exact
-TRUNCATED = 0.5  # seconds that a video's declared end may lie after its last frame
+BEFORE = 2.0  # seconds to seek ahead of a frame, because the index of some files is inexact
+TRUNCATED = 0.5  # seconds by which the declared end may exceed the last frame without frames being lost
 
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame, or one that was decoded by an earlier run.
+    """One frame, decoded now or by an earlier run.
 
     Attributes:
-        number: from 0, of all frames that could be decoded.
+        number: from 0, counting the frames that can be decoded.
         time: seconds from the start of the file.
         stamp: the file's own time, in units of its `time_base`.
-        lost: frames before this one that could not be decoded.
+        lost: number of earlier frames that could not be decoded.
+        shown: the decoded picture; None for a frame of an earlier run.
+        turns: quarter turns anticlockwise that make it upright.
     """
 
     number: int
@@ -35,15 +37,15 @@ class Frame:
     stamp: int
     lost: int
     shown: av.VideoFrame | None = field(default=None, repr=False, compare=False)
-    turns: int = 0  # quarter turns anticlockwise that make it upright
+    turns: int = 0
 
     def picture(self) -> np.ndarray:
-        """Return its pixels, upright, ``(H, W, 3)`` uint8, RGB."""
+        """Returns the upright picture, ``(H, W, 3)`` uint8, RGB."""
         assert self.shown is not None
         return _upright(self.shown.to_ndarray(format="rgb24"), self.turns)
 
     def reduced(self, side: int | None) -> np.ndarray:
-        """Return its pixels with a longer side of at most `side`, upright; None for those of `picture`."""
+        """Returns the upright picture, shrunk to a longer side of at most `side` pixels; None: not shrunk."""
         assert self.shown is not None
         shown = self.shown
         if side is None or max(shown.width, shown.height) <= side:
@@ -54,19 +56,19 @@ class Frame:
 
 
 class Video:
-    """A video file, opened and found to have at least one frame.
+    """A video file with at least one frame that can be decoded.
 
     Attributes:
         path: of the file.
-        size: width and height of its upright frames, in pixels.
-        turns: quarter turns anticlockwise that make its frames upright, by its metadata.
-        frame_time: seconds from one frame to the next, on average.
-        end: seconds at which it says it ends; None where it does not say.
-        time_base: seconds of one unit of `Frame.stamp`.
-        codec: its name.
+        size: width and height of the upright frames, in pixels.
+        turns: quarter turns anticlockwise that make the frames upright, from the metadata.
+        frame_time: mean seconds per frame.
+        end: declared end in seconds; None if the file declares none.
+        time_base: seconds per unit of `Frame.stamp`.
+        codec: name.
 
     Raises:
-        UserError: no such file, nothing in it, no video in it, or none that can be decoded; and PyAV is not installed.
+        UserError: the file is missing, empty, has no video or none that can be decoded; or PyAV is not installed.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -85,7 +87,7 @@ class Video:
         with self._open() as container:
             stream = self._stream(container)
             self.time_base = stream.time_base
-            # A container may start late; one that starts a little early holds the sound's run-up, which nobody counts.
+            # A container may start late. A slightly negative start is the audio's priming and is ignored.
             self._start = max((container.start_time or 0) / av.time_base, 0.0)
             rate = stream.average_rate or stream.guessed_rate
             self.frame_time = 1 / float(rate) if rate else 1 / 30
@@ -96,42 +98,36 @@ class Video:
             first = next((shown for shown, _ in self._decoded(container, stream)), None)
         if first is None:
             raise UserError(
-                f"video {path}: no frame of it can be decoded ({self.codec}); the file is damaged, copy it again or "
+                f"video {path}: no frame can be decoded ({self.codec}); the file is damaged: copy it again, or "
                 f"convert it: ffmpeg -i {self.path.name} -c:v libx264 out.mp4"
             )
         self.turns = round(first.rotation / 90) % 4
         self.size = (first.width, first.height) if self.turns % 2 == 0 else (first.height, first.width)
 
     def frames(self, after: Frame | None = None) -> Iterator[Frame]:
-        """Decode.
+        """Decodes the frames.
 
         Args:
-            after: a frame of an earlier decoding of this file; what comes after it is wanted. None: everything.
+            after: yield only the frames after this one, which an earlier run decoded; None: all frames.
         """
-        if after is not None and after.lost == 0:
-            found = self._after(after)
-            if found is not None:
-                yield from found
-                return
-        yield from (frame for frame in self._numbered(None, 0) if after is None or frame.number > after.number)
+        found = self._after(after) if after is not None and after.lost == 0 else None
+        if found is None:
+            found = (frame for frame in self._numbered() if after is None or frame.number > after.number)
+        yield from found
 
     def _after(self, after: Frame) -> Iterator[Frame] | None:
-        """The frames after one that was found again; None where it was not."""
-        frames = self._numbered(after.stamp - int(BEFORE / self.time_base), 0)
+        """Seeks to a frame and returns the frames after it; None if seeking does not find it."""
+        frames = self._numbered(after.stamp - int(BEFORE / self.time_base))
         for frame in frames:
             if frame.stamp == after.stamp:
-                return self._renumbered(frames, after, frame.number)
+                shift = after.number - frame.number
+                return (replace(later, number=later.number + shift) for later in frames)
             if frame.stamp > after.stamp:
                 break
         return None
 
-    @staticmethod
-    def _renumbered(frames: Iterator[Frame], after: Frame, as_number: int) -> Iterator[Frame]:
-        for f in frames:
-            yield Frame(f.number - as_number + after.number, f.time, f.stamp, f.lost, f.shown, f.turns)
-
-    def _numbered(self, seek: int | None, number: int) -> Iterator[Frame]:
-        """Frames from the start, or from the key frame before a stamp, numbered from `number`."""
+    def _numbered(self, seek: int | None = None) -> Iterator[Frame]:
+        """Yields frames from the start, or from the key frame before a stamp, numbered from 0."""
         with self._open() as container:
             stream = self._stream(container)
             stream.thread_type = "AUTO"
@@ -141,17 +137,16 @@ class Video:
                 except self._av.error.FFmpegError:
                     return
             last = None
-            for shown, lost in self._decoded(container, stream):
+            for number, (shown, lost) in enumerate(self._decoded(container, stream)):
                 stamp = shown.pts
-                if stamp is None or (last is not None and stamp <= last):  # times only ever go forward
+                if stamp is None or (last is not None and stamp <= last):  # times must increase
                     stamp = 0 if last is None else last + max(1, round(self.frame_time / self.time_base))
                 last = stamp
                 time = float(stamp * self.time_base) - self._start
                 yield Frame(number, time, stamp, lost, shown, self.turns)
-                number += 1
 
     def lost_at_end(self, last: Frame) -> int:
-        """How many frames the file promises after its last one."""
+        """Returns how many frames are missing between the last decoded one and the declared end."""
         missing = 0.0 if self.end is None else self.end - (last.time + self.frame_time)
         return round(missing / self.frame_time) if missing > TRUNCATED else 0
 
@@ -160,8 +155,8 @@ class Video:
             return open_video(self.path)
         except self._av.error.FFmpegError as error:
             raise UserError(
-                f"video {self.path} cannot be read: {error.strerror or error}; it is no video, or one whose end is "
-                "missing: copy it again, or convert it with ffmpeg"
+                f"video {self.path} cannot be read: {error.strerror or error}; it is no video, or its end is missing: "
+                "copy it again, or convert it with ffmpeg"
             ) from error
 
     def _stream(self, container: Any) -> Any:
@@ -174,20 +169,20 @@ class Video:
         return streams[0]
 
     def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:
-        """Frames, each with the number of packets before it that could not be decoded."""
+        """Yields frames, each with the number of earlier packets that could not be decoded."""
         failed = 0
         error = self._av.error.FFmpegError
         packets = container.demux(stream)
         while True:
             try:
                 packet = next(packets, None)
-            except error:  # what comes after cannot be reached; `lost_at_end` counts it
+            except error:  # the rest is unreachable; `lost_at_end` counts it
                 return
             if packet is None:
                 return
             try:
                 shown = packet.decode()
-            except (error, ValueError):  # PyAV's own, where FFmpeg knows no decoder
+            except (error, ValueError):  # ValueError is PyAV's, if FFmpeg has no decoder
                 failed += 1
                 continue
             for frame in shown:

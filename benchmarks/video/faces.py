@@ -1,4 +1,4 @@
-"""Face boxes of the user's own, from a CSV file, in place of a detector and tracks."""
+"""The user's own face boxes from a CSV file, in place of a detector and a tracker."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ EDGES = ["x1", "y1", "x2", "y2"]
 
 
 def read_faces(path: Path) -> pd.DataFrame:
-    """Read boxes: columns track, x1, y1, x2, y2 and frame (from 0) or time (seconds), in any order, others ignored.
+    """Reads boxes: columns track, x1, y1, x2, y2, and frame (from 0) or time (seconds); others are ignored.
 
     Returns:
-        frame or time, track (text), x1, y1, x2, y2 (float64), sorted by the first.
+        frame or time, track (text), x1, y1, x2, y2 (float64), sorted by frame or time.
 
     Raises:
-        UserError: no such file, a column that is missing, a value that is no number, a box without area, or two boxes
-            of one track in a frame; says in which line.
+        UserError: the file or a column is missing, a value is not a number, a box has no area, or a track has two boxes
+            in one frame; names the line.
     """
-    data = io.BytesIO(read_bytes(path, "boxes of --faces"))  # as it is: nothing is unpacked, whatever the name ends in
+    data = io.BytesIO(read_bytes(path, "boxes of --faces"))  # from bytes, pandas never unpacks an archive
     try:
         table = pd.read_csv(data, dtype=str, keep_default_na=False, skipinitialspace=True)
     except ValueError as error:
@@ -40,14 +40,14 @@ def read_faces(path: Path) -> pd.DataFrame:
         raise UserError(f"--faces {path} lacks {lacks}; its first line must name frame or time, track, x1, y1, x2, y2")
     numbers = table[[when, *EDGES]].apply(pd.to_numeric, errors="coerce").astype(np.float64)
     wrong = ~np.isfinite(numbers).all(axis=1)
-    _refuse(path, wrong, "has a value that is no number")
-    _refuse(path, (numbers.abs() >= LARGEST).any(axis=1), "has a value of 2^31 or more, which no video has")
+    _refuse(path, wrong, "has a value that is not a number")
+    _refuse(path, (numbers.abs() >= LARGEST).any(axis=1), "has a value of 2^31 or more")
     _refuse(path, numbers["x2"] <= numbers["x1"], "has x2 not right of x1")
     _refuse(path, numbers["y2"] <= numbers["y1"], "has y2 not below y1")
     unfit = ~table["track"].map(str.isprintable) | (table["track"].str.len() > LONGEST_ID)
-    _refuse(path, (table["track"] == "") | unfit, "names no track, or one that is too long or cannot be printed")
+    _refuse(path, (table["track"] == "") | unfit, "has no track, or a track name that is too long or not printable")
     if when == "frame":
-        _refuse(path, (numbers["frame"] % 1 != 0) | (numbers["frame"] < 0), "has a frame that is no number from 0")
+        _refuse(path, (numbers["frame"] % 1 != 0) | (numbers["frame"] < 0), "has a frame that is not an integer from 0")
     out = numbers.assign(track=table["track"])
     _refuse(path, out.duplicated([when, "track"]), f"has a second box of its track at this {when}")
     return out.sort_values(when, kind="stable", ignore_index=True)
@@ -56,18 +56,22 @@ def read_faces(path: Path) -> pd.DataFrame:
 def _refuse(path: Path, wrong: pd.Series, problem: str) -> None:
     if wrong.any():
         line = int(np.flatnonzero(wrong)[0]) + 2  # after the header, from 1
-        raise UserError(f"--faces {path}: line {line} {problem}; correct it or leave it out")
+        raise UserError(f"--faces {path}: line {line} {problem}; correct or remove it")
 
 
 class GivenFaces:
-    """Boxes of the user -> frames with tracks; answers as `Tracker` does, and sooner.
+    """Places the user's boxes in frames; has the interface of `Tracker`.
 
-    A box that has a time belongs to the nearest frame, and of two boxes of a track in one frame to the later one.
+    A box with a time belongs to the nearest frame. If a track has two boxes in one frame, the later one counts.
+
+    Attributes:
+        count: number of boxes.
+        placed: number of boxes placed so far.
 
     Args:
-        table: what `read_faces` returns.
-        frame_time: seconds from one frame to the next: boxes before the first or after the last frame by more than half
-            of that are left out.
+        table: from `read_faces`.
+        frame_time: mean seconds per frame; boxes more than half of it before the first or after the last frame are
+            ignored.
     """
 
     def __init__(self, table: pd.DataFrame, frame_time: float) -> None:
@@ -81,14 +85,14 @@ class GivenFaces:
         self.count, self.placed = len(table), 0
 
     def place(self, frame: Frame, faces: object = None) -> list[TrackedFrame]:
-        """Take in the next frame; where boxes have times, the frame before it is settled by that."""
+        """Adds the next frame; returns it or, if boxes have times, the frame before it."""
         if not self._by_time:
             return [self._take(frame, frame.number)]
         before, self._before = self._before, frame
         return [] if before is None else [self._take(before, (before.time + frame.time) / 2)]
 
     def finish(self) -> list[TrackedFrame]:
-        """The frame that is left when there are no more."""
+        """Returns the last frame if boxes have times."""
         last, self._before = self._before, None
         return [] if last is None else [self._take(last, last.time + self._reach)]
 
@@ -100,5 +104,5 @@ class GivenFaces:
         return TrackedFrame(frame, list(last), self._boxes[list(last.values())].reshape(-1, 4))
 
     def _from(self, frame: Frame) -> float:
-        """Seconds from which on a box that is left is of this frame: only before the first there are others."""
+        """Returns the least time of this frame's boxes: earlier ones exist only before the first frame."""
         return frame.time - self._reach if self._by_time and frame.number == 0 else -np.inf

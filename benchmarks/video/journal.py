@@ -1,6 +1,6 @@
-"""What a run that may be killed leaves for the next one: the frames it has seen, and the rows it has written.
+"""The files from which a later run resumes: the faces seen in each frame, and the rows written so far.
 
-Both have checksums, so that the next run takes no more than what was written, up to the first byte that is another one.
+Both have checksums. The next run uses them up to the first damaged byte.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ from zoo.files.atomic import cannot_write, replacing
 
 COLUMNS = ("time", "frame", "track", "x1", "y1", "x2", "y2", "score")
 COMMENT = "# "
-TAIL = 1 << 20  # bytes that the rows of one frame never fill
+UNFINISHED = "unfinished"  # the folder of these files, inside the folder of results
+TAIL = 1 << 20  # bytes; more than the rows of one frame
 
 
 class Journal:
-    """Frames with their faces, a line each: its CRC-32, and JSON; as far as they were seen.
+    """Frames with their faces, one line per frame: CRC-32 and JSON.
 
     Args:
-        path: the file; it is cut off before the first line that is not as it was written.
+        path: the file; it is truncated before the first damaged line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,7 +45,7 @@ class Journal:
             raise cannot_write(path, error) from error
 
     def read(self) -> Iterator[tuple[Frame, Faces | None]]:
-        """The frames that are there, without pictures."""
+        """Yields the recorded frames, without pictures; None where no faces were searched for."""
         with self._path.open("rb") as file:
             for _, text in _sound_lines(file):
                 number, time, stamp, lost, faces = json.loads(text)
@@ -55,7 +56,7 @@ class Journal:
                 yield Frame(number, time, stamp, lost), found
 
     def append(self, frame: Frame, faces: Faces | None) -> None:
-        """Add one; it is with the system when this returns."""
+        """Adds a frame; the operating system has it when this returns."""
         found = None if faces is None else np.column_stack(faces).tolist()
         text = json.dumps([frame.number, frame.time, frame.stamp, frame.lost, found]).encode()
         try:
@@ -64,23 +65,22 @@ class Journal:
             raise cannot_write(self._path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Closes the file."""
         self._file.close()
 
 
 class RowsFile:
-    """The rows of frames.csv, as far as they are known.
+    """frames.csv while it is being written.
 
-    A second file, `<name>.sums`, has a line for each time that rows were written: the length of the file after it, and
-    the CRC-32 of all that.
+    A second file, `<name>.sums`, has one line per write: the length of the file after it, and the CRC-32 up to there.
 
     Attributes:
-        first: the frame whose rows, and all later ones', are still to be written. Those of the last frame in the file
-            are written again: nobody knows whether they are all there.
+        first: the first frame whose rows are missing. The rows of the last frame in the file are dropped and written
+            again, because some of them may be missing.
 
     Args:
-        path: the file; it is cut off where it no longer agrees with its checksums.
-        header: lines to stand before the columns' names.
+        path: the file; it is truncated where it stops matching its checksums.
+        header: comment lines above the column names.
     """
 
     def __init__(self, path: Path, header: Iterable[str]) -> None:
@@ -118,7 +118,7 @@ class RowsFile:
             lines = file.read().splitlines(keepends=True)
             numbers = [_frame_of(line) for line in lines]
             last = numbers[-1] if numbers else None
-            if last is None:  # header only, and perhaps not all of it
+            if last is None:  # only the header, perhaps incomplete
                 file.truncate(0)
                 return
             while numbers and numbers[-1] == last:
@@ -127,28 +127,33 @@ class RowsFile:
             file.truncate(size)
             self.first = last
 
-    def write(self, rows: Iterable[ScoredFace]) -> None:
-        """Add rows of frames from `first` on; they are with the system when this returns."""
+    def write(self, rows: Iterable[ScoredFace]) -> int:
+        """Adds the rows of frames from `first` on; the operating system has them when this returns.
+
+        Returns:
+            The number of rows added.
+        """
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for row in rows:
-            if row.frame >= self.first:
-                edges = [f"{edge:.2f}" for edge in row.box]
-                writer.writerow([f"{row.time:.6f}", row.frame, row.track, *edges, f"{row.score:.6f}"])
-        if text.tell():
+        missing = [row for row in rows if row.frame >= self.first]
+        for row in missing:
+            edges = [f"{edge:.2f}" for edge in row.box]
+            writer.writerow([f"{row.time:.6f}", row.frame, row.track, *edges, f"{row.score:.6f}"])
+        if missing:
             try:
                 self._append(text.getvalue())
             except OSError as error:
                 raise cannot_write(self._path, error) from error
+        return len(missing)
 
     def close(self) -> None:
-        """Close the files."""
+        """Closes the files."""
         self._file.close()
         self._sums.close()
 
 
 def read_rows(path: Path) -> Iterator[ScoredFace]:
-    """Rows of a frames.csv, one after another."""
+    """Yields the rows of a frames.csv."""
     with path.open(encoding="utf-8", newline="") as file:
         lines = csv.reader(line for line in file if not line.startswith(COMMENT))
         next(lines, None)
@@ -157,31 +162,29 @@ def read_rows(path: Path) -> Iterator[ScoredFace]:
                 time, frame, track, *box, score = line
                 yield ScoredFace(float(time), int(frame), track, np.array(box, dtype=np.float64), float(score))
             except ValueError:
-                raise UserError(
-                    f"{path}: row {number + 1} is damaged; delete the file and run the command again"
-                ) from None
+                raise UserError(f"{path}: row {number + 1} is damaged; delete the file and run predict again") from None
 
 
 def _frame_of(line: bytes) -> int | None:
-    """The frame that a line of frames.csv is of; None for the header."""
+    """Returns the frame number in a line of frames.csv; None for the header."""
     parts = line.split(b",", 2)
     return int(parts[1]) if len(parts) == 3 and parts[1].isdigit() else None
 
 
 def _append(file: IO[bytes], data: bytes) -> None:
-    """Write all of some bytes past Python's buffers: what fails is not written later, below what comes then."""
+    """Writes all bytes, without Python's buffers: after an error nothing is left that a later write would flush."""
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]
 
 
 def _with_sum(text: bytes) -> bytes:
-    """A line of text that `_sound_lines` gives back."""
+    """Returns the text as a line with its checksum, for `_sound_lines`."""
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
 def _sound_lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Lines of `_with_sum` with their text, up to the first that is not as it was written."""
+    """Yields lines of `_with_sum` and their text, up to the first damaged one."""
     for line in file:
         text = line[9:-1]
         if line != _with_sum(text):
@@ -190,7 +193,7 @@ def _sound_lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _drop_unsound(path: Path, sums: Path) -> None:
-    """Cut a file where it last agrees with its checksums."""
+    """Truncates a file after the last write that matches its checksum."""
     marks = []
     if sums.exists():
         with sums.open("rb") as file:
@@ -207,7 +210,7 @@ def _drop_unsound(path: Path, sums: Path) -> None:
 
 
 def _length_and_crc(path: Path) -> tuple[int, int]:
-    """Bytes of a file, and their CRC-32; of none where it is missing."""
+    """Returns a file's size and CRC-32; of no bytes if it is missing."""
     length = crc = 0
     if path.exists():
         with path.open("rb") as file:

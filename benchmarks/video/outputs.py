@@ -1,4 +1,4 @@
-"""Bouts as files: a table, subtitles (WebVTT), and annotations for ELAN (EAF 3.0)."""
+"""Writes bouts as a table (CSV), as subtitles (WebVTT) and as annotations for ELAN (EAF 3.0)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 
 
 def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
-    """Write a CSV of bouts: track, start, end, duration (seconds), score (mean)."""
+    """Writes a CSV of bouts: track, start, end, duration (seconds), score (mean)."""
     text = io.StringIO()
     text.writelines(f"{COMMENT}{printable(line)}\n" for line in header)
     writer = csv.writer(text, lineterminator="\n")
@@ -32,7 +32,7 @@ def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> Non
 
 
 def write_vtt(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
-    """Write subtitles that any player shows over the video: who looks, and the mean score."""
+    """Writes subtitles for any player: who looks, and the mean score."""
     blocks = ["WEBVTT", "NOTE\n" + "\n".join(printable(line).replace("-->", "->") for line in header)]
     for bout in bouts:
         track = printable(bout.track).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -42,17 +42,15 @@ def write_vtt(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
 
 
 def _clock(seconds: float) -> str:
-    """Hours, minutes, seconds and thousandths, as WebVTT has them."""
-    thousandths = round(seconds * 1000)
-    minutes, rest = divmod(thousandths, 60_000)
+    """Formats a time for WebVTT: hours, minutes, seconds and milliseconds."""
+    minutes, rest = divmod(round(seconds * 1000), 60_000)
     return f"{minutes // 60:02d}:{minutes % 60:02d}:{rest // 1000:02d}.{rest % 1000:03d}"
 
 
 def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: Sequence[str], video: Video) -> None:
-    """Write annotations for ELAN: one tier a track, one annotation a bout, linked to the video.
+    """Writes annotations for ELAN: one tier per track, one annotation per bout, linked to the video.
 
-    What the schema of EAF 3.0 demands is there and in its order. The date is the video's, so that equal results are
-    equal files.
+    Elements and their order follow the schema of EAF 3.0. The date is the video's, so equal results give equal bytes.
     """
     made = datetime.fromtimestamp(int(video.path.stat().st_mtime), tz=timezone.utc)
     document = ElementTree.Element(

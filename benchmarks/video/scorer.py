@@ -1,9 +1,9 @@
-"""Faces of frames in a row -> P(looking) of each, smoothed along its track, as soon as what it depends on is known.
+"""P(looking) of every face of every frame, smoothed along its track, as soon as the frames it depends on are known.
 
-A model has a rate: the frames of its windows lie 1 / rate seconds apart. Here they are chosen by time: for each place
-of a window the video's frame that is nearest, and the face of the track in it, absent where the track has none there.
-So a video of 30 frames a second has every frame scored, by windows that are as long as those of 15; in a slower one, or
-where the rate varies, a frame that was shown for long stands in more than one place.
+A model has a rate: the frames of its windows are 1 / rate seconds apart. Windows of a video are chosen by time: each
+position takes the nearest frame and the track's face in it, and is absent if the track has no face there. So every
+frame of a 30 fps video is scored, with windows as long as those of a 15 fps model; in a slower video, or at a variable
+rate, a frame that was shown for long fills several positions.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from bisect import bisect_left
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from itertools import chain
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,17 +23,16 @@ from PIL import Image
 from benchmarks.data.crops import stretched
 from benchmarks.features.windows import check_takes_features
 from benchmarks.scoring.predict import probabilities
+from benchmarks.scoring.smooth import filter_windows
 from benchmarks.video.track import TrackedFrame
 from heads.base import Window
+from zoo.models import Model
 
-if TYPE_CHECKING:
-    from zoo.models import Model
-
-CROPS = 32  # encoded at once, where nobody waits for the answer
-WINDOWS = 16  # judged at once, always: in batches of one size a score does not depend on what else is in them
-EARLY = 1e-6  # seconds: frames as near as each other but for rounding are equally near
-SLACK = 1e-3  # seconds: times in files are rounded
-FURTHEST = 0.3  # of a crop's sides, and of the logarithm of their growth, that a crop is moved
+CROPS = 32  # crops per batch, unless causal
+WINDOWS = 16  # windows per batch; the size is fixed so that a score does not depend on the rest of its batch
+EARLY = 1e-6  # seconds; differences below this are rounding when two frames are equally near
+SLACK = 1e-3  # seconds; times in files are rounded
+FURTHEST = 0.3  # limit of a crop's move in its sides, and of its growth in natural logarithms
 
 
 class ScoredFace(NamedTuple):
@@ -43,7 +43,7 @@ class ScoredFace(NamedTuple):
         frame: number of the frame, from 0.
         track: name.
         box: ``(4,)`` x1, y1, x2, y2 in pixels.
-        score: P(looking at the camera), smoothed where the model says so.
+        score: P(looking at the camera), smoothed if the model smooths.
     """
 
     time: float
@@ -54,11 +54,11 @@ class ScoredFace(NamedTuple):
 
 
 class _Surroundings(NamedTuple):
-    """What lies around a crop, to cut it out anew.
+    """The part of a frame around a crop, from which it can be cut again.
 
     Attributes:
-        picture: ``(h, w, 3)`` uint8, a copy of a part of the frame.
-        rect: ``(4,)`` x1, y1, x2, y2 in that part: where the crop lies, perhaps beyond the frame.
+        picture: ``(h, w, 3)`` uint8, a copy.
+        rect: ``(4,)`` x1, y1, x2, y2 of the crop in that part; it may extend beyond it.
     """
 
     picture: np.ndarray
@@ -67,7 +67,7 @@ class _Surroundings(NamedTuple):
 
 @dataclass
 class _Face:
-    """A face of a track in a frame, and what is known of it so far."""
+    """A face of a track in one frame, with its features and raw score once they are known."""
 
     time: float
     number: int
@@ -78,55 +78,51 @@ class _Face:
 
 
 class Scorer:
-    """Frames with tracks -> rows.
+    """Scores the faces of tracked frames.
+
+    Attributes:
+        reach: seconds; a score depends on no frame further away than this.
 
     Args:
-        model: what judges.
-        causal: windows and smoothing see nothing later than the frame; a row is answered with its frame.
-        device: where the model is.
+        model: computes on the device where its weights are.
+        causal: windows and smoothing use no later frame, and `push` returns the rows of its own frame.
     """
 
-    def __init__(self, model: Model, causal: bool = False, device: str = "cpu") -> None:
+    def __init__(self, model: Model, causal: bool = False) -> None:
         head = model.network.head
         check_takes_features(model.name, head)
         self.model = model
         self.causal = causal
         self._head = head
         self._backbone = model.network.backbone
-        self._encode = self._backbone.encoder(device)
-        self._device = device
+        self._device = next(chain(model.network.parameters(), model.network.buffers())).device
+        self._encode = self._backbone.encoder(self._device)
         self._radius = head.window // 2
         self._smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
-        self._frames: deque[tuple[int, float]] = deque()  # number and time of those that are still needed
-        self._faces: deque[_Face] = deque()  # not answered yet, and those before them that are still needed
-        self._by_place: dict[tuple[str, int], _Face] = {}
+        self.reach = (self._radius + self._smooth + 2) / model.rate + 2 * SLACK
+        self._frames: deque[tuple[int, float]] = deque()  # number and time, as long as a score may depend on them
+        self._faces: deque[_Face] = deque()  # of the same frames
+        self._by_track: dict[tuple[str, int], _Face] = {}  # the same faces by track and frame
         self._to_encode: list[tuple[_Face, np.ndarray]] = []
-        self._surroundings: list[_Surroundings] = []  # of those, where the backbone reframes
-        self._judged = 0  # faces of frames before this number have their raw score
-        self._answered = 0  # and of frames before this number their row
+        self._surroundings: list[_Surroundings] = []  # of those crops, if the backbone reframes
+        self._judged = 0  # faces in frames before this number have their raw score
+        self._returned = 0  # and in frames before this number their row
         self._ended = False
         self._numbers: list[int] = []  # of `_frames`
         self._times: list[float] = []
 
-    @staticmethod
-    def reach(model: Model) -> float:
-        """Seconds by which the furthest frame that has a say in a score may lie from it."""
-        smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
-        return (model.network.head.window // 2 + smooth + 2) / model.rate + 2 * SLACK
+    def push(self, tracked: TrackedFrame) -> list[ScoredFace]:
+        """Adds the next frame and returns the rows that are now known, by frame and then by track.
 
-    def push(self, placed: TrackedFrame) -> list[ScoredFace]:
-        """Take in the next frame; returns the rows that are known now, by frame and, in a frame, by track.
-
-        A frame without a picture, which an earlier run has scored, counts as one in which nothing is known of the
-        faces.
+        The faces of a frame without a picture get no score and are absent from windows: an earlier run has scored them.
         """
-        frame = placed.frame
+        frame = tracked.frame
         self._frames.append((frame.number, frame.time))
-        picture = frame.picture() if frame.shown is not None and len(placed.tracks) else None
-        for track, box in zip(placed.tracks, placed.boxes, strict=True):
+        picture = frame.picture() if frame.shown is not None and len(tracked.tracks) else None
+        for track, box in zip(tracked.tracks, tracked.boxes, strict=True):
             face = _Face(frame.time, frame.number, track, box)
             self._faces.append(face)
-            self._by_place[track, frame.number] = face
+            self._by_track[track, frame.number] = face
             if picture is None:
                 continue
             rect = widened(box, self.model.margin)
@@ -135,16 +131,16 @@ class Scorer:
                 if self._backbone.reframes:
                     self._surroundings.append(_surroundings(picture, rect))
         if self.causal or len(self._to_encode) >= CROPS or len(self._faces) > 8 * CROPS or len(self._frames) > 600:
-            return self._answer()
+            return self._known_rows()
         return []
 
     def finish(self) -> list[ScoredFace]:
-        """The rows that are left when there are no more frames."""
+        """Returns the remaining rows after the last frame."""
         self._ended = True
-        return self._answer()
+        return self._known_rows()
 
     @torch.inference_mode()
-    def _answer(self) -> list[ScoredFace]:
+    def _known_rows(self) -> list[ScoredFace]:
         self._encode_crops()
         self._numbers = [number for number, _ in self._frames]
         self._times = [time for _, time in self._frames]
@@ -156,9 +152,9 @@ class Scorer:
         until = self._known_until(self._smooth, self._judged)
         rows = []
         for face in self._faces:
-            if self._answered <= face.number < until and face.raw is not None:
+            if self._returned <= face.number < until and face.raw is not None:
                 rows.append(ScoredFace(face.time, face.number, face.track, face.box, self._smoothed(face)))
-        self._answered = max(self._answered, until)
+        self._returned = max(self._returned, until)
         self._forget()
         return rows
 
@@ -175,111 +171,104 @@ class Scorer:
         self._surroundings.clear()
 
     def _reframed(self, crops: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """The crops ``(S, S, 3)``, cut out anew as their backbone would have them."""
+        """Cuts the crops ``(S, S, 3)`` again where the backbone would frame them."""
         features = self._encode(torch.from_numpy(np.stack(crops)).to(self._device)).float()
         moves = self._backbone.reframe(features).cpu().double().numpy()
         out = []
         for crop, around, move in zip(crops, self._surroundings, moves, strict=True):
-            again = self._pixels(around.picture, moved(around.rect, move))
+            again = self._pixels(around.picture, reframed(around.rect, move))
             out.append(crop if again is None else again)
         return out
 
     def _pixels(self, picture: np.ndarray, rect: np.ndarray) -> np.ndarray | None:
-        """What the backbone is to see of a part of a picture; None where the part lies beside it."""
+        """Cuts and resizes a crop for the backbone; None if it lies outside the picture."""
         crop = cut(picture, rect)
         if crop is None:
             return None
         return self._backbone.preprocessing.resize_crop(stretched(crop) if self.model.square else crop)
 
     def _judge(self, faces: list[_Face]) -> None:
-        """Give faces the score of their windows."""
+        """Sets the raw scores of faces from their windows."""
         radius, views = self._radius, len(self.model.views)
         for start in range(0, len(faces), WINDOWS):
             batch = faces[start : start + WINDOWS]
             features = torch.zeros(WINDOWS, views, 2 * radius + 1, self._head.feature_dim, device=self._device)
             present = torch.zeros(WINDOWS, 2 * radius + 1, dtype=torch.bool, device=self._device)
             for row, face in enumerate(batch):
-                for place, other in enumerate(self._around(face, radius)):
+                for position, other in enumerate(self._around(face, radius)):
                     if other is not None and other.features is not None:
-                        features[row, :, place] = other.features
-                        present[row, place] = True
+                        features[row, :, position] = other.features
+                        present[row, position] = True
             scores = [probabilities(self._head(Window(features[:, view], present))) for view in range(views)]
             for face, score in zip(batch, np.mean(scores, axis=0).tolist(), strict=False):
                 face.raw = score
 
     def _smoothed(self, face: _Face) -> float:
-        """The median, or the Gaussian mean, of the scores around a face: `smooth_scores` at the model's rate."""
+        """Smooths the raw scores around a face, taken at the model's rate."""
         assert face.raw is not None
-        if self._smooth == 0:
+        if self.model.smoothing is None:
             return face.raw
-        assert self.model.smoothing is not None
         near = [
-            (offset, other.raw)
-            for offset, other in enumerate(self._around(face, self._smooth), start=-self._smooth)
-            if other is not None and other.raw is not None
+            math.nan if other is None or other.raw is None else other.raw for other in self._around(face, self._smooth)
         ]
-        values = np.array([raw for _, raw in near])
-        if self.model.smoothing["filter"] == "median":
-            return float(np.median(values))
-        offsets = np.array([offset for offset, _ in near])
-        return float(np.average(values, weights=np.exp(-0.5 * (offsets / (self.model.smoothing["window"] / 4)) ** 2)))
+        return float(filter_windows(np.array([near]), self.model.smoothing["filter"])[0])
 
     def _around(self, face: _Face, radius: int) -> list[_Face | None]:
-        """The faces of a track at the times of a window around one, None where there is none."""
+        """Returns the 2 x radius + 1 faces of a track at the times of the window around one; None if absent."""
         found: list[_Face | None] = []
         for offset in range(-radius, radius + 1):
             number = face.number if offset == 0 else self._nearest(face.time + offset / self.model.rate)
             if number is None or (self.causal and offset > 0):
                 found.append(None)
             else:
-                found.append(self._by_place.get((face.track, number)))
+                found.append(self._by_track.get((face.track, number)))
         return found
 
     def _nearest(self, time: float) -> int | None:
-        """Number of the frame nearest to a time, the earlier of two; None where none is near.
+        """Returns the number of the frame nearest to a time, the earlier one of two; None if none is near.
 
-        Near is within half a step of the model; and, for a time between two frames, within a whole one, since what was
-        shown then is the one or the other.
+        Near means within half a step of the model, or within a whole step if the time lies between two frames, since
+        one of them was on screen then.
         """
         after = bisect_left(self._times, time)
-        near = [place for place in (after - 1, after) if 0 <= place < len(self._times)]
-        place = min(near, key=lambda place: (round(abs(self._times[place] - time) / EARLY), place))
+        near = [index for index in (after - 1, after) if 0 <= index < len(self._times)]
+        index = min(near, key=lambda index: (round(abs(self._times[index] - time) / EARLY), index))
         near_enough = (1.0 if 0 < after < len(self._times) else 0.5) / self.model.rate + SLACK
-        return self._numbers[place] if abs(self._times[place] - time) <= near_enough else None
+        return self._numbers[index] if abs(self._times[index] - time) <= near_enough else None
 
     def _known_until(self, radius: int, until: int) -> int:
-        """The frame from which on windows of a radius are not known yet, where frames before `until` are."""
+        """Returns the first frame whose window of this radius needs frames from number `until` on."""
         if self._ended or self.causal or radius == 0:
             return until
         reach = radius / self.model.rate + 1 / self.model.rate + SLACK
-        places = bisect_left(self._numbers, until)
-        newest = self._times[places - 1] if places else -math.inf
+        count = bisect_left(self._numbers, until)
+        newest = self._times[count - 1] if count else -math.inf
         known = bisect_left(self._times, newest - reach)
         return min(until, self._numbers[known] if known < len(self._numbers) else until)
 
     def _forget(self) -> None:
-        """Drop what no later score depends on."""
+        """Drops frames and faces that no later score depends on."""
         behind = self._times[-1]
         for number, time in self._frames:
-            if number >= self._answered:
+            if number >= self._returned:
                 behind = time
                 break
-        oldest = behind - self.reach(self.model)
+        oldest = behind - self.reach
         while self._frames and self._frames[0][1] < oldest:
             self._frames.popleft()
-        while self._faces and self._faces[0].time < oldest and self._faces[0].number < self._answered:
+        while self._faces and self._faces[0].time < oldest and self._faces[0].number < self._returned:
             face = self._faces.popleft()
-            del self._by_place[face.track, face.number]
+            del self._by_track[face.track, face.number]
 
 
 def widened(box: np.ndarray, margin: Sequence[float]) -> np.ndarray:
-    """A box ``(4,)``, x1, y1, x2, y2, with shares of its sides added on the left, above, on the right and below."""
+    """Widens a box ``(4,)`` x1, y1, x2, y2 on the left, top, right and bottom by shares of its sides."""
     sides = np.tile(box[2:] - box[:2], 2)
     return box + sides * [-margin[0], -margin[1], margin[2], margin[3]]
 
 
-def moved(rect: np.ndarray, move: np.ndarray) -> np.ndarray:
-    """Where a crop at ``rect (4,)`` lies after a `Backbone.reframe` ``(4,)``: by `FURTHEST` at most, each way."""
+def reframed(rect: np.ndarray, move: np.ndarray) -> np.ndarray:
+    """Applies the output of `Backbone.reframe` ``(4,)``, clipped to `FURTHEST`, to the crop at ``rect (4,)``."""
     move = np.clip(move, -FURTHEST, FURTHEST)
     sides = rect[2:] - rect[:2]
     middle = (rect[:2] + rect[2:]) / 2 + move[:2] * sides
@@ -288,7 +277,7 @@ def moved(rect: np.ndarray, move: np.ndarray) -> np.ndarray:
 
 
 def _surroundings(picture: np.ndarray, rect: np.ndarray) -> _Surroundings:
-    """All of a picture that `moved` can reach from a crop at ``rect (4,)``."""
+    """Copies the part of a picture that `reframed` can reach from a crop at ``rect (4,)``."""
     reach = widened(rect, [0.5] * 4)
     left, top = np.maximum(np.floor(reach[:2]), 0).astype(int)
     right, bottom = np.maximum(np.ceil(reach[2:]), 0).astype(int)
@@ -296,14 +285,14 @@ def _surroundings(picture: np.ndarray, rect: np.ndarray) -> _Surroundings:
 
 
 def cut(picture: np.ndarray, rect: np.ndarray) -> Image.Image | None:
-    """Cut a face out as the data sets' crops are: edges rounded down, as far as it lies in the picture.
+    """Cuts a face like the data sets' crops: edges rounded down and clipped to the picture.
 
     Args:
         picture: ``(H, W, 3)``.
         rect: ``(4,)`` x1, y1, x2, y2.
 
     Returns:
-        The crop, or None where nothing of it lies in the picture.
+        The crop, or None if it lies outside the picture.
     """
     left, top = np.maximum(np.floor(rect[:2]), 0).astype(int)
     right, bottom = np.minimum(np.floor(rect[2:]), picture.shape[1::-1]).astype(int)

@@ -38,7 +38,7 @@ PATIENCE = 90.0  # seconds that a run may take at least before it counts as hang
 TIMES = 25
 
 WARM = (
-    *("av", "cv2", "mmengine.runner", "scipy.signal", "sklearn.metrics", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
+    *("av", "cv2", "scipy.signal", "sklearn.metrics", "PIL.JpegImagePlugin", "PIL.PngImagePlugin"),
     *(f"benchmarks.commands.{name}" for name in ("extract", "run", "prepare", "predict")),
     *(
         "benchmarks.data.crops",

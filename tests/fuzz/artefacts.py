@@ -162,27 +162,29 @@ def read_a_head(folder: Path, case: object) -> None:
 
 @functools.cache
 def unfinished() -> dict[str, Any]:
-    """The checkpoint of a training that was stopped in its fourth epoch."""
-    from benchmarks.training import train
+    """The checkpoint of a training that was stopped in its fourth epoch: `tensors` and `numbers`."""
+    from benchmarks.training import loop
+    from benchmarks.training.checkpoint import CHECKPOINT, read_checkpoint
     from tests.benchmarks.training.test_train import run
 
-    step, calls = train._Trainee.train_step, []
+    loss, calls = loop.cross_entropy, []
 
-    def stop(self: Any, *arguments: Any, **named: Any) -> Any:
+    def stop(*arguments: Any) -> Any:
         calls.append(1)
         if len(calls) > 20:
             raise KeyboardInterrupt
-        return step(self, *arguments, **named)
+        return loss(*arguments)
 
-    train._Trainee.train_step = stop  # type: ignore[method-assign]
+    loop.cross_entropy = stop  # type: ignore[assignment]
     try:
         with tempfile.TemporaryDirectory() as folder:
             try:
                 run(Path(folder))
             except KeyboardInterrupt:
-                return torch.load(Path(folder) / "runner" / train.CHECKPOINT, weights_only=True)
+                tensors, numbers = read_checkpoint(Path(folder) / "seed1" / CHECKPOINT)
+                return {"tensors": tensors, "numbers": dict(numbers)}
     finally:
-        train._Trainee.train_step = step  # type: ignore[method-assign]
+        loop.cross_entropy = loss
     raise AssertionError("the training was not stopped")
 
 
@@ -215,7 +217,9 @@ def spoilt_content(draw: st.DrawFn) -> list[tuple[str, Any]]:
 def write_unfinished(folder: Path, case: Any) -> None:
     import copy
 
-    target = folder / "run" / "runner" / "checkpoint.pth"
+    from benchmarks.training.checkpoint import CHECKPOINT, write_checkpoint
+
+    target = folder / "run" / "seed1" / CHECKPOINT
     if isinstance(case, bytes) or case in ("folder", "fifo", "loop", "dangling", "unreadable", "empty", "socket"):
         place(target, case)
         return
@@ -228,8 +232,10 @@ def write_unfinished(folder: Path, case: Any) -> None:
             holder[path[-1]] = TENSORS[value] if type(value) is int and 0 <= value < len(TENSORS) else value
         except (KeyError, TypeError, IndexError):
             continue
-    target.parent.mkdir(parents=True)
-    torch.save(root, target)
+    try:
+        write_checkpoint(target, root["tensors"], root["numbers"])
+    except (AttributeError, KeyError, TypeError, ValueError):  # not what safetensors or JSON can hold
+        place(target, b"")
 
 
 def go_on(folder: Path, case: object) -> None:

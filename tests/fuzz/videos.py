@@ -145,11 +145,13 @@ def _crops(folder: Path, case: object) -> None:
 
 def _predict(folder: Path, case: object) -> None:
     """From the video to annotated.mp4."""
-    from benchmarks.video.pipeline import Bouts, Looking, predict_video
+    from benchmarks.video.bouts import BoutOptions
+    from benchmarks.video.pipeline import predict_video
+    from benchmarks.video.search import FaceSource
     from tests.benchmarks.video.parts import Bright, model
 
-    looking = Looking(Bright(), 5.0)
-    predict_video(folder / "videos" / "c.mp4", model(), looking, Bouts(0.5, 0.0, 0.2), folder / "out")
+    source, options = FaceSource(Bright(), 5.0), BoutOptions(0.5, 0.0, 0.2)
+    predict_video(folder / "videos" / "c.mp4", model(), source, options, folder / "out")
 
 
 KINDS = (

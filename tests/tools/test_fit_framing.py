@@ -1,23 +1,23 @@
-"""Fitting of the layer that says how crops should lie: what it is asked for is what the scorer does with it."""
+"""The layer that reframes crops: its targets match what the scorer does with its output."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip("av")
 
-from benchmarks.video.scorer import moved  # noqa: E402
+from benchmarks.video.scorer import reframed  # noqa: E402
 from tools.fit_framing import fit, off  # noqa: E402
 
 
-def test_what_is_learnt_is_what_moves_crops() -> None:
+def test_the_targets_move_crops_onto_their_boxes() -> None:
     random = np.random.default_rng(0)
     crops, boxes = (random.uniform(0, 8, (50, 4)) + [0, 0, 60, 80] for _ in range(2))
     moves = off(crops, boxes)
-    assert np.abs(moves).max() < 0.3  # as far as crops are moved
-    np.testing.assert_allclose([moved(*pair) for pair in zip(crops, moves, strict=True)], boxes)
+    assert np.abs(moves).max() < 0.3  # the limit of `reframed`
+    np.testing.assert_allclose([reframed(*pair) for pair in zip(crops, moves, strict=True)], boxes)
 
 
-def test_a_linear_law_is_found() -> None:
+def test_a_linear_law_is_recovered() -> None:
     random = np.random.default_rng(1)
     known = random.normal(3, [1, 10, 0.1], (4000, 3))
     law = np.array([[1.0, 0.05, 0], [-0.5, 0, 2], [0, 0.1, 0], [0, 0, -3]])
@@ -29,8 +29,8 @@ def test_a_linear_law_is_found() -> None:
     np.testing.assert_allclose(left.std(axis=0), 0.2, atol=0.02)
 
 
-def test_what_is_left_is_that_of_groups_that_were_not_seen() -> None:
-    """A law of each group's own is no help for others."""
+def test_residuals_are_those_of_unseen_groups() -> None:
+    """A different law per group does not help for other groups."""
     random = np.random.default_rng(2)
     group = np.arange(160) // 10
     own = random.normal(0, 1, (16, 2))[group]

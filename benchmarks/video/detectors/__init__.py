@@ -1,4 +1,4 @@
-"""Face detectors: every module here registers its own."""
+"""Face detectors, one per module."""
 
 import importlib
 import pkgutil

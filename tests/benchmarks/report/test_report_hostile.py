@@ -1,4 +1,4 @@
-"""A report whose every name wants to be a script, in the parser and in a browser."""
+"""A report in which every name is an attempted script injection, in a parser and in a browser."""
 
 import copy
 import dataclasses
@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks.report.page import render
+from benchmarks.report.page import render_page
 from benchmarks.report.rows import ReportRow
 from benchmarks.rows.schema import read_result, write_result
 from tests.benchmarks.report.test_report import Page, browser, rows, runs, self_contained  # noqa: F401 - fixtures
 
-# Each would name itself in the page's title, or call for a file, where it is taken for more than text.
+# Each changes the page's title or fetches a file if it is not escaped.
 PAYLOADS = (
     "<script>document.title='ran'</script>",
     "</style></script></title></textarea><script>document.title='ran'</script>",
@@ -35,8 +35,8 @@ PAYLOADS = (
 HOSTILE = " ".join(PAYLOADS)
 
 
-def poisoned(value: Any, keys: bool = False) -> Any:
-    """The same with every text in it replaced, but for what decides where to look."""
+def poisoned(value: Any) -> Any:
+    """Replaces every text in a record except the checksums, which decide which files are read."""
     if isinstance(value, dict):
         return {key: each if key == "sha256" else poisoned(each) for key, each in value.items()}
     if isinstance(value, list):
@@ -60,7 +60,7 @@ def hostile_page(rows: list[ReportRow], root: Path, tmp_path: Path) -> str:  # n
         write_result(tmp_path, result)
         frames = row.frames.assign(clip=HOSTILE, track=HOSTILE + row.frames["track"])
         made.append(dataclasses.replace(row, result=read_result(tmp_path / "result.json"), frames=frames))
-    return render(made, root, False, lambda: None)
+    return render_page(made, root, False, lambda: None)
 
 
 def test_no_name_becomes_a_tag(rows: list[ReportRow], lam_tree: Path, tmp_path: Path) -> None:  # noqa: F811
@@ -73,7 +73,7 @@ def test_no_name_becomes_a_tag(rows: list[ReportRow], lam_tree: Path, tmp_path: 
         address = attributes.get("href") or attributes.get("src") or "#"
         assert address.startswith(("#", "data:image/")), address
     assert text.count("&lt;script&gt;document.title") > 20
-    assert "{{ 7 * 7 }}" in text  # a template's text is not a template
+    assert "{{ 7 * 7 }}" in text  # text is not rendered as a template
 
 
 PROBE = """<body><iframe id="page" src="{page}" width="1280" height="900"></iframe><pre id="found"></pre>
@@ -102,7 +102,7 @@ def test_no_script_of_a_name_runs_in_a_browser(
     tmp_path: Path,
     policy: bool,
 ) -> None:
-    """Nor where the page's content security policy is taken out: the names are text, not held back."""
+    """Also without the content security policy: the names are escaped, not only blocked."""
     text = hostile_page(rows, lam_tree, tmp_path)
     if not policy:
         text, count = re.subn(r'<meta http-equiv="Content-Security-Policy"[^>]*>', "", text)
@@ -116,8 +116,8 @@ def test_no_script_of_a_name_runs_in_a_browser(
 
 
 @pytest.mark.slow
-def test_the_browser_would_have_told(tmp_path: Path) -> None:
-    """Of a page that takes a name for HTML the same probe says that it ran."""
+def test_the_probe_detects_an_unescaped_name(tmp_path: Path) -> None:
+    """On a page with an unescaped name the same probe reports that the script ran."""
     page = f"<!DOCTYPE html><html><head><title>lamzoo report</title></head><body><p>{HOSTILE}</p></body></html>"
     found = probed(tmp_path, page)
     assert found["title"] == "ran"

@@ -11,6 +11,9 @@ import pytest
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.recipe import TRACKERS
 from benchmarks.config.resolve import resolve
+from benchmarks.data.dataset import Ego4D
+from benchmarks.pipeline.run import run as run_rows
+from benchmarks.pipeline.session import Session
 from registry import UserError
 from tests.benchmarks.training.test_train import SETTINGS, run
 
@@ -28,7 +31,7 @@ class Wandb(ModuleType):
     def init(self, **options: Any) -> None:
         self.told.append(("init", options))
 
-    def log(self, values: dict[str, Any], commit: bool) -> None:
+    def log(self, values: dict[str, Any], step: int) -> None:
         self.told.append(("log", values))
 
     def finish(self) -> None:
@@ -62,18 +65,20 @@ def test_all_are_told_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     report = run(tmp_path / "plain", settings=SHORT)
     run(tmp_path / "tracked", settings=replace(SHORT, wandb=True, mlflow=True))
-    assert (tmp_path / "plain/head.safetensors").read_bytes() == (tmp_path / "tracked/head.safetensors").read_bytes()
+    assert (tmp_path / "plain/seed1/head.safetensors").read_bytes() == (
+        tmp_path / "tracked/seed1/head.safetensors"
+    ).read_bytes()
 
     wanted = pytest.approx([epoch["val_mAP"] for epoch in report["history"]], abs=1e-9)
     assert maps([each[1] for each in wandb.told if each[0] == "log"]) == wanted
     assert any("loss" in each[1] for each in wandb.told if each[0] == "log")
     (start,) = [each[1] for each in wandb.told if each[0] == "init"]
-    assert (start["project"], start["dir"]) == ("lamzoo", str(tmp_path / "tracked/wandb"))
+    assert (start["project"], start["dir"]) == ("lamzoo", str(tmp_path / "tracked/seed1/wandb"))
     assert wandb.told[-1] == ("finish",)
     metrics = [each for each in mlflow.told if each[0] == "log_metrics"]
     assert maps([each[1] for each in metrics]) == wanted
     assert [step for _, values, step in metrics if "val/mAP" in values] == [1, 2, 3]
-    assert mlflow.told[0][1].startswith(f"sqlite:///{tmp_path}/tracked/mlflow")
+    assert mlflow.told[0][1].startswith(f"sqlite:///{tmp_path}/tracked/seed1/mlflow")
     assert mlflow.told[-1][0] == "end_run"
 
 
@@ -81,11 +86,27 @@ def test_tensorboard_keeps_its_curves(tmp_path: Path) -> None:
     """They lay in a folder that a finished training removes."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     report = run(tmp_path, settings=replace(SHORT, tensorboard=True))
-    events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
+    events = accumulator.EventAccumulator(str(tmp_path / "seed1/tensorboard"))
     events.Reload()
     assert [each.value for each in events.Scalars("val/mAP")] == pytest.approx(
         [epoch["val_mAP"] for epoch in report["history"]], abs=1e-6
     )
+
+
+def test_a_rows_final_figures_are_logged_with_its_name(
+    lam_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = Wandb()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    settings = ["training.wandb=true", "training.epochs=2", "windows.stride.train=2", "windows.stride.val=2"]
+    row = resolve("probe", "ego4d", backbone="tiny_means", settings=settings)
+    (result,) = run_rows([row], Session(Ego4D(lam_tree), out=tmp_path))
+    *_, start, (_, figures), end = wandb.told
+    assert (start[0], start[1]["name"], end) == ("init", row.name, ("finish",))
+    assert start[1]["config"]["row"] == row.name
+    metric = result["splits"]["test"]["metrics"]["mAP"]
+    assert figures["test/mAP"] == metric["mean"]
+    assert figures["val/accuracy seed 3407"] == result["splits"]["val"]["metrics"]["accuracy"]["per_seed"][0]
 
 
 @pytest.mark.parametrize("package", TRACKERS)
@@ -125,10 +146,12 @@ def test_the_real_ones_on_this_machine(
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     report = run(tmp_path / "plain", settings=SHORT)
     run(tmp_path / "tracked", settings=replace(SHORT, wandb=True, mlflow=True))
-    assert (tmp_path / "plain/head.safetensors").read_bytes() == (tmp_path / "tracked/head.safetensors").read_bytes()
+    assert (tmp_path / "plain/seed1/head.safetensors").read_bytes() == (
+        tmp_path / "tracked/seed1/head.safetensors"
+    ).read_bytes()
     assert capfd.readouterr().out == ""
-    assert list((tmp_path / "tracked/wandb").rglob("*.wandb"))
-    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/tracked/mlflow/mlflow.db")
+    assert list((tmp_path / "tracked/seed1/wandb").rglob("*.wandb"))
+    client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/tracked/seed1/mlflow/mlflow.db")
     (found,) = client.search_runs([client.get_experiment_by_name("lamzoo").experiment_id])
     history = client.get_metric_history(found.info.run_id, "val/mAP")
     assert [each.value for each in history] == pytest.approx([epoch["val_mAP"] for epoch in report["history"]])

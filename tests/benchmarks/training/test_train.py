@@ -3,16 +3,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
-from mmengine.dataset import DefaultSampler
-from mmengine.logging import MessageHub, MMLogger
-from mmengine.registry import DefaultScope
-from mmengine.visualization import Visualizer
 from torch import nn
 from torch.nn.functional import cross_entropy, dropout, relu
 from torch.utils.data import DataLoader
@@ -21,8 +19,11 @@ from benchmarks.config.recipe import Training
 from benchmarks.features.windows import WindowData
 from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts
-from benchmarks.training import train as training_module
-from benchmarks.training.train import class_weights, one_epoch, train
+from benchmarks.training import loop
+from benchmarks.training.checkpoint import CHECKPOINT
+from benchmarks.training.job import TrainingJob, class_weights
+from benchmarks.training.loop import Loop
+from benchmarks.training.train import train
 from registry import HEADS, UserError
 from zoo.weights import read_head
 
@@ -43,8 +44,42 @@ def config(kind: str = "lstm") -> dict:
     return dict(type=kind, feature_dim=5, window=3, **sizes)
 
 
+def job(folder: Path, kind: str = "lstm", settings: Training = SETTINGS, data: WindowData | None = None) -> TrainingJob:
+    return TrainingJob(
+        head_config=config(kind),
+        backbone_config=None,
+        training=settings,
+        data=toy(0) if data is None else data,
+        validation=toy(1),
+        weights=torch.tensor([0.3, 0.7]),
+        to_score={},
+        folder=folder,
+        device="cpu",
+        name="toy",
+    )
+
+
 def run(folder: Path, kind: str = "lstm", seed: int = 1, settings: Training = SETTINGS) -> dict:
-    return train(config(kind), settings, seed, toy(0), toy(1), torch.tensor([0.3, 0.7]), folder)
+    """Train into `folder / seed<N>`."""
+    return train(job(folder, kind, settings), seed)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> list[int]:
+    """Call `action` at the loss of the step with this number; returns a list that grows by one per step."""
+    calls: list[int] = []
+
+    def counted(*arguments: torch.Tensor) -> torch.Tensor:
+        calls.append(1)
+        if len(calls) == number:
+            action()
+        return cross_entropy(*arguments)
+
+    monkeypatch.setattr(loop, "cross_entropy", counted)
+    return calls
+
+
+def stop() -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_head_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
@@ -55,13 +90,13 @@ def test_a_head_learns_and_its_best_epoch_is_kept(tmp_path: Path) -> None:
     assert len(report["history"]) == SETTINGS.epochs
     from benchmarks.evaluation.metrics import lam_map
 
-    found = score_windows(read_head(tmp_path / "head.safetensors")[0], toy(1))
+    found = score_windows(read_head(tmp_path / "seed1/head.safetensors")[0], toy(1))
     assert lam_map(found, toy(1).labels.numpy()).map == pytest.approx(report["best_mAP"], abs=1e-12)
 
 
 def test_equal_seeds_train_equal_heads_and_others_do_not(tmp_path: Path) -> None:
     files = [
-        (run(tmp_path / str(number), seed=seed), tmp_path / str(number) / "head.safetensors")[1]
+        (run(tmp_path / str(number), seed=seed), tmp_path / str(number) / f"seed{seed}/head.safetensors")[1]
         for number, seed in enumerate((1, 1, 2))
     ]
     assert files[0].read_bytes() == files[1].read_bytes()
@@ -70,7 +105,7 @@ def test_equal_seeds_train_equal_heads_and_others_do_not(tmp_path: Path) -> None
 
 def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path)
-    monkeypatch.setattr(training_module, "_descend", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(loop, "cross_entropy", lambda *_: pytest.fail("trained again"))
     second = run(tmp_path)
     assert (first.pop("reused"), second.pop("reused")) == (False, True)
     assert first == second
@@ -79,18 +114,19 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: 
 @pytest.mark.parametrize("name", ["head.safetensors", "training.json", "SHA256SUMS"])
 def test_a_damaged_training_is_not_used_but_done_anew(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
     report = run(tmp_path, "probe")
-    head = (tmp_path / "head.safetensors").read_bytes()
-    data = bytearray((tmp_path / name).read_bytes())
-    data[-20] ^= 1  # of the weights a number's last bits
-    (tmp_path / name).write_bytes(data)
+    folder = tmp_path / "seed1"
+    head = (folder / "head.safetensors").read_bytes()
+    data = bytearray((folder / name).read_bytes())
+    data[-20] ^= 1  # in the weights, the last bits of a number
+    (folder / name).write_bytes(data)
     again = run(tmp_path, "probe")
     assert "damaged in" in capsys.readouterr().err
     assert not again["reused"]
-    assert (tmp_path / "head.safetensors").read_bytes() == head
+    assert (folder / "head.safetensors").read_bytes() == head
     assert again["best_mAP"] == report["best_mAP"]
-    (tmp_path / "runner").mkdir()  # as a kill leaves it that comes between the last two steps
+    (folder / CHECKPOINT).touch()  # as a kill between the last two steps leaves it
     assert run(tmp_path, "probe")["reused"]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["SHA256SUMS", "head.safetensors", "training.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["SHA256SUMS", "head.safetensors", "training.json"]
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
@@ -99,45 +135,35 @@ def test_an_interrupted_training_ends_as_if_undisturbed(
 ) -> None:
     """Stopped in the middle of an epoch: checkpoint, dropout and order of windows must all fit."""
     undisturbed = run(tmp_path / "a")
-    step = training_module._Trainee.train_step
-    calls = []
-
-    def stop(self: object, *arguments: object, **named: object) -> object:
-        calls.append(1)
-        if len(calls) == epoch * 6 + 3:  # 96 windows in batches of 16: six steps an epoch
-            raise KeyboardInterrupt
-        return step(self, *arguments, **named)
-
-    monkeypatch.setattr(training_module._Trainee, "train_step", stop)
+    calls = interrupt(monkeypatch, epoch * 6 + 3, stop)  # 96 windows in batches of 16: six steps per epoch
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "b")
     resumed = run(tmp_path / "b")
-    assert len(calls) < (epoch + SETTINGS.epochs) * 6, "started over instead of going on"
+    assert len(calls) < (epoch + SETTINGS.epochs) * 6, "restarted instead of resuming"
+    assert_same(tmp_path, undisturbed, resumed)
+
+
+def assert_same(tmp_path: Path, undisturbed: dict, resumed: dict) -> None:
     for report in (undisturbed, resumed):
         del report["seconds"]
     assert resumed == undisturbed
-    assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
-    assert not (tmp_path / "b" / "runner").exists()
+    a, b = (tmp_path / name / "seed1" for name in ("a", "b"))
+    assert (a / "head.safetensors").read_bytes() == (b / "head.safetensors").read_bytes()
+    assert not (b / CHECKPOINT).exists()
 
 
 def test_a_checkpoint_with_a_flipped_bit_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """torch writes checksums, and would take other numbers for the weights without a word."""
-    save = training_module._KeepBest.after_val_epoch
-
-    def stop(*arguments: object, **named: object) -> None:
-        save(*arguments, **named)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training_module._KeepBest, "after_val_epoch", stop)
+    """safetensors has no checksum of its own."""
+    interrupt(monkeypatch, 7, stop)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
     monkeypatch.undo()
-    path = tmp_path / "runner" / "checkpoint.pth"
-    weights = max(torch.load(path, weights_only=True)["state_dict"].values(), key=torch.numel)
+    path = tmp_path / "seed1" / CHECKPOINT
+    weights = max(safetensors.torch.load_file(path).values(), key=torch.numel)
     data = bytearray(path.read_bytes())
     data[data.index(weights.numpy().tobytes()) + 9] ^= 1
     path.write_bytes(data)
-    with pytest.raises(UserError, match=r"checkpoint.pth cannot be gone on from .*damaged.*; delete .*runner"):
+    with pytest.raises(UserError, match=r"cannot resume from .*checkpoint.safetensors .*damaged.*; delete it"):
         run(tmp_path)
 
 
@@ -147,65 +173,44 @@ def test_a_signal_waits_for_the_epoch_and_that_is_kept(
 ) -> None:
     settings = replace(SETTINGS, epochs=epochs)
     undisturbed = run(tmp_path / "a", settings=settings)
-    step, calls = training_module._Trainee.train_step, []
-
-    def signalled(self: object, *arguments: object, **named: object) -> object:
-        calls.append(1)
-        if len(calls) == 2 * 6 + 3:  # 96 windows in batches of 16: in the third epoch, after which none is due of 17
-            monkeypatch.setattr(interrupts, "_caught", signal.SIGTERM)
-        return step(self, *arguments, **named)
-
-    monkeypatch.setattr(training_module._Trainee, "train_step", signalled)
+    # In the third epoch, after which no checkpoint of 17 epochs is due.
+    calls = interrupt(monkeypatch, 2 * 6 + 3, lambda: monkeypatch.setattr(interrupts, "_caught", signal.SIGTERM))
     with pytest.raises(interrupts.Stopped) as stopped:
         run(tmp_path / "b", settings=settings)
     assert stopped.value.signal == signal.SIGTERM
-    assert [path.name for path in (tmp_path / "b" / "runner").iterdir()] == ["checkpoint.pth"]
+    assert [path.name for path in (tmp_path / "b" / "seed1").iterdir()] == [CHECKPOINT]
     assert len(calls) == 3 * 6
     monkeypatch.setattr(interrupts, "_caught", 0)
     resumed = run(tmp_path / "b", settings=settings)
     assert len(calls) == epochs * 6, "an epoch was lost"
-    for report in (undisturbed, resumed):
-        del report["seconds"]
-    assert resumed == undisturbed
-    assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
-
-
-def test_a_training_that_is_done_leaves_nothing_in_the_process(tmp_path: Path) -> None:
-    """mmengine keeps each Runner's logger, and with it an open file, by the name of the experiment."""
-    kept = [MMLogger, MessageHub, Visualizer, DefaultScope]
-    before = [list(each._instance_dict) for each in kept], len(list(Path("/proc/self/fd").iterdir()))
-    run(tmp_path)
-    assert ([list(each._instance_dict) for each in kept], len(list(Path("/proc/self/fd").iterdir()))) == before
+    assert_same(tmp_path, undisturbed, resumed)
 
 
 def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
-    """The training is in the middle of its epochs when its process is killed."""
+    """The process is killed in the middle of its epochs."""
     undisturbed = run(tmp_path / "a")
     program = (
         "import pathlib, sys, time\n"
-        "from benchmarks.training.train import _Trainee\n"
+        "from benchmarks.training import loop\n"
         "from tests.benchmarks.training.test_train import run\n"
-        "step = _Trainee.train_step\n"
-        "_Trainee.train_step = lambda *a, **b: (time.sleep(0.05), step(*a, **b))[1]\n"
+        "loss = loop.cross_entropy\n"
+        "loop.cross_entropy = lambda *a: (time.sleep(0.05), loss(*a))[1]\n"
         "run(pathlib.Path(sys.argv[1]))\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", program, str(tmp_path / "b")], cwd=HOME, stderr=subprocess.PIPE, text=True
     )
     deadline = time.monotonic() + 120
-    while not (tmp_path / "b" / "runner" / "checkpoint.pth").exists() and time.monotonic() < deadline:
+    while not (tmp_path / "b" / "seed1" / CHECKPOINT).exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.stderr.read()
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
     process.wait()
     process.stderr.close()
-    assert not (tmp_path / "b" / "training.json").exists()
+    assert not (tmp_path / "b" / "seed1" / "training.json").exists()
     resumed = run(tmp_path / "b")
-    for report in (undisturbed, resumed):
-        del report["seconds"]
-    assert resumed == undisturbed
-    assert (tmp_path / "a" / "head.safetensors").read_bytes() == (tmp_path / "b" / "head.safetensors").read_bytes()
-    first, second = (read_head(tmp_path / name / "head.safetensors")[0] for name in ("a", "b"))
+    assert_same(tmp_path, undisturbed, resumed)
+    first, second = (read_head(tmp_path / name / "seed1/head.safetensors")[0] for name in ("a", "b"))
     np.testing.assert_array_equal(score_windows(first, toy(2)), score_windows(second, toy(2)))
 
 
@@ -230,7 +235,7 @@ class Plain(nn.Module):
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_losses_of_fifty_steps_are_those_of_a_plain_loop(tmp_path: Path, kind: str) -> None:
-    """nn.LSTM over all frames, foreach Adam, mmengine's sampler, and a loader that takes windows one by one."""
+    """nn.LSTM over all frames, foreach Adam, and torch's DataLoader, which takes windows one by one."""
     data, weights = toy(0, 800), torch.tensor([0.3, 0.7])
     torch.manual_seed(1)
     head = HEADS.build(config(kind))
@@ -244,24 +249,25 @@ def test_losses_of_fifty_steps_are_those_of_a_plain_loop(tmp_path: Path, kind: s
     optimiser = torch.optim.Adam(plain.parameters(), lr=SETTINGS.lr, foreach=True)
     wanted = []
     torch.manual_seed(1 * 100_003)  # dropout's, of the first epoch
-    for window, labels in DataLoader(samples, 16, sampler=DefaultSampler(samples, shuffle=True, seed=1)):
+    order = torch.randperm(800, generator=torch.Generator().manual_seed(1)).tolist()
+    for window, labels in DataLoader(samples, 16, sampler=order):
         loss = cross_entropy(plain(window), labels, weights)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         wanted.append(loss.detach())
     assert len(wanted) == 50 and torch.stack(wanted).std() > 0.01
-    found = one_epoch(head, SETTINGS, data, weights, tmp_path)()
+    found = Loop(head, job(tmp_path, kind, data=data), seed=1).train_epoch(0)
     torch.testing.assert_close(found, torch.stack(wanted), atol=1e-4, rtol=0)
 
 
-def test_schedules_take_every_step_though_hooks_do_not(tmp_path: Path) -> None:
+def test_the_schedule_takes_every_step(tmp_path: Path) -> None:
     """Two epochs of 60 steps down to a learning rate of 0: what a plain loop with torch's own schedule arrives at."""
     data = toy(0, 240)
     settings = Training(epochs=2, batch_size=4, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4, schedule="cosine")
     weights = torch.tensor([0.3, 0.7])
     told: list[int] = []
-    train(config("probe"), settings, 4, data, toy(1), weights, tmp_path, advance=lambda count, _: told.append(count))
+    train(job(tmp_path, "probe", settings, data), 4, advance=lambda count, _: told.append(count))
     assert sum(told) == 120 and len(told) == 1 + 2 * 2  # at the start, and at the 50th and 60th step of each epoch
     torch.manual_seed(4)
     plain = HEADS.build(config("probe"))
@@ -277,8 +283,8 @@ def test_schedules_take_every_step_though_hooks_do_not(tmp_path: Path) -> None:
             optimiser.step()
             schedule.step()
         states.append({name: value.clone() for name, value in plain.state_dict().items()})
-    best = json.loads((tmp_path / "training.json").read_text())["best_epoch"]
-    for name, value in read_head(tmp_path / "head.safetensors")[0].state_dict().items():
+    best = json.loads((tmp_path / "seed4/training.json").read_text())["best_epoch"]
+    for name, value in read_head(tmp_path / "seed4/head.safetensors")[0].state_dict().items():
         torch.testing.assert_close(value, states[best - 1][name], atol=1e-5, rtol=1e-4)
 
 
@@ -286,18 +292,18 @@ def test_first_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     """One full batch, one epoch, no dropout: Adam written out by hand must arrive at the same weights."""
     settings = Training(epochs=1, batch_size=96, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4)
     weights = torch.tensor([0.3, 0.7])
-    train(config("probe"), settings, 4, toy(0), toy(1), weights, tmp_path)
+    train(job(tmp_path, "probe", settings), 4)
     torch.manual_seed(4)
     plain = HEADS.build(config("probe"))
     window, labels = toy(0)[:]
     optimiser = torch.optim.Adam(plain.parameters(), lr=1e-2)
     torch.nn.functional.cross_entropy(plain(window), labels, weights).backward()
     optimiser.step()
-    for name, value in read_head(tmp_path / "head.safetensors")[0].state_dict().items():
+    for name, value in read_head(tmp_path / "seed4/head.safetensors")[0].state_dict().items():
         torch.testing.assert_close(value, plain.state_dict()[name], atol=1e-6, rtol=1e-5)
 
 
-def test_a_head_with_fit_is_solved(tmp_path: Path) -> None:
+def test_a_head_with_a_closed_form(tmp_path: Path) -> None:
     report = run(tmp_path, "probe_sklearn")
     assert report["history"] == []
     assert report["best_mAP"] > 0.9
@@ -312,14 +318,14 @@ def test_class_weights_are_the_share_of_the_other_class() -> None:
 def test_one_class_only_is_told(tmp_path: Path) -> None:
     data = toy(0)
     data.labels[:] = 0
-    with pytest.raises(UserError, match="training windows are of one class only"):
-        train(config(), SETTINGS, 1, data, toy(1), torch.ones(2), tmp_path)
+    with pytest.raises(UserError, match="training windows have one class only"):
+        train(job(tmp_path, data=data), 1)
 
 
-def test_mmengine_keeps_off_stdout(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
+def test_nothing_goes_to_stdout(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
     run(tmp_path)
     assert capfd.readouterr().out == ""
-    assert json.loads((tmp_path / "training.json").read_text())["seed"] == 1
+    assert json.loads((tmp_path / "seed1/training.json").read_text())["seed"] == 1
 
 
 def test_windows_are_gathered_with_zeros_for_absent_frames() -> None:

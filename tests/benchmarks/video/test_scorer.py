@@ -1,5 +1,6 @@
-"""Scores of faces: windows by time and smoothing against plain loops, and what the future may tell."""
+"""Scores of faces: windows by time and smoothing against plain loops, and independence of later frames."""
 
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from benchmarks.data.frames import frame_table
 from benchmarks.scoring.predict import probabilities
 from benchmarks.scoring.smooth import smooth_scores
 from benchmarks.video.decode import Frame, Video
-from benchmarks.video.scorer import ScoredFace, Scorer, cut, moved, widened
+from benchmarks.video.scorer import ScoredFace, Scorer, cut, reframed, widened
 from benchmarks.video.track import TrackedFrame
 from heads.base import Window
 from registry import UserError
@@ -35,20 +36,20 @@ def frames_at(times: Sequence[float]) -> list[TrackedFrame]:
     return out
 
 
-def scored(placed: list[TrackedFrame], judge: Model, causal: bool = False) -> list[ScoredFace]:
+def scored(tracked: list[TrackedFrame], judge: Model, causal: bool = False) -> list[ScoredFace]:
     scorer = Scorer(judge, causal)
-    rows = [row for one in placed for row in scorer.push(one)] + scorer.finish()
-    assert [(row.frame, row.track) for row in rows] == [(p.frame.number, t) for p in placed for t in p.tracks]
+    rows = [row for one in tracked for row in scorer.push(one)] + scorer.finish()
+    assert [(row.frame, row.track) for row in rows] == [(p.frame.number, t) for p in tracked for t in p.tracks]
     return rows
 
 
-def plainly(placed: list[TrackedFrame], judge: Model, causal: bool = False) -> np.ndarray:
-    """The same by a loop over all frames: each place of a window takes the frame nearest to its time."""
-    times = np.array([one.frame.time for one in placed])
+def plainly(tracked: list[TrackedFrame], judge: Model, causal: bool = False) -> np.ndarray:
+    """The same by a loop over all frames: each position of a window takes the frame nearest to its time."""
+    times = np.array([one.frame.time for one in tracked])
     head, radius = judge.network.head, judge.network.head.window // 2
     smooth = judge.smoothing["window"] // 2 if judge.smoothing else 0
     vectors: dict[tuple[str, int], torch.Tensor] = {}
-    for number, one in enumerate(placed):
+    for number, one in enumerate(tracked):
         for track, box in zip(one.tracks, one.boxes, strict=True):
             left, top, right, bottom = box.astype(int)
             pixels = np.asarray(one.frame.picture())[top:bottom, left:right]
@@ -96,21 +97,21 @@ RATES = {
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("name", RATES)
 def test_scores_are_those_of_a_plain_loop(name: str, causal: bool) -> None:
-    placed, judge = frames_at(RATES[name].tolist()), model()
-    rows = scored(placed, judge, causal)
-    wanted = plainly(placed, judge, causal)
-    assert wanted.std() > 0.02, "the test tests nothing"
+    tracked, judge = frames_at(RATES[name].tolist()), model()
+    rows = scored(tracked, judge, causal)
+    wanted = plainly(tracked, judge, causal)
+    assert wanted.std() > 0.02, "the test is vacuous"
     np.testing.assert_allclose([row.score for row in rows], wanted, atol=1e-5)
 
 
 def test_at_the_models_rate_smoothing_is_that_of_prediction_files() -> None:
-    placed = frames_at((np.arange(60) / 15).tolist())
-    raw, smooth = scored(placed, model(smoothing=None)), scored(placed, model())
+    tracked = frames_at((np.arange(60) / 15).tolist())
+    raw, smooth = scored(tracked, model(smoothing=None)), scored(tracked, model())
     frames = pd.DataFrame({"clip": "c", "track": [row.track for row in raw], "frame": [row.frame for row in raw]})
     wanted = smooth_scores(frames, np.array([row.score for row in raw]), "median", 5)
     np.testing.assert_allclose([row.score for row in smooth], wanted, atol=1e-9)
     wanted = smooth_scores(frames, np.array([row.score for row in raw]), "gaussian", 5)
-    gaussian = scored(placed, model(smoothing={"filter": "gaussian", "window": 5}))
+    gaussian = scored(tracked, model(smoothing={"filter": "gaussian", "window": 5}))
     np.testing.assert_allclose([row.score for row in gaussian], wanted, atol=1e-9)
 
 
@@ -126,62 +127,66 @@ def test_twice_the_rate_gives_the_same_scores_at_the_same_times() -> None:
     np.testing.assert_allclose(every_second, [r.score for r in scored(slow, judge) if r.frame < 25], atol=1e-12)
 
 
-def test_live_answers_come_at_once_and_do_not_depend_on_what_comes() -> None:
+def test_causal_rows_come_at_once_and_do_not_depend_on_later_frames() -> None:
     judge = model()
-    placed = frames_at((np.arange(50) / 20).tolist())
+    tracked = frames_at((np.arange(50) / 20).tolist())
     scorer = Scorer(judge, causal=True)
-    answers = [scorer.push(one) for one in placed]
-    for one, rows in zip(placed, answers, strict=True):
+    answers = [scorer.push(one) for one in tracked]
+    for one, rows in zip(tracked, answers, strict=True):
         assert [(row.frame, row.track) for row in rows] == [(one.frame.number, track) for track in one.tracks]
     assert scorer.finish() == []
-    short = scored(placed[:23], judge, causal=True)
+    short = scored(tracked[:23], judge, causal=True)
     assert [row.score for row in short] == [row.score for rows in answers[:23] for row in rows]
 
 
-def test_what_is_kept_does_not_grow() -> None:
-    scorer, sizes = Scorer(model()), []
-    for one in frames_at((np.arange(400) / 30 % 1000).tolist()):
-        boxes = np.minimum(one.boxes, 119)  # the squares drift out of the picture
-        scorer.push(one._replace(boxes=boxes, tracks=one.tracks))
-        sizes.append((len(scorer._frames), len(scorer._faces), len(scorer._by_place), len(scorer._to_encode)))
-    assert max(map(max, sizes)) < 270  # of 400 frames with 800 faces
+def test_memory_does_not_grow_with_the_video() -> None:
+    scorer, boxes, most = Scorer(model()), [], 0
+    for one in frames_at((np.arange(400) / 30).tolist()):
+        kept = np.minimum(one.boxes, 119)  # the squares drift out of the picture
+        boxes.append(weakref.ref(kept))
+        scorer.push(TrackedFrame(one.frame, one.tracks, kept))
+        del kept
+        most = max(most, sum(box() is not None for box in boxes))
+    assert 0 < most < 135  # of 400 frames with two faces each
 
 
-def test_a_face_is_cut_out_as_the_data_sets_crops_are() -> None:
+def test_a_face_is_cut_like_the_data_sets_crops() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     assert np.array_equal(cut(picture, np.array([2.7, 3.2, 9.9, 12.0])), picture[3:12, 2:9])
     assert np.array_equal(cut(picture, np.array([-5.0, -5, 4, 6])), picture[:6, :4])
     assert cut(picture, np.array([31.0, 3, 40, 9])) is None
-    # Of a box of 8 x 4: on the left, above, on the right, below.
+    # A box of 8 x 4 and margins on the left, top, right and bottom.
     assert widened(np.array([4.0, 5, 12, 9]), [0.125, 0.5, 0.25, 0.75]).tolist() == [3, 3, 14, 12]
 
 
-def test_crops_are_moved_as_far_as_they_may_be() -> None:
+def test_moves_of_crops_are_limited() -> None:
     rect = np.array([10.0, 20, 30, 60])
-    assert moved(rect, np.zeros(4)).tolist() == rect.tolist()
-    np.testing.assert_allclose(moved(rect, np.array([0.1, -0.2, 0, 0])), [12, 12, 32, 52])
-    np.testing.assert_allclose(moved(rect, np.array([0, 0, np.log(1.2), np.log(0.8)])), [8, 24, 32, 56])
-    np.testing.assert_allclose(moved(rect, np.array([9, -9, 9, -9])), moved(rect, np.array([0.3, -0.3, 0.3, -0.3])))
-    # Wherever it may go, it is within what is kept of the picture around a face.
-    furthest = moved(rect, np.full(4, 0.3))
+    assert reframed(rect, np.zeros(4)).tolist() == rect.tolist()
+    np.testing.assert_allclose(reframed(rect, np.array([0.1, -0.2, 0, 0])), [12, 12, 32, 52])
+    np.testing.assert_allclose(reframed(rect, np.array([0, 0, np.log(1.2), np.log(0.8)])), [8, 24, 32, 56])
+    np.testing.assert_allclose(
+        reframed(rect, np.array([9, -9, 9, -9])), reframed(rect, np.array([0.3, -0.3, 0.3, -0.3]))
+    )
+    # The furthest move stays within the part of the picture that is kept.
+    furthest = reframed(rect, np.full(4, 0.3))
     assert (furthest[2:] < rect[2:] + (rect[2:] - rect[:2]) / 2).all()
 
 
-def test_faces_are_cut_out_anew_as_the_backbone_would_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a backbone says of a crop moves it; scores are those of boxes that lie there already."""
+def test_faces_are_cut_again_where_the_backbone_reframes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scores equal those of boxes that are already at the reframed place."""
     random = np.random.default_rng(3)
     pictures = [random.integers(0, 256, (*SIZE[::-1], 3), dtype=np.uint8) for _ in range(12)]
     boxes = random.uniform(30, 50, (12, 2))
     boxes = np.concatenate([boxes, boxes + random.uniform(20, 40, (12, 2))], axis=1)
     moves = np.array([0.1, -0.15, np.log(1.1), np.log(0.9)])
-    wanted = np.stack([moved(box, moves) for box in boxes])
+    wanted = np.stack([reframed(box, moves) for box in boxes])
 
     def scores(of: np.ndarray) -> list[float]:
-        placed = []
+        tracked = []
         for number, (picture, box) in enumerate(zip(pictures, of, strict=True)):
             shown = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            placed.append(TrackedFrame(Frame(number, number / 15, number, 0, shown), ["1"], box[None]))
-        return [row.score for row in scored(placed, model())]
+            tracked.append(TrackedFrame(Frame(number, number / 15, number, 0, shown), ["1"], box[None]))
+        return [row.score for row in scored(tracked, model())]
 
     plain, there = scores(boxes), scores(wanted)
     assert plain != there
@@ -191,12 +196,12 @@ def test_faces_are_cut_out_anew_as_the_backbone_would_have_them(monkeypatch: pyt
     assert scores(boxes) == there
 
 
-def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same boxes of the same frames: `prepare`'s pixels, byte by byte, from what the scorer cuts."""
+def test_square_crops_match_those_of_prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For the same boxes of the same frames the scorer cuts the pixels of `prepare`, byte for byte."""
     boxes = {2: (10.7, 5.2, 60.9, 99.0), 5: (-8.5, 30.0, 40.1, 140.0), 9: (120.0, 2.5, 159.9, 30.2)}
     clip = make(tmp_path / "videos" / "clip.mp4", frames=10)
     columns = dict(zip(("x1", "y1", "x2", "y2"), zip(*boxes.values(), strict=True), strict=True))
-    frames = [frame + 1 for frame in boxes]  # the data set's count from 1
+    frames = [frame + 1 for frame in boxes]  # the data set counts from 1
     table = frame_table(
         dict(clip="clip", track="1", frame=frames, **columns, person="1", label=0, image="", unique_id="")
     )
@@ -213,7 +218,7 @@ def test_squares_are_those_that_prepare_cuts(tmp_path: Path, monkeypatch: pytest
         assert Image.open(tmp_path / "ours.jpg").tobytes() == Image.open(cut_by_prepare).tobytes()
 
 
-def test_a_model_that_needs_more_than_features_says_so() -> None:
+def test_a_model_that_needs_priors_is_refused() -> None:
     judge = model()
     judge.network.head.needs_priors = ("head_pose_bins",)
     with pytest.raises(UserError, match="squares needs head_pose_bins"):

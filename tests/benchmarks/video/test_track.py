@@ -1,4 +1,4 @@
-"""Tracks: who is who, boxes in between, and the filter against one written out in full."""
+"""Tracking: identities, interpolated boxes, and the Kalman filter against a textbook one."""
 
 import numpy as np
 import pytest
@@ -15,28 +15,28 @@ def faces(*boxes: tuple[float, ...]) -> Faces:
 def track(looks: list[Faces | None], step: float = 0.1, causal: bool = False) -> dict[int, dict[str, list[float]]]:
     """Boxes by frame and track."""
     tracker = Tracker(causal)
-    placed = []
+    tracked = []
     for number, found in enumerate(looks):
         now = tracker.place(Frame(number, number * step, number, 0), found)
         assert not causal or [one.frame.number for one in now] == [number]
-        placed += now
-        assert number - len(placed) < 2 * GAP / step + 2, "frames are held for too long"
-    placed += tracker.finish()
-    assert [one.frame.number for one in placed] == list(range(len(looks)))
-    return {p.frame.number: dict(zip(p.tracks, p.boxes.tolist(), strict=True)) for p in placed}
+        tracked += now
+        assert number - len(tracked) < 2 * GAP / step + 2, "frames are held too long"
+    tracked += tracker.finish()
+    assert [one.frame.number for one in tracked] == list(range(len(looks)))
+    return {p.frame.number: dict(zip(p.tracks, p.boxes.tolist(), strict=True)) for p in tracked}
 
 
 def box(left: float, top: float = 0, side: float = 20) -> tuple[float, float, float, float]:
     return (left, top, left + side, top + side)
 
 
-def test_two_faces_keep_their_names_and_are_told_on_between_looks() -> None:
+def test_two_faces_keep_their_names_and_are_interpolated_between_searches() -> None:
     looks = [faces(box(10 + 4 * n), box(100 - 4 * n, 60)) if n % 2 == 0 else None for n in range(12)]
     found = track(looks)
     for n in range(11):
         assert found[n]["1"] == pytest.approx(box(10 + 4 * n))
         assert found[n]["2"] == pytest.approx(box(100 - 4 * n, 60))
-    assert found[11] == {}  # nobody looked after it
+    assert found[11] == {}  # no search after it
 
 
 def test_faces_that_pass_each_other_keep_their_names() -> None:
@@ -49,29 +49,29 @@ def test_a_gap_is_bridged_up_to_its_length() -> None:
     def with_gap(missing: int) -> dict[int, dict[str, list[float]]]:
         return track([faces() if 5 <= n < 5 + missing else faces(box(10 + n)) for n in range(20)])
 
-    bridged = with_gap(4)  # 0.5 s from look to look
+    bridged = with_gap(4)  # 0.5 s between detections
     assert all(bridged[n]["1"] == pytest.approx(box(10 + n)) for n in range(20))
     parted = with_gap(5)
     assert parted[5] == {} and parted[9] == {}
     assert list(parted[4]) == ["1"] and list(parted[10]) == ["2"]
 
 
-def test_a_face_that_is_seen_twice_is_none() -> None:
+def test_a_face_detected_twice_makes_no_track() -> None:
     looks = [faces(box(10)) if n in (3, 4) else faces() for n in range(15)]
     assert all(not tracks for tracks in track(looks).values())
 
 
-def test_without_the_future_tracks_begin_with_their_third_look_and_gaps_stay() -> None:
+def test_causal_tracks_begin_with_their_third_detection_and_keep_gaps() -> None:
     looks: list[Faces | None] = [faces(box(10 + 4 * n)) for n in range(10)]
-    looks[6] = None  # nobody looked: predicted
-    looks[8] = faces()  # looked, and found nothing
+    looks[6] = None  # not searched: predicted
+    looks[8] = faces()  # searched, but not found
     found = track(looks, causal=True)
     assert found[0] == found[1] == found[8] == {}
     assert all(found[n]["1"] == pytest.approx(box(10 + 4 * n)) for n in (2, 3, 4, 5, 7, 9))
     assert found[6]["1"] == pytest.approx(box(34), abs=1.0)
 
 
-def test_causal_answers_do_not_depend_on_what_comes() -> None:
+def test_causal_boxes_do_not_depend_on_later_frames() -> None:
     random = np.random.default_rng(0)
     looks = [faces(box(10 + 4 * n + random.normal()), box(90, 50)) for n in range(20)]
     whole = track(looks, causal=True)
@@ -79,8 +79,8 @@ def test_causal_answers_do_not_depend_on_what_comes() -> None:
         assert track(looks[:count], causal=True) == {n: whole[n] for n in range(count)}
 
 
-def test_the_filter_is_kalmans() -> None:
-    """Four edges at once against the textbook's matrices (8 states), at uneven times."""
+def test_the_filter_is_a_kalman_filter() -> None:
+    """Four edges at once against the textbook matrices (8 states), at uneven times."""
     random = np.random.default_rng(3)
     first = np.array([10.0, 20, 50, 60])
     motion = Motion(first, 0.0)
@@ -105,6 +105,6 @@ def test_the_filter_is_kalmans() -> None:
 
 
 def test_overlap_of_boxes() -> None:
-    # 10 x 10 and 10 x 10 moved by 5: 50 shared of 150; one without area; one far away.
+    # 10 x 10 and 10 x 10 shifted by 5: 50 of 150 shared; one without area; one far away.
     found = iou(np.array([[0.0, 0, 10, 10]]), np.array([[5.0, 0, 15, 10], [3, 3, 3, 3], [50, 50, 60, 60]]))
     assert found.tolist() == [[pytest.approx(1 / 3), 0, 0]]

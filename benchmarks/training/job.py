@@ -1,0 +1,75 @@
+"""What the trainings of a row's seeds share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.config.recipe import Training
+from benchmarks.features.windows import WindowData
+from benchmarks.pixels.windows import PixelData
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """Model, data and settings of a row's trainings, which differ in their seed only.
+
+    Attributes:
+        head_config: `type` and arguments of the head, including `feature_dim` and `window`.
+        backbone_config: `type` and arguments of a trainable backbone; None if the data are features.
+        training: optimiser settings.
+        data: labelled training windows.
+        validation: labelled validation windows, which choose the epoch.
+        weights: (2,) class weights of the loss.
+        to_score: (split, view) -> windows to score.
+        folder: receives `seed<N>/`.
+        device: torch device.
+        name: of the row.
+    """
+
+    head_config: Mapping[str, Any]
+    backbone_config: Mapping[str, Any] | None
+    training: Training
+    data: WindowData | PixelData
+    validation: WindowData | PixelData
+    weights: Tensor
+    to_score: Mapping[tuple[str, str], WindowData | PixelData]
+    folder: Path
+    device: str
+    name: str
+
+    @property
+    def weights_name(self) -> str:
+        """File name of the trained weights: of a head, or of a whole model."""
+        return "head.safetensors" if self.backbone_config is None else "model.safetensors"
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of one training in a single process."""
+        return -(-len(self.data) // self.training.batch_size) * self.training.epochs
+
+
+def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
+    """Weights (2,) of the two classes in the cross entropy.
+
+    Source: the InternLSTM team's settings, for `balanced`.
+
+    Args:
+        labels: 0 or 1, of every labelled frame of the training split, not only of key frames.
+        how: `balanced` weights each class by the share of the other, [share of positives, share of negatives]; None
+            weights both by 1.
+
+    Example:
+        >>> class_weights(np.array([0, 0, 1, 0]), "balanced").tolist()
+        [0.25, 0.75]
+    """
+    if how is None:
+        return torch.ones(2)
+    positives = float(np.mean(labels == 1))
+    return torch.tensor([positives, 1 - positives])

@@ -1,0 +1,173 @@
+"""The training loop: epochs of steps, validation after each, the best epoch kept, a checkpoint now and then."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.nn.parallel import DistributedDataParallel
+
+from benchmarks.evaluation.metrics import lam_map
+from benchmarks.features.windows import WindowData
+from benchmarks.pixels.windows import PixelData, made_ahead, shuffled_blocks
+from benchmarks.scoring.predict import logits, score_windows
+from benchmarks.system import interrupts, processes
+from benchmarks.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from benchmarks.training.job import TrainingJob
+from benchmarks.training.trackers import Tracker
+
+_TOLD_EVERY = 50  # steps on features between two updates of the progress bar; a step may take less time than an update
+
+
+class Loop:
+    """One training of a job: the model, its optimiser, and where it stands.
+
+    Args:
+        model: a head, or backbone and head; moved to the job's device.
+        job: data and settings.
+        seed: of the order of windows and of dropout.
+    """
+
+    def __init__(self, model: nn.Module, job: TrainingJob, seed: int) -> None:
+        self.job = job
+        self.seed = seed
+        self.device = torch.device(job.device)
+        self.model = model.to(self.device)
+        self.data = job.data.on(self.device) if isinstance(job.data, WindowData) else job.data
+        self.validation = job.validation.on(self.device) if isinstance(job.validation, WindowData) else job.validation
+        self.batch_size = -(-job.training.batch_size // processes.count())  # of each process
+        windows = -(-len(self.data) // processes.count())
+        self.steps_per_epoch = -(-windows // self.batch_size)
+        # Fused: one kernel for all parameters, twice as fast for a small head. Pixels keep their published figures.
+        fused = True if isinstance(self.data, WindowData) else None
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=job.training.lr, weight_decay=job.training.weight_decay, fused=fused
+        )
+        self.progress = Progress(lr=job.training.lr)
+        self._class_weights = job.weights.to(self.device)
+        self._logits: Callable[[Any], Tensor] = _parallel(self.model, self.device)
+
+    def run(self, folder: Path, advance: Callable[[int, str], None], trackers: list[Tracker]) -> None:
+        """Train all epochs, or those that an interrupted run left; ends with the weights of the best epoch.
+
+        Args:
+            folder: of the seed; holds `checkpoint.safetensors` until the training is finished.
+            advance: called with the number of steps done and a note on how it goes.
+            trackers: get loss, learning rate and validation mAP after each epoch.
+
+        Raises:
+            Stopped: a signal came; the epoch it interrupted is finished and saved.
+            UserError: the checkpoint is damaged, or of another training.
+        """
+        epochs, progress = self.job.training.epochs, self.progress
+        load_checkpoint(self, folder)
+        advance(progress.epoch * self.steps_per_epoch, "")
+        while progress.epoch < epochs:
+            loss = self.train_epoch(progress.epoch, advance).mean().item()
+            val_map = self.validate()
+            progress.keep(loss, val_map, self.model)
+            for tracker in trackers:
+                tracker.log({"loss": loss, "lr": progress.lr, "val/mAP": val_map}, progress.epoch)
+            signal = max(processes.gather(interrupts.requested()))  # all processes stop, or none
+            unfinished = progress.epoch < epochs
+            if unfinished and (progress.epoch % max(1, epochs // 8) == 0 or signal) and processes.rank() == 0:
+                save_checkpoint(self, folder)
+            if unfinished and signal:
+                processes.meet()
+                raise interrupts.Stopped(signal)
+        self.model.load_state_dict(progress.best_state)
+
+    def train_epoch(self, epoch: int, advance: Callable[[int, str], None] = lambda steps, note: None) -> Tensor:
+        """Train one epoch.
+
+        Args:
+            epoch: from 0. With the seed it determines dropout and order, so a resumed training repeats neither.
+            advance: as in `run`.
+
+        Returns:
+            The loss of each step, (steps,).
+        """
+        torch.manual_seed(self.seed * 100_003 + epoch)
+        if isinstance(self.data, PixelData):
+            self.data.start_epoch(self.seed, epoch)
+        self.model.train()
+        # torch's DataLoader draws once per epoch. The same draw here keeps the dropout of trainings that used one.
+        torch.empty((), dtype=torch.int64).random_()
+        every = _TOLD_EVERY if isinstance(self.data, WindowData) else 1
+        losses, told = [], 0
+        mixed = self.job.training.precision == "bfloat16"
+        for step, (window, labels) in enumerate(self._batches(epoch), start=1):
+            with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
+                found = self._logits(window.to(self.device))
+            loss = cross_entropy(found.float(), labels.to(self.device), self._class_weights)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            losses.append(loss.detach())
+            self._set_lr(epoch * self.steps_per_epoch + step)
+            if step % every == 0 or step == self.steps_per_epoch:
+                advance(step - told, self.progress.note)
+                told = step
+        return torch.stack(losses)
+
+    def validate(self) -> float:
+        """LAM mAP on the validation windows; several processes share the scoring."""
+        if isinstance(self.validation, WindowData) or processes.count() == 1:
+            scores, labels = score_windows(self.model, self.validation, device=self.device), self.validation.labels
+        else:
+            own = self.validation.part(np.arange(processes.rank(), len(self.validation), processes.count()))
+            parts = processes.gather((score_windows(self.model, own, device=self.device), own.labels))
+            scores, labels = np.concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+        val_map = lam_map(scores, labels.cpu().numpy()).map
+        assert val_map is not None  # both classes are there, which `train` has checked
+        return val_map
+
+    def _batches(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
+        """Batches of windows and labels in the order of an epoch."""
+        if isinstance(self.data, WindowData):
+            generator = torch.Generator().manual_seed(self.seed + epoch)
+            for places in torch.randperm(len(self.data), generator=generator).split(self.batch_size):
+                yield self.data[places]
+            return
+        order = shuffled_blocks(self.data.tracks, self.job.training.block, (self.seed, epoch))
+        parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        yield from made_ahead(self.data[places] for places in parts)
+
+    def _set_lr(self, step: int) -> None:
+        """Set the learning rate for the step after `step`: constant, or a cosine to 0 at the last step.
+
+        The recursive form of SGDR (Loshchilov and Hutter 2017), as in torch and mmengine.
+        """
+        if self.job.training.schedule == "constant":
+            return
+        steps = self.job.training.epochs * self.steps_per_epoch
+        ratio = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
+        self.progress.lr = ratio * self.progress.lr
+        self.optimizer.param_groups[0]["lr"] = self.progress.lr
+
+
+def _parallel(model: nn.Module, device: torch.device) -> Callable[[Any], Tensor]:
+    """`logits` of a model; with several processes their gradients are averaged."""
+    module = _Logits(model)
+    if processes.count() == 1:
+        return module
+    own = None if device.type == "cpu" else [device]
+    return DistributedDataParallel(module, device_ids=own, find_unused_parameters=True)
+
+
+class _Logits(nn.Module):
+    """`logits` as the forward of a module, which DistributedDataParallel needs."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, batch: Any) -> Tensor:
+        return logits(self.model, batch)
