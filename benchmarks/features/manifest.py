@@ -11,6 +11,7 @@ from benchmarks.features.shard_files import other_fingerprint
 from registry import UserError
 from zoo.files.untrusted import open_input
 
+NAME = "manifest.json"
 FORMAT = 2
 
 
@@ -35,11 +36,6 @@ class Manifest:
         return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
 
 
-def manifest_path(folder: Path) -> Path:
-    """The manifest of the store in a folder."""
-    return folder / "manifest.json"
-
-
 def read_manifest(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
     """Read the manifest of a store; None if there is none.
 
@@ -50,7 +46,7 @@ def read_manifest(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
     Raises:
         UserError: the manifest cannot be read, or is of another format or fingerprint.
     """
-    path = manifest_path(folder)
+    path = folder / NAME
     try:
         with open_input(path) as file:
             read = json.load(file)

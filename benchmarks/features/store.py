@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.features.manifest import Manifest, manifest_path, read_manifest
+from benchmarks.features.manifest import NAME as MANIFEST
+from benchmarks.features.manifest import Manifest, read_manifest
 from benchmarks.features.shard import OpenShard
-from benchmarks.features.shard_files import DTYPES, DamagedShardError, Shard, ShardFiles, by_shard, shard_of
+from benchmarks.features.shard_files import DTYPES, DamagedShardError, Shard, ShardFiles, shard_of
 from benchmarks.system.locks import NAME, locked
 from registry import UserError
 from zoo.files.atomic import cannot_write, write_text
@@ -69,19 +70,6 @@ class FeatureStore(ShardFiles):
             with suppress(ValueError, KeyError):  # a line truncated by a kill
                 seconds += json.loads(line)["seconds"]
         return seconds
-
-    def keys(self, view: str, shard: str) -> list[str]:
-        """Images in a shard, sorted; none if the shard is missing or damaged."""
-        read_shard = self.read_shard(view, shard, check=False)
-        return read_shard.keys if read_shard else []
-
-    def missing(self, view: str, images: Iterable[str]) -> list[str]:
-        """The images without features in a view, in order and without duplicates."""
-        missing = []
-        for shard, group in by_shard(images).items():
-            present = set(self.keys(view, shard))
-            missing += [image for image in dict.fromkeys(group) if image not in present]
-        return missing
 
     def read(self, view: str, images: Sequence[str]) -> torch.Tensor:
         """Read the features of N images.
@@ -166,7 +154,7 @@ class FeatureStore(ShardFiles):
         if self._read_manifest() is None:
             return
         stale_lock = (self.folder / NAME).exists()  # left by a killed process; taking the lock removes it
-        if stale_lock or manifest_path(self.folder).read_bytes() != self._current_manifest().text().encode():
+        if stale_lock or (self.folder / MANIFEST).read_bytes() != self._current_manifest().text().encode():
             with self._locked():
                 self._write_manifest()
 
@@ -187,7 +175,7 @@ class FeatureStore(ShardFiles):
 
     def _write_manifest(self) -> None:
         """Write the manifest; the caller holds its lock."""
-        write_text(manifest_path(self.folder), self._current_manifest().text())
+        write_text(self.folder / MANIFEST, self._current_manifest().text())
 
     def _current_manifest(self) -> Manifest:
         """The manifest of the shards in the folder."""
@@ -205,4 +193,4 @@ class FeatureStore(ShardFiles):
 
     def _locked(self) -> AbstractContextManager[bool]:
         """Lock the manifest. The lock is a file of its own, since the manifest is replaced."""
-        return locked(self.folder / NAME, str(manifest_path(self.folder)), wait=True)
+        return locked(self.folder / NAME, str(self.folder / MANIFEST), wait=True)

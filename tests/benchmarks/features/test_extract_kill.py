@@ -1,4 +1,4 @@
-"""Killed at any moment, an extraction ends in the bytes of one that was left alone, and does little of it twice."""
+"""An extraction killed at any moment gives the same bytes as an undisturbed one, and repeats little work."""
 
 import functools
 import json
@@ -35,7 +35,7 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
 
 
 def go(crops: tuple[Path, dict[str, list[str]]], folder: Path, delay: float = 0.0) -> int:
-    """Extract; how many vectors that computed."""
+    """Extract; returns the number of features computed."""
     backbone = BACKBONES.build(dict(type="slow_means", delay=delay))
     store = FeatureStore(folder, backbone.fingerprint())
     return extract(backbone, *crops, store, ExtractOptions(batch_size=BATCH, skip_damaged=True)).encoded
@@ -49,7 +49,7 @@ def undisturbed(crops: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Fork a process that does `work` and nothing else; its id."""
+    """Run `work` in a forked process; returns its id."""
     child = os.fork()
     if not child:
         tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and would be held by the dead
@@ -61,7 +61,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def test_killed_at_random_moments(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
-    """Some kills before the first byte and some while the last files are written; who is done begins anew."""
+    """Some kills come before the first byte, some while the last files are written."""
     moments = random.Random(0)
     folder = tmp_path / "store"
     killed = 0
@@ -134,7 +134,7 @@ def test_a_journal_cut_at_any_byte(
 
 
 def test_no_more_than_a_batch_is_done_twice(crops: tuple, tmp_path: Path) -> None:
-    """What was computed before the kill left a trace of itself."""
+    """The trace counts the features computed before the kill."""
     folder, trace = tmp_path / "store", tmp_path / "trace"
 
     def traced() -> None:
@@ -159,7 +159,7 @@ def test_no_more_than_a_batch_is_done_twice(crops: tuple, tmp_path: Path) -> Non
 
 
 def test_two_processes_share_a_store(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
-    """Neither knows of the other; nothing is computed twice, and the one that lives ends what the killed one began."""
+    """Nothing is computed twice, and if one process is killed, the other finishes its clips."""
     folder = tmp_path / "store"
     children = [in_child(lambda: go(crops, folder, delay=0.005)) for _ in range(2)]
     for child in children:
@@ -188,7 +188,7 @@ def command(root: Path, out: Path, *options: str, delay: float) -> list[str]:
 
 
 def both_views(root: Path, out: Path) -> None:
-    """An undisturbed extraction of both views of all crops."""
+    """Extract both views of all crops without disturbance."""
     backbone = BACKBONES.build(dict(type="slow_means"))
     images = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     store = FeatureStore(out, fingerprint_of(backbone))
