@@ -44,7 +44,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         (["table", "--format", "excel"], "invalid choice: 'excel'"),
         (["import", "/nowhere/best.pth", "--as", "internlstm", "-o", "x.safetensors"], "best.pth does not exist"),
         (["import", "/nowhere/best.pth", "--as", "lstm", "-o", "x.safetensors"], "invalid choice: 'lstm'"),
-        (["extract", "--images", "/nowhere", "--backbone", "x", "-o", "s"], "--images /nowhere is no folder"),
+        (["extract", "--images", "/nowhere", "--backbone", "x", "-o", "s"], "--images /nowhere is not a folder"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

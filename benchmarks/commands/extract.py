@@ -1,4 +1,4 @@
-r"""Features of every image below a folder, or of all that recipes look at; what a store has is not computed again.
+r"""Extract the features of all images in a folder, or of the images that recipes need, into a feature store.
 
 example:
   python bench.py extract --images crops/ --backbone internvit_nano -o store/
@@ -28,58 +28,73 @@ DTYPES = ("float32", "bfloat16", "float16", "fp8")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--images", type=Path, metavar="DIR", help="searched for .jpg, .jpeg and .png, all depths")
     what.add_argument(
-        "--recipe", metavar="A[,B...]|all", help="what `run` of these recipes will look for, and nothing else"
+        "--images", type=Path, metavar="DIR", help="folder of .jpg, .jpeg and .png files, with all its subfolders"
     )
-    parser.add_argument("--backbone", metavar="NAME", help="such as internvit_nano or timm:resnet18; a recipe has one")
-    parser.add_argument("--weights", metavar="PATH", help="the backbone's weights")
+    what.add_argument(
+        "--recipe", metavar="A[,B...]|all", help="extract the features that `run` needs for these recipes"
+    )
+    parser.add_argument(
+        "--backbone", metavar="NAME", help="such as internvit_nano or timm:resnet18 (default: the recipe's)"
+    )
+    parser.add_argument("--weights", metavar="PATH", help="weights of the backbone")
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="arguments of the backbone: pretrained=false; with --recipe any value of it, as for run",
+        help="argument of the backbone, such as pretrained=false; with --recipe any value of the recipe, as for run",
     )
-    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="of the recipes (default synthlam)")
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
     parser.add_argument(
-        "-o", "--out", type=Path, metavar="STORE", help="folder of the feature store; of all runs with --recipe (runs)"
+        "--dataset", default="synthlam", metavar="NAME", help="dataset of the recipes (default: synthlam)"
     )
-    parser.add_argument("--views", metavar="V[,V]", help="original (default), flipped, or both; a recipe says which")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; not needed for synthlam")
     parser.add_argument(
-        "--batch-size", type=int, metavar="N", help="images a forward pass (default 16 on a CPU, else what is fastest)"
+        "-o",
+        "--out",
+        type=Path,
+        metavar="STORE",
+        help="folder of the feature store; with --recipe the folder of all runs (default: runs)",
     )
-    parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
     parser.add_argument(
-        "--dtype", choices=DTYPES, help="what to compute in (default: what the weights are in); fp8 is not exact"
+        "--views", metavar="V[,V]", help="original (default), flipped, or both; with --recipe the recipe decides"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        metavar="N",
+        help="images per forward pass (default: 16 on a CPU, the fastest size on a GPU)",
+    )
+    parser.add_argument("--device", metavar="D", help="torch device (default: cuda if there is a GPU, else cpu)")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="dtype of the computation (default: dtype of the weights); fp8 is not exact"
     )
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),
         default="local",
-        help="local (default): this process, or torchrun's; ray: the machines of a cluster",
+        help="local (default): this process, or torchrun's processes; ray: the machines of a cluster",
     )
     parser.add_argument(
-        "--skip-damaged", action="store_true", help="count images that cannot be decoded and leave them out"
+        "--skip-damaged", action="store_true", help="leave out images that cannot be decoded, and list them"
     )
     add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract, and print what was done."""
+    """Extract, and print the numbers of computed, reused and damaged images."""
     from registry import UserError
 
     if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size is {args.batch_size}; it has to be at least 1")
+        raise UserError(f"--batch-size is {args.batch_size}; it must be at least 1")
     return _of_recipes(args) if args.images is None else _of_images(args)
 
 
 def images_below(root: Path) -> Iterator[str]:
-    """Paths relative to `root` of all .jpg, .jpeg and .png files below it; links to folders are followed.
+    """List all .jpg, .jpeg and .png files below a folder, relative to it. Links to folders are followed.
 
     Raises:
-        UserError: a folder cannot be read. What it holds is not left out in silence.
+        UserError: a subfolder cannot be read.
     """
     from registry import UserError
 
@@ -92,7 +107,7 @@ def images_below(root: Path) -> Iterator[str]:
         for name in list(folders):
             path = os.path.join(folder, name)  # noqa: PTH118 - a million of them
             real = os.path.realpath(path) if os.path.islink(path) else os.path.join(ancestors[-1], name)  # noqa: PTH114, PTH118
-            if real in ancestors:  # a link to a folder that it lies in
+            if real in ancestors:  # a link to a parent folder
                 folders.remove(name)
             above[path] = (*ancestors, real)
         prefix = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
@@ -102,48 +117,67 @@ def images_below(root: Path) -> Iterator[str]:
 
 
 def _of_images(args: argparse.Namespace) -> int:
-    from benchmarks.config.recipe import VIEWS
-    from benchmarks.config.settings import parse_setting
-    from registry import BACKBONES, UserError, load_plugins
+    from registry import BACKBONES, load_plugins
     from zoo.files.atomic import check_writable
+
+    requested = _requested_images(args)
+    check_writable(args.out)
+    load_plugins(args.plugin)
+    config = _backbone_config(args)
+    BACKBONES.check(config)
+
+    from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
+    from benchmarks.features.ray import extract_with_ray, torchrun_share
+    from benchmarks.features.store import FeatureStore
+
+    options = ExtractOptions(
+        batch_size=args.batch_size,
+        device=_device(args.device),
+        dtype=args.dtype,
+        skip_damaged=args.skip_damaged,
+        share=torchrun_share(),
+        plugins=args.plugin,
+    )
+    backbone = BACKBONES.build(config)
+    store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
+    if args.engine == "ray":
+        done = extract_with_ray(config, args.images, requested, store, options)
+    else:
+        done = extract(backbone.to(options.device), args.images, requested, store, options)
+    return _print(done, args.out, options.share)
+
+
+def _requested_images(args: argparse.Namespace) -> dict[str, list[str]]:
+    """The images below `--images` by view.
+
+    Raises:
+        UserError: an option is wrong, missing or only for recipes, or there are no images.
+    """
+    from benchmarks.config.recipe import VIEWS
+    from registry import UserError
 
     views = (args.views or "original").split(",")
     if not set(views) <= set(VIEWS):
-        raise UserError(f"--views is {args.views}; it has to be one or both of {', '.join(VIEWS)}")
+        raise UserError(f"--views is {args.views}; it must be one or both of {', '.join(VIEWS)}")
     if args.root is not None:
-        raise UserError("--root is the folder of a recipe's dataset; --images has no use for it")
+        raise UserError("--root goes with --recipe; --images names the folder itself")
     if not args.images.is_dir():
-        raise UserError(f"--images {args.images} is no folder")
+        raise UserError(f"--images {args.images} is not a folder")
     if args.backbone is None or args.out is None:
         raise UserError("--images needs --backbone NAME and -o STORE")
     images = sorted(images_below(args.images))
     if not images:
-        raise UserError(f"--images {args.images} has no .jpg, .jpeg or .png below it")
-    check_writable(args.out)
-    load_plugins(args.plugin)
-    part = {"type": args.backbone, **dict(parse_setting(setting) for setting in args.set)}
+        raise UserError(f"no .jpg, .jpeg or .png in --images {args.images}")
+    return dict.fromkeys(views, images)
+
+
+def _backbone_config(args: argparse.Namespace) -> dict[str, Any]:
+    from benchmarks.config.settings import parse_setting
+
+    config = {"type": args.backbone, **dict(parse_setting(setting) for setting in args.set)}
     if args.weights is not None:
-        part["weights"] = args.weights
-    BACKBONES.check(part)
-
-    from benchmarks.features.extract import extract, fingerprint_of
-    from benchmarks.features.ray import extract_with_ray, torchrun_share
-    from benchmarks.features.store import FeatureStore
-
-    share = torchrun_share()
-    device = _device(args.device)
-    wanted = dict.fromkeys(views, images)
-    how: dict[str, Any] = dict(
-        batch_size=args.batch_size, device=device, dtype=args.dtype, skip_damaged=args.skip_damaged
-    )
-    if args.engine == "ray":
-        store = FeatureStore(args.out, fingerprint_of(BACKBONES.build(part), args.dtype))
-        done = extract_with_ray(part, args.plugin, args.images, wanted, store, **how)
-    else:
-        backbone = BACKBONES.build(part).to(device)
-        store = FeatureStore(args.out, fingerprint_of(backbone, args.dtype))
-        done = extract(backbone, args.images, wanted, store, share=share, **how)
-    return _print(done, args.out, share)
+        config["weights"] = args.weights
+    return config
 
 
 def _of_recipes(args: argparse.Namespace) -> int:
@@ -152,7 +186,7 @@ def _of_recipes(args: argparse.Namespace) -> int:
 
     if args.views is not None or args.dtype is not None:
         option = "--views" if args.views is not None else "--dtype"
-        raise UserError(f"{option} goes with --images; what a recipe looks at it says itself")
+        raise UserError(f"{option} goes with --images; with --recipe the recipe decides")
     load_plugins(args.plugin)
     recipes, dataset = chosen(args)
 
@@ -170,7 +204,7 @@ def _of_recipes(args: argparse.Namespace) -> int:
 
 
 def _device(name: str | None) -> str:
-    """The device of `--device`; under torchrun each process of a machine has a GPU of its own."""
+    """The device for `--device`; under torchrun one GPU per process of the machine."""
     from benchmarks.commands.run import default_device
 
     device = default_device(name)
@@ -178,12 +212,12 @@ def _device(name: str | None) -> str:
 
 
 def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:
-    """Say what was done; of several processes the first does, whose part of it is one of several."""
+    """Print the result of the first process; under torchrun it counts its own share as computed."""
     from registry import printable
 
     if share[0] == 0:
-        here, else_where = (" by this process", " by others or before") if share[1] > 1 else ("", "")
-        print(f"{done.encoded} computed{here}, {done.reused} reused{else_where}, {len(done.damaged)} damaged, in {out}")
+        here, elsewhere = (" by this process", " by others or before") if share[1] > 1 else ("", "")
+        print(f"{done.encoded} computed{here}, {done.reused} reused{elsewhere}, {len(done.damaged)} damaged, in {out}")
         for image in done.damaged[:20]:
             print(f"damaged: {printable(image)}", file=sys.stderr)
         if len(done.damaged) > 20:

@@ -85,8 +85,8 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.pipeline.run import show_work
     from benchmarks.pipeline.session import Session
     from benchmarks.rows.folder import folder_name
-    from benchmarks.rows.provenance import cores
     from benchmarks.system import processes
+    from benchmarks.system.cores import cores
     from benchmarks.system.progress import say
 
     device = processes.join(default_device(args.device))

@@ -1,4 +1,4 @@
-"""Batch sizes of an encoder: found by timing, halved when memory runs out."""
+"""A backbone's encoder and its batch size, which is measured, and halved when memory runs out."""
 
 from __future__ import annotations
 
@@ -15,35 +15,37 @@ from benchmarks.system.progress import say
 from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
 
-CPU_BATCH = 16  # images; the passes that encoders make on a CPU divide it
-_FIRST_GUESS, _LARGEST = 16, 512  # images a pass on a GPU
-_WORTH = 1.01  # what a batch of twice the size has to bring
+CPU_BATCH = 16  # images, a multiple of the size of an encoder's passes on a CPU
+_FIRST_GUESS, _LARGEST = 16, 512  # images per pass on a GPU
+_MIN_GAIN = 1.01  # in images/s, for a batch of twice the size
 
 
 class Encoding:
-    """A backbone's encoder that knows how many images it takes at once, and takes fewer when memory runs out.
+    """A backbone's encoder with a batch size that shrinks when memory runs out.
 
     Args:
-        backbone: whose.
-        device: where.
-        dtype: what it computes in; None for the dtype of the weights.
-        size: images at once; None to find out.
+        backbone: frozen, on `device`.
+        device: CPU or GPU.
+        dtype: of the computation; None for the dtype of the weights.
+        size: images per batch; None for `CPU_BATCH` on a CPU, and for the fastest size on a GPU.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: str | None, size: int | None) -> None:
-        self._full = device.type == "cuda"
+        self.device = device
+        self.preprocessing = backbone.preprocessing
+        self._on_gpu = device.type == "cuda"
         if size is None:
-            size = find_batch_size(backbone, device, dtype) if self._full else CPU_BATCH
+            size = find_batch_size(backbone, device, dtype) if self._on_gpu else CPU_BATCH
         self.size = size
         self._encode = backbone.encoder(device, dtype)
-        # What one image takes, and what the device does a second at most.
-        self._work = (flops_of(backbone), measured_flops(device)) if self._full else None
+        # FLOP per image, and the device's peak FLOP/s.
+        self._work = (flops_of(backbone), measured_flops(device)) if self._on_gpu else None
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Features (B, D) of uint8 (B, size, size, 3), in as many steps as memory asks for.
+        """Encode uint8 (B, size, size, 3) to features (B, D), in batches that fit into memory.
 
         Raises:
-            UserError: not even one image fits.
+            UserError: the device has too little memory for one image.
         """
         while True:
             size = self.size
@@ -54,26 +56,27 @@ class Encoding:
                     raise
                 if size == 1:
                     raise UserError("the device has too little memory for one image; use a smaller backbone") from error
-            if self._full:
+            if self._on_gpu:
                 torch.cuda.empty_cache()
-            self.size = max(1, min(size, len(pixels)) // 2)
-            say(f"out of memory with {min(size, len(pixels))} images at once; going on with {self.size}")
+            failed = min(size, len(pixels))
+            self.size = max(1, failed // 2)
+            say(f"out of memory with a batch of {failed} images; continuing with {self.size}")
 
     def note(self, rate: float | None) -> str:
-        """What the progress says of the rate (images/s): its share of what the GPU can do."""
+        """A progress note for a rate in images/s: its share of the GPU's peak."""
         return f"{self._work[0] * rate / self._work[1]:.0%} of peak" if self._work and rate else ""
 
     def _of_part(self, pixels: Tensor, size: int) -> Tensor:
-        """A GPU is given batches of one size only: its results depend on it."""
+        """Encode at most `size` images. A GPU's results depend on the batch size, so its batches are padded."""
         count = len(pixels)
-        if self._full and count < size:
+        if self._on_gpu and count < size:
             pixels = torch.cat([pixels, pixels.new_zeros(size - count, *pixels.shape[1:])])
         return self._encode(pixels)[:count]
 
 
 def find_batch_size(backbone: Backbone, device: torch.device, dtype: str | None) -> int:
-    """Double the batch while that brings more images a second and memory lasts, or halve it until it fits."""
-    # An encoder of its own: what that keeps of the largest batch goes with it.
+    """Find the fastest batch size: double it while that raises images/s and fits, or halve it until it fits."""
+    # A separate encoder, so that its buffers for the largest batch are freed with it.
     rate = functools.partial(_rate, backbone.encoder(device, dtype), backbone.preprocessing.size, device)
     size, best = _FIRST_GUESS, rate(_FIRST_GUESS)
     while not best and size > 1:
@@ -81,7 +84,7 @@ def find_batch_size(backbone: Backbone, device: torch.device, dtype: str | None)
         best = rate(size)
     while _FIRST_GUESS <= size < _LARGEST:
         doubled = rate(2 * size)
-        if doubled < _WORTH * best:
+        if doubled < _MIN_GAIN * best:
             break
         size, best = 2 * size, doubled
     del rate
@@ -91,10 +94,10 @@ def find_batch_size(backbone: Backbone, device: torch.device, dtype: str | None)
 
 
 def _rate(encode: Callable[[Tensor], Tensor], side: int, device: torch.device, size: int) -> float:
-    """Images a second in batches of `size`; 0 where memory runs out."""
+    """Images/s in batches of `size`; 0 if memory runs out."""
     try:
         pixels = torch.zeros(size, side, side, 3, dtype=torch.uint8, device=device)
-        encode(pixels)  # compiles, records, allocates
+        encode(pixels)  # warm-up: compiles, captures graphs, allocates
         _synchronize(device)
         started = time.perf_counter()
         encode(pixels)
@@ -105,7 +108,7 @@ def _rate(encode: Callable[[Tensor], Tensor], side: int, device: torch.device, s
 
 
 def flops_of(backbone: Backbone) -> int:
-    """Operations that a backbone takes for one image: two for each multiplication of its matrix products."""
+    """FLOP of a backbone for one image: two per multiplication in its matrix products."""
     side = backbone.preprocessing.size
     first = next(backbone.parameters())
     pixels = torch.zeros(1, 3, side, side, dtype=first.dtype, device=first.device)
@@ -115,7 +118,7 @@ def flops_of(backbone: Backbone) -> int:
 
 
 def measured_flops(device: torch.device) -> float:
-    """Operations a second of a bfloat16 product of 8192 x 8192 matrices: what the device can do at most."""
+    """Peak FLOP/s of a device, measured on bfloat16 products of 8192 x 8192 matrices."""
     a = torch.randn(8192, 8192, dtype=torch.bfloat16, device=device)
     a @ a
     _synchronize(device)

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,41 +17,40 @@ from torch import Tensor
 
 from backbones.base import Preprocessing
 from benchmarks.data.pictures import DamagedImageError, read_crop
+from benchmarks.features.backlog import MissingFeature
 from benchmarks.features.encoding import Encoding
-from benchmarks.features.shard import OpenShard
 
 _T = TypeVar("_T")
 
-
-class MissingFeature(NamedTuple):
-    """One feature vector to be computed."""
-
-    shard: OpenShard
-    image: str
-    view: str
+_AHEAD = 3  # batches that are decoded before a GPU needs them
+_PAUSE = 0.1  # seconds between looks at other processes' progress
 
 
 def in_threads(
-    encode: Encoding,
-    preprocessing: Preprocessing,
-    root: Path,
-    batches: Iterator[list[MissingFeature] | None],
-    device: torch.device,
-    skip_damaged: bool,
+    encode: Encoding, root: Path, batches: Iterator[list[MissingFeature] | None], skip_damaged: bool
 ) -> Generator[tuple[int, int], None, None]:
-    """Work on batches side by side; yield of each, when it is kept, how many are encoded and how many damaged.
+    """Work on batches in parallel.
 
-    On a CPU each worker decodes and computes on one core: threads inside an operation wait for each other at its end,
-    and for the one that decodes.
+    On a CPU each worker decodes and encodes on one core: threads inside an operation would wait for each other at its
+    end, and for the thread that decodes.
+
+    Args:
+        encode: the backbone's encoder.
+        root: folder of the images.
+        batches: missing features; None while other processes work on the rest.
+        skip_damaged: count crops that cannot be decoded, instead of raising.
+
+    Yields:
+        Numbers of encoded and of damaged image-views of each batch, once it is in the store.
     """
+    device = encode.device
 
     def work(batch: list[MissingFeature]) -> tuple[int, int]:
         crops: dict[str, np.ndarray | None] = {}
-        for image in dict.fromkeys(item.image for item in batch):
-            crops[image] = _or_none(
-                functools.partial(read_crop, root, image, preprocessing=preprocessing), skip_damaged
-            )
-        sound = [crop[:, ::-1] if item.view == "flipped" else crop for item, crop in _with(batch, crops)]
+        for image in dict.fromkeys(missing.image for missing in batch):
+            decode_one = functools.partial(read_crop, root, image, preprocessing=encode.preprocessing)
+            crops[image] = _or_none(decode_one, skip_damaged)
+        sound = [crop[:, ::-1] if missing.view == "flipped" else crop for missing, crop in _sound(batch, crops)]
         features = encode(torch.from_numpy(np.stack(sound)).to(device)).cpu() if sound else torch.empty(0)
         return _keep(batch, crops, features)
 
@@ -62,7 +61,7 @@ def in_threads(
         try:
             for batch in batches:
                 if batch is None:
-                    time.sleep(0.1)
+                    time.sleep(_PAUSE)
                 else:
                     running.add(pool.submit(work, batch))
                 while len(running) >= 2 * workers or (batch is None and running):
@@ -78,19 +77,14 @@ def in_threads(
 
 
 def pipelined(
-    encode: Encoding,
-    preprocessing: Preprocessing,
-    root: Path,
-    batches: Iterator[list[MissingFeature] | None],
-    device: torch.device,
-    skip_damaged: bool,
-    ahead: int = 3,
+    encode: Encoding, root: Path, batches: Iterator[list[MissingFeature] | None], skip_damaged: bool
 ) -> Generator[tuple[int, int], None, None]:
-    """Keep one device in work: crops are decoded `ahead` batches ahead of it, features are copied and kept behind it.
+    """Keep one GPU busy: crops are decoded ahead of it, and features are copied and written behind it.
 
-    A batch is queued while the device computes the one before; only the writer waits for it. Yields what `_in_threads`
-    does.
+    A batch is queued while the device computes the one before; only the writer waits for the device. See `in_threads`
+    for the arguments and the results.
     """
+    device = encode.device
     decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
     writer = ThreadPoolExecutor(1)
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
@@ -100,8 +94,8 @@ def pipelined(
     def launch() -> None:
         batch, futures = decoding.popleft()
         crops = {image: _or_none(future.result, skip_damaged) for image, future in futures.items()}
-        resized = _resize_on(device, crops, preprocessing)
-        sound = [pixels.flip(1) if item.view == "flipped" else pixels for item, pixels in _with(batch, resized)]
+        resized = _resize_on(device, crops, encode.preprocessing)
+        sound = [pixels.flip(1) if missing.view == "flipped" else pixels for missing, pixels in _sound(batch, resized)]
         features, copied = _to_host(encode(torch.stack(sound)), copies) if sound else (torch.empty(0), None)
         keeping.append(writer.submit(keep, batch, crops, features, copied))
 
@@ -112,33 +106,33 @@ def pipelined(
             copied.synchronize()
         return _keep(batch, crops, features)
 
-    try:
-        for batch in batches:
-            if batch is not None:
-                images = dict.fromkeys(item.image for item in batch)
-                decode_one = functools.partial(read_crop, root, preprocessing=preprocessing, resized=False)
-                decoding.append((batch, {image: decoders.submit(decode_one, image) for image in images}))
-            while len(decoding) > (0 if batch is None else ahead):
-                launch()
-                while len(keeping) > 1:
-                    yield keeping.popleft().result()
-            if batch is None:
-                while keeping:
-                    yield keeping.popleft().result()
-                time.sleep(0.1)
-        while decoding:
+    def finished(ahead: int, unwritten: int) -> Iterator[tuple[int, int]]:
+        """Launch batches until `ahead` are left to launch, and wait for the writer until it has `unwritten` left."""
+        while len(decoding) > ahead:
             launch()
             while len(keeping) > 1:
                 yield keeping.popleft().result()
-        while keeping:
+        while len(keeping) > unwritten:
             yield keeping.popleft().result()
+
+    try:
+        for batch in batches:
+            if batch is None:
+                yield from finished(0, 0)
+                time.sleep(_PAUSE)
+                continue
+            images = dict.fromkeys(missing.image for missing in batch)
+            decode_one = functools.partial(read_crop, root, preprocessing=encode.preprocessing, resized=False)
+            decoding.append((batch, {image: decoders.submit(decode_one, image) for image in images}))
+            yield from finished(_AHEAD, 1)
+        yield from finished(0, 0)
     finally:
         decoders.shutdown(cancel_futures=True)
-        writer.shutdown()  # what is computed is kept
+        writer.shutdown()  # computed features are kept
 
 
 def _or_none(get: Callable[[], np.ndarray], skip_damaged: bool) -> np.ndarray | None:
-    """A decoded crop, None for a damaged one where those are skipped."""
+    """Get a decoded crop; None for a damaged one if those are skipped."""
     try:
         return get()
     except DamagedImageError:
@@ -147,31 +141,34 @@ def _or_none(get: Callable[[], np.ndarray], skip_damaged: bool) -> np.ndarray | 
         return None
 
 
-def _with(batch: Sequence[MissingFeature], crops: Mapping[str, _T | None]) -> list[tuple[MissingFeature, _T]]:
-    """The items of a batch whose crop is sound, with it."""
-    found = ((item, crops.get(item.image)) for item in batch)
-    return [(item, crop) for item, crop in found if crop is not None]
+def _sound(batch: Sequence[MissingFeature], crops: Mapping[str, _T | None]) -> list[tuple[MissingFeature, _T]]:
+    """The features of a batch that can be computed, with their crops."""
+    found = ((missing, crops.get(missing.image)) for missing in batch)
+    return [(missing, crop) for missing, crop in found if crop is not None]
 
 
 def _keep(batch: Sequence[MissingFeature], crops: Mapping[str, np.ndarray | None], features: Tensor) -> tuple[int, int]:
-    """Give the shards of a batch what was computed of it; how many are encoded and how many damaged.
+    """Add the results of a batch to its shards.
 
     Args:
-        batch: what was to be computed.
-        crops: image -> its pixels, None where it is damaged.
-        features: (N, D) of the sound items, in order.
+        batch: features that were missing.
+        crops: image -> its pixels, None if it is damaged.
+        features: (N, D) of the sound crops, in order.
+
+    Returns:
+        Numbers of encoded and of damaged image-views.
     """
-    rows = {item: row for row, (item, _) in enumerate(_with(batch, crops))}
-    for shard in dict.fromkeys(item.shard for item in batch):
+    rows = {missing: row for row, (missing, _) in enumerate(_sound(batch, crops))}
+    for shard in dict.fromkeys(missing.shard for missing in batch):
         encoded: dict[str, tuple[list[str], list[int]]] = {}
         damaged: dict[str, list[str]] = {}
-        for item in batch:
-            if item.shard is shard and item in rows:
-                images, of_view = encoded.setdefault(item.view, ([], []))
-                images.append(item.image)
-                of_view.append(rows[item])
-            elif item.shard is shard:
-                damaged.setdefault(item.view, []).append(item.image)
+        for missing in batch:
+            if missing.shard is shard and missing in rows:
+                images, of_view = encoded.setdefault(missing.view, ([], []))
+                images.append(missing.image)
+                of_view.append(rows[missing])
+            elif missing.shard is shard:
+                damaged.setdefault(missing.view, []).append(missing.image)
         shard.add({view: (images, features[of_view]) for view, (images, of_view) in encoded.items()}, damaged)
     return len(rows), len(batch) - len(rows)
 
@@ -195,7 +192,7 @@ def _resize_on(
 
 
 def _to_host(features: Tensor, copies: torch.cuda.Stream | None) -> tuple[Tensor, Any]:
-    """Start copying features to the host beside the next batch's computation: the copy, and the event of its end."""
+    """Copy features to the host while the next batch computes; returns the copy, and the event of its end."""
     if copies is None:
         return features, None
     host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)

@@ -1,6 +1,6 @@
-"""One extraction by several processes: torchrun's share of it, or the machines of a Ray cluster.
+"""An extraction by several processes: a share under torchrun, or the machines of a Ray cluster.
 
-Nothing is sent between processes but the plan. Each writes whole clips of its own into the store, which they all see.
+The processes exchange no features. Each writes its own clips into the store, which all of them see.
 """
 
 from __future__ import annotations
@@ -11,14 +11,17 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks.features.extract import Extraction, accounted, extract
-from benchmarks.features.shard import by_shard
+import torch
+
+from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.shard_files import by_shard
 from benchmarks.features.store import FeatureStore
-from benchmarks.rows.provenance import cores
 from benchmarks.system import interrupts
+from benchmarks.system.cores import cores
 from benchmarks.system.progress import Progress
 from registry import BACKBONES, UserError, load_plugins
 
@@ -26,12 +29,10 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 def torchrun_share() -> tuple[int, int]:
-    """This process's number and how many there are, as torchrun says in the environment; (0, 1) outside it.
+    """Number of this process, and number of processes, from torchrun's environment; (0, 1) without torchrun.
 
-    On a CPU the cores are split among the processes of a machine.
+    Under torchrun a process gets its share of the machine's cores.
     """
-    import torch
-
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1
     torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
@@ -39,35 +40,26 @@ def torchrun_share() -> tuple[int, int]:
 
 
 def extract_with_ray(
-    part: Mapping[str, Any],
-    plugins: Sequence[str],
+    config: Mapping[str, Any],
     root: Path,
     images: Mapping[str, Sequence[str]],
     store: FeatureStore,
-    *,
-    batch_size: int | None = None,
-    device: str = "cpu",
-    dtype: str | None = None,
-    skip_damaged: bool = False,
+    options: ExtractOptions = DEFAULT_OPTIONS,
 ) -> Extraction:
-    """`extract` on a Ray cluster: RAY_ADDRESS's, or one of this machine alone. One actor a GPU, or a CPU core.
+    """`extract` on the Ray cluster at RAY_ADDRESS, else on one of this machine. One actor per GPU, or per CPU core.
 
-    Clips go to whichever actor is free. An actor that is lost, or its whole machine, is replaced, and its clip goes on
-    from the batches it kept. All machines see `root`, the store and the weights under the same paths.
+    Each clip goes to a free actor. A lost actor is replaced, and its clip resumes from the finished batches. All
+    machines see the images, the store and the weights under the same paths.
 
     Args:
-        part: configuration of the backbone, which every actor builds.
-        plugins: what the actors load before.
-        root: the images' root.
+        config: of the backbone, which each actor builds.
+        root: folder of the images.
         images: view -> image paths relative to `root`.
         store: receives the features.
-        batch_size: images a forward pass.
-        device: ``cuda`` for an actor a GPU, ``cpu`` for an actor a core.
-        dtype: what the encoder computes in.
-        skip_damaged: leave damaged crops out.
+        options: `device` is `cuda` for one actor per GPU, `cpu` for one per core; `share` does not apply.
 
     Raises:
-        UserError: Ray is not installed, or what `extract` raises.
+        UserError: Ray is not installed, or an error of `extract`.
     """
     try:
         import ray
@@ -75,42 +67,27 @@ def extract_with_ray(
     except ImportError as error:
         raise UserError("--engine ray needs Ray: pip install '.[ray]'") from error
 
-    clips: dict[str, dict[str, list[str]]] = {}
-    for view, of_view in images.items():
-        for shard, group in by_shard(of_view).items():
-            clips.setdefault(shard, {})[view] = group
-    largest_first = sorted(clips, key=lambda name: (-sum(map(len, clips[name].values())), name))
-    items = [{"images": json.dumps(clips[name])} for name in largest_first]
-
+    items = _largest_first(images)
     started_here = not ray.is_initialized()
     if started_here:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
-        paths = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
-        ray.init(
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": {"PYTHONPATH": paths}},
-        )
-        interrupts.heed_again()  # else it would end by Ray's own words
+        _start_ray()
     with contextlib.ExitStack() as closing:
-        closing.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray tells of lost actors there, to the end
+        closing.enter_context(contextlib.redirect_stdout(sys.stderr))  # Ray prints lost actors to stdout
         closing.callback(store.finish)
         if started_here:
             closing.callback(ray.shutdown)
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         DataContext.get_current().enable_progress_bars = False
-        resource = "GPU" if device.startswith("cuda") else "CPU"
-        actors = min(max(1, int(ray.cluster_resources().get(resource, 0))), len(items))
-        settings = dict(batch_size=batch_size, device=device, dtype=dtype, skip_damaged=skip_damaged)
+        on_gpu = options.device.startswith("cuda")
+        actors = min(max(1, int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))), len(items))
+        of_actor = replace(options, share=(0, 1), update_manifest=False)
         done = from_items(items, override_num_blocks=len(items)).map_batches(
             Worker,
-            fn_constructor_args=[os.getcwd(), dict(part), list(plugins), str(root), str(store.folder), settings],  # noqa: PTH109
+            fn_constructor_args=[os.getcwd(), dict(config), str(root), str(store.folder), of_actor],  # noqa: PTH109
             batch_size=1,
             compute=ActorPoolStrategy(min_size=actors),
-            num_cpus=1 if resource == "CPU" else None,
-            num_gpus=1 if resource == "GPU" else None,
+            num_cpus=None if on_gpu else 1,
+            num_gpus=1 if on_gpu else None,
         )
         report = Extraction()
         with Progress("features", sum(map(len, images.values())), "image") as progress:
@@ -120,30 +97,51 @@ def extract_with_ray(
                 report.encoded += row["encoded"]
                 report.seconds += row["seconds"]
                 progress.advance(row["encoded"])
-    return accounted(store, images, report)
+    report.complete(store, images)
+    return report
+
+
+def _largest_first(images: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
+    """One item per clip, the largest first: its images by view, as JSON."""
+    clips: dict[str, dict[str, list[str]]] = {}
+    for view, of_view in images.items():
+        for shard, group in by_shard(of_view).items():
+            clips.setdefault(shard, {})[view] = group
+    names = sorted(clips, key=lambda name: (-sum(map(len, clips[name].values())), name))
+    return [{"images": json.dumps(clips[name])} for name in names]
+
+
+def _start_ray() -> None:
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")
+    paths = os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])])
+    ray.init(
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        runtime_env={"env_vars": {"PYTHONPATH": paths}},
+    )
+    interrupts.heed_again()  # Ray replaces the signal handlers
 
 
 class Worker:
-    """A Ray actor: builds the backbone once, and extracts clip after clip."""
+    """A Ray actor. It builds the backbone once and extracts clip after clip."""
 
-    def __init__(
-        self, here: str, part: dict[str, Any], plugins: list[str], root: str, store: str, settings: dict[str, Any]
-    ) -> None:
-        from benchmarks.features.extract import fingerprint_of
-
-        os.chdir(here)  # relative paths mean what they mean to who started this
-        load_plugins(plugins)
-        self._backbone = BACKBONES.build(part).to(settings["device"])
-        self._store = FeatureStore(Path(store), fingerprint_of(self._backbone, settings["dtype"]))
+    def __init__(self, folder: str, config: dict[str, Any], root: str, store: str, options: ExtractOptions) -> None:
+        os.chdir(folder)  # relative paths are relative to the command's working directory
+        load_plugins(options.plugins)
+        self._backbone = BACKBONES.build(config).to(options.device)
+        self._store = FeatureStore(Path(store), fingerprint_of(self._backbone, options.dtype))
         self._root = Path(root)
-        self._settings = settings
+        self._options = options
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[Any]]:
-        """Extract one clip: how many vectors it computed and how long that took, or the error's line."""
+        """Extract one clip; returns the features computed and the time, or the message of an error."""
         encoded, seconds, error = 0, 0.0, ""
         try:
-            images = json.loads(batch["images"][0])
-            done = extract(self._backbone, self._root, images, self._store, manifest=False, **self._settings)
+            done = extract(self._backbone, self._root, json.loads(batch["images"][0]), self._store, self._options)
             encoded, seconds = done.encoded, done.seconds
         except UserError as problem:
             error = str(problem)

@@ -1,54 +1,25 @@
-"""One shard of a feature store: its file, and the journal it is built from."""
+"""A shard of a feature store that is being written, and its journal."""
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import threading
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
+from benchmarks.features.shard_files import DTYPE_NAMES, DTYPES, ShardFiles, shard_of
 from benchmarks.system import schema
-from registry import UserError
 from zoo.files.atomic import cannot_write
 from zoo.files.locks import Lock
-
-if TYPE_CHECKING:
-    from benchmarks.features.store import FeatureStore
-
-# safetensors' name of a dtype -> torch's
-DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
-DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-class DamagedShardError(UserError):
-    """A feature file whose bytes are not those that were written."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"damaged feature file {path} ({reason}); extract again, which makes it anew")
-
-
-class Shard(NamedTuple):
-    """One feature file, open: `data` is (N, bytes a row) uint8, memory-mapped."""
-
-    keys: list[str]
-    damaged: list[str]
-    dtype: str
-    data: np.ndarray
-
-
-def shard_of(image: str) -> str:
-    """Name of the shard that an image path belongs to: its first folder, `_` for a file at the root itself."""
-    first, slash, _ = image.partition("/")
-    return first if slash else "_"
 
 
 class _Record(TypedDict):
@@ -63,43 +34,49 @@ class _Record(TypedDict):
 
 
 class OpenShard:
-    """A shard that this process alone works on. What is computed goes to a journal; the last of it makes the files.
+    """A shard locked by this process. Features go to a journal; the last of them turns it into shard files.
 
-    The journal is a row of records: a line of JSON, the features' bytes, and the CRC-32 of both. A record that a kill
-    cut short is dropped; one that says `end` means that the files may be being written, and are written again.
+    The journal is a sequence of records: a line of JSON, the bytes of the features, and the CRC-32 of both. A record
+    truncated by a kill is dropped. After a record with `end` the shard files may be incomplete, so they are written
+    again.
+
+    Args:
+        files: the shard files of the store.
+        name: of the shard.
+        lock: on the journal.
     """
 
-    def __init__(self, store: FeatureStore, name: str, lock: Lock) -> None:
+    def __init__(self, files: ShardFiles, name: str, lock: Lock) -> None:
         self.name = name
-        self.damaged: dict[str, set[str]] = defaultdict(set)
-        self._store = store
+        self._damaged: dict[str, set[str]] = defaultdict(set)
+        self._files = files
         self._path = lock.path
         self._descriptor = os.open(lock.path, os.O_RDWR)
         self._lock = lock
         self._mutex = threading.Lock()
         self._outstanding = 0
         self._dtype: str | None = None
-        # view -> image -> place of its row in the journal
+        # view -> image -> start and end of its row in the journal
         self._rows: dict[str, dict[str, tuple[int, int]]] = defaultdict(dict)
         self._end = 0
-        for left_over in store.folder.glob(f"*/.{escape_glob(name)}.safetensors.*.part"):
-            left_over.unlink(missing_ok=True)
+        for leftover in files.folder.glob(f"*/.{glob.escape(name)}.safetensors.*.part"):
+            leftover.unlink(missing_ok=True)
         if self._replay():
             self._finish(keep=True)
 
     def has(self, view: str, image: str, or_damaged: bool = False) -> bool:
-        """Whether the journal has the features, or says that the image is damaged, where that will do."""
-        return image in self._rows[view] or (or_damaged and image in self.damaged[view])
+        """Whether the journal has the features of an image; with `or_damaged`, or lists the image as damaged."""
+        return image in self._rows[view] or (or_damaged and image in self._damaged[view])
 
     def expect(self, count: int) -> None:
-        """Say how many features `add` will bring; the files are made with the last of them, at once where none is."""
+        """Set the number of features to come; the shard files are written with the last one, or now if it is 0."""
         with self._mutex:
             self._outstanding = count
             if not count:
                 self._finish()
 
     def add(self, features: Mapping[str, tuple[Sequence[str], torch.Tensor]], damaged: Mapping[str, list[str]]) -> None:
-        """Keep what a batch brought; from any thread.
+        """Append the features of a batch to the journal. Thread-safe.
 
         Args:
             features: view -> N images and their features (N, D) on the CPU.
@@ -116,10 +93,10 @@ class OpenShard:
                 self._finish()
 
     def close(self) -> None:
-        """Let go of an unfinished shard; its journal stays."""
+        """Unlock an unfinished shard and keep its journal, unless that is empty."""
         with self._mutex:
             if self._descriptor >= 0:
-                self._release(remove=not any(self._rows.values()) and not any(self.damaged.values()))
+                self._release(remove=not any(self._rows.values()) and not any(self._damaged.values()))
 
     def _release(self, *, remove: bool) -> None:
         os.close(self._descriptor)
@@ -127,19 +104,19 @@ class OpenShard:
         self._lock.release(remove=remove)
 
     def _finish(self, keep: bool = False) -> None:
-        """Make the files, then take the journal away, or empty it where work goes on."""
-        views = {view for of in (self._rows, self.damaged) for view, found in of.items() if found}
+        """Write the shard files, then delete the journal, or empty it to continue with the same lock."""
+        views = {view for of in (self._rows, self._damaged) for view, found in of.items() if found}
         if views:
             self._append({"end": True, "bytes": 0}, b"")
             journal = np.asarray(np.memmap(self._path, np.uint8, "r"))
             for view in sorted(views):
-                old = self._store.held(view, self.name)
+                old = self._files.read_shard(view, self.name)
                 rows = dict(zip(old.keys, old.data, strict=True)) if old else {}
                 rows |= {key: journal[start:end] for key, (start, end) in self._rows[view].items()}
                 dtype = self._dtype or (old.dtype if old else "F32")
-                self._store.write(view, self.name, rows, {*(old.damaged if old else ()), *self.damaged[view]}, dtype)
+                self._files.write(view, self.name, rows, {*(old.damaged if old else ()), *self._damaged[view]}, dtype)
         self._rows.clear()
-        self.damaged.clear()
+        self._damaged.clear()
         if keep:
             os.ftruncate(self._descriptor, 0)
             self._end = 0
@@ -147,7 +124,7 @@ class OpenShard:
             self._release(remove=True)
 
     def _append(self, record: dict[str, Any], data: bytes) -> None:
-        line = json.dumps({**record, "fingerprint": self._store.digest}, separators=(",", ":")).encode() + b"\n"
+        line = json.dumps({**record, "fingerprint": self._files.digest}, separators=(",", ":")).encode() + b"\n"
         crc = zlib.crc32(data, zlib.crc32(line))
         whole = memoryview(b"".join((line, data, crc.to_bytes(4, "little"))))
         at = self._end
@@ -171,13 +148,13 @@ class OpenShard:
                     self._rows[view][image] = (start, start + row_bytes)
                     start += row_bytes
         for view, images in record.get("damaged", {}).items():
-            self.damaged[view].update(images)
+            self._damaged[view].update(images)
 
     def _check(self, record: Any) -> None:
-        """Check a record that was read: views that name a folder of the store, images of this shard, whole rows.
+        """Check a record from disk: views are plain names, images belong to this shard, rows are complete.
 
         Raises:
-            ValueError: it is none that `add` has written.
+            ValueError: `add` cannot have written it.
         """
         schema.check(record, _Record)
         rows, damaged = record.get("rows", {}), record.get("damaged", {})
@@ -185,14 +162,14 @@ class OpenShard:
         if any(not view.isidentifier() for view in (*rows, *damaged)) or any(
             shard_of(image) != self.name for image in images
         ):
-            raise ValueError("a view or an image that cannot be this shard's")
+            raise ValueError("a view or an image of another shard")
         count, dtype = sum(map(len, rows.values())), record.get("dtype")
-        row_bytes = 0 if dtype is None else (self._store.feature_dim or 0) * DTYPES[dtype].itemsize
+        row_bytes = 0 if dtype is None else (self._files.feature_dim or 0) * DTYPES[dtype].itemsize
         if record["bytes"] != count * row_bytes:
-            raise ValueError("another number of bytes than its rows have")
+            raise ValueError("its number of bytes does not match its rows")
 
     def _replay(self) -> bool:
-        """Read the journal that a killed process left, up to the record that it did not finish; True if it was done."""
+        """Read the journal of a killed process up to its first incomplete record; True if the shard was complete."""
         ended = False
         with os.fdopen(self._descriptor, "rb", closefd=False) as file:
             file.seek(0)
@@ -202,7 +179,7 @@ class OpenShard:
                     self._check(record)
                     data = file.read(record["bytes"])
                     sound = file.read(4) == zlib.crc32(data, zlib.crc32(line)).to_bytes(4, "little")
-                    if not sound or record["fingerprint"] != self._store.digest:
+                    if not sound or record["fingerprint"] != self._files.digest:
                         break
                     self._remember(record, self._end + len(line))
                 except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -211,16 +188,3 @@ class OpenShard:
                 self._end = file.tell()
         os.ftruncate(self._descriptor, self._end)
         return ended
-
-
-def by_shard(images: Iterable[str]) -> dict[str, list[str]]:
-    """Image paths by the name of their shard."""
-    groups: dict[str, list[str]] = defaultdict(list)
-    for image in images:
-        groups[shard_of(image)].append(image)
-    return dict(groups)
-
-
-def escape_glob(name: str) -> str:
-    """A name as a pattern of `glob` that matches it alone."""
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -14,10 +14,11 @@ import torch
 from backbones.base import Backbone, WeightsInfo
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
-from benchmarks.features.extract import Extraction, extract, fingerprint_of
+from benchmarks.features.extract import Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.manifest import FORMAT
 from benchmarks.features.ray import extract_with_ray
 from benchmarks.features.source import FeatureSource
-from benchmarks.features.store import FORMAT, FeatureStore
+from benchmarks.features.store import FeatureStore
 from benchmarks.features.windows import WindowData
 from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.session import Session
@@ -119,13 +120,19 @@ def encode_missing(
         Images computed and found; damaged crops with the tree in front of their path.
     """
     total = Extraction()
-    how: dict[str, Any] = dict(batch_size=batch_size, device=session.device, skip_damaged=session.skip_damaged)
+    options = ExtractOptions(
+        batch_size=batch_size,
+        device=session.device,
+        skip_damaged=session.skip_damaged,
+        share=share,
+        plugins=session.plugins,
+    )
     for tree, views in plan.images.items():
         root, store = session.dataset.root / tree, plan.stores[tree]
         if engine == "ray":
-            done = extract_with_ray(plan.config, session.plugins, root, views, store, **how)
+            done = extract_with_ray(plan.config, root, views, store, options)
         else:
-            done = extract(plan.backbone, root, views, store, share=share, **how)
+            done = extract(plan.backbone, root, views, store, options)
         done.damaged = [f"{tree}/{image}" for image in done.damaged]
         total.add(done)
     return total

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.rows.schema import Deterministic
+from benchmarks.system.cores import cores
 
 # The folder of the code, not the one the command was typed in.
 HOME = Path(__file__).resolve().parents[2]
@@ -57,11 +58,6 @@ def deterministic(device: str) -> Deterministic:
             "CUBLAS_WORKSPACE_CONFIG": os.environ.get("CUBLAS_WORKSPACE_CONFIG"),
         }
     return promised
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def code_version() -> dict[str, Any]:

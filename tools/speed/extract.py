@@ -32,7 +32,7 @@ from benchmarks.data.frames import frame_table
 from benchmarks.data.windows import key_frames, windows
 from benchmarks.features import encoding
 from benchmarks.features.encoding import flops_of, measured_flops
-from benchmarks.features.extract import extract, fingerprint_of
+from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
 from benchmarks.features.store import FeatureStore
 from tools.speed.harness import PAIRS, Disagree, Work, line, measure, reached, write_record
 
@@ -171,8 +171,8 @@ class Case:
         """Our way, over some images or all."""
         images = self.images if images is None else images
         store = FeatureStore(self._fresh(), fingerprint_of(self.backbone, dtype))
-        wanted = {"original": images}
-        extract(self.backbone, self.root, wanted, store, device=self.device, dtype=dtype, batch_size=size)
+        options = ExtractOptions(batch_size=size, device=str(self.device), dtype=dtype)
+        extract(self.backbone, self.root, {"original": images}, store, options)
         return store.read("original", images)
 
     def _fresh(self) -> Path:
@@ -284,7 +284,8 @@ def _extract_share(folder: str, root: str, images: list[str], number: int, count
     """In a worker process: its share of an extraction; how many vectors it computed."""
     backbone = _worker["backbone"]
     store = FeatureStore(Path(folder), fingerprint_of(backbone))
-    return extract(backbone, Path(root), {"original": images}, store, share=(number, count)).encoded
+    options = ExtractOptions(share=(number, count))
+    return extract(backbone, Path(root), {"original": images}, store, options).encoded
 
 
 _worker: dict[str, Backbone] = {}

@@ -16,7 +16,7 @@ from benchmarks.data.ego4d import read_split
 from benchmarks.data.frames import frame_table
 from benchmarks.data.pictures import DamagedImageError, over_crops, read_crop
 from benchmarks.data.prepare import prepare_annotations
-from benchmarks.features.extract import extract
+from benchmarks.features.extract import ExtractOptions, extract
 from benchmarks.features.store import FeatureStore
 from benchmarks.pipeline.extract import extract_features
 from benchmarks.pipeline.session import Session
@@ -131,13 +131,13 @@ def test_images_and_feature_store(root: Path, tmp_path: Path, text: str) -> None
         over_crops(root, [image, image], lambda number, picture: number)
     store = FeatureStore(root / "store", backbone.fingerprint())
     with pytest.raises(UserError, match="is no path below"):
-        extract(backbone, root, {"original": ["c/1.jpg", image]}, store, skip_damaged=True)
+        extract(backbone, root, {"original": ["c/1.jpg", image]}, store, ExtractOptions(skip_damaged=True))
     store.create(backbone.feature_dim)
     for shard in (filled(text, root), "a/../../canary"):
         for use in (
             lambda shard=shard: store.write("original", shard, {"a": np.zeros(48, np.float32)}, [], "F32"),
             lambda shard=shard: store.open(shard),
-            lambda shard=shard: store.held("original", shard),
+            lambda shard=shard: store.read_shard("original", shard),
         ):
             if "/" in shard:  # else it is the name of a file, with what follows
                 with pytest.raises(UserError, match="is no path below"):

@@ -1,11 +1,13 @@
-"""What the tests of extraction share: trees of pictures, and the bytes of a store."""
+"""Helpers of the extraction tests: trees of pictures, interruptions, and the bytes of a store."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
+from benchmarks.features.shard import OpenShard
 from registry import load_plugin
 
 HOME = Path(__file__).resolve().parents[3]
@@ -14,7 +16,7 @@ load_plugin(SLOW)
 
 
 def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
-    """Write noise as PNG, 20 to 30 pixels wide and high: the paths relative to `root`, sorted."""
+    """Write PNGs of noise, 20 to 30 pixels wide and high; returns their paths relative to `root`, sorted."""
     random = np.random.default_rng(seed)
     images = [f"{clip}/t/{number:03d}.png" for clip, count in clips.items() for number in range(count)]
     for image in images:
@@ -24,13 +26,27 @@ def make_crops(root: Path, clips: dict[str, int], seed: int = 0) -> list[str]:
     return sorted(images)
 
 
+def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Interrupt an extraction after some batches of one shard each; returns a growing list of features per batch."""
+    add, kept = OpenShard.add, []
+
+    def stop(shard: OpenShard, features: dict, damaged: dict) -> None:
+        if len(kept) == batches:
+            raise KeyboardInterrupt
+        add(shard, features, damaged)
+        kept.append(sum(len(images) for images, _ in features.values()))
+
+    monkeypatch.setattr(OpenShard, "add", stop)
+    return kept
+
+
 def files_of(store: Path) -> dict[str, bytes]:
-    """Every file of a store, hidden ones too, by its path."""
+    """Path -> bytes of all files of a store, hidden ones too."""
     found = (path for path in store.rglob("*") if path.is_file())
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in found}
 
 
 def names_that_differ(one: Path, other: Path) -> Sequence[str]:
-    """Files that are in one store only or differ."""
+    """Paths that exist in one store only, or whose bytes differ."""
     a, b = files_of(one), files_of(other)
     return sorted(name for name in a.keys() | b.keys() if a.get(name) != b.get(name))

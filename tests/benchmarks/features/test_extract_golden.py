@@ -1,4 +1,4 @@
-"""A checkpoint as OpenGVLab publishes them and PNGs, through the command line, against the golden features."""
+"""The command line on PNGs and a checkpoint in OpenGVLab's format gives the golden features."""
 
 import json
 from pathlib import Path
@@ -56,9 +56,9 @@ def test_golden_features_through_the_command_line(case: tuple, tmp_path: Path, d
         found = file.get_tensor("features")
     assert str(found.dtype) == f"torch.{dtype}"
     assert json.loads((out / "manifest.json").read_text())["fingerprint"]["dtype"] == dtype
-    # The golden input is no picture: rounding it to 256 levels moves the features by a hundredth of their size.
+    # The golden input is not quantised: rounding it to 256 levels changes the features by about 1 %.
     assert torch.cosine_similarity(found.float(), golden).min() > 0.9995
-    # Given the rounded input, the network that the golden numbers hold is followed to the last digits.
+    # On the rounded input the features match the golden network's to the last digits.
     pixels = np.stack([np.asarray(Image.open(crops / "clip" / f"{number}.png")) for number in range(2)])
     normalised = (pixels / 255 - IMAGENET_MEAN) / np.array(IMAGENET_STD)
     with torch.no_grad():

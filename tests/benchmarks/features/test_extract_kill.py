@@ -1,4 +1,4 @@
-"""Killed at any moment, an extraction ends in the bytes of one that was left alone, and does little of it twice."""
+"""An extraction killed at any moment gives the same bytes as an undisturbed one, and repeats little work."""
 
 import functools
 import json
@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from benchmarks.features import encoding, loops
-from benchmarks.features.extract import extract, fingerprint_of
-from benchmarks.features.shard import OpenShard
+from benchmarks.features import encoding
+from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
 from benchmarks.features.store import FeatureStore
 from registry import BACKBONES
-from tests.benchmarks.features.extracting import HOME, SLOW, make_crops, names_that_differ
+from tests.benchmarks.features.extracting import HOME, SLOW, make_crops, names_that_differ, stop_after
 
 CLIPS = {"a": 23, "b": 5, "c": 1, "d": 17}
 WORKERS, BATCH = 1, 4
@@ -36,10 +35,10 @@ def crops(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, lis
 
 
 def go(crops: tuple[Path, dict[str, list[str]]], folder: Path, delay: float = 0.0) -> int:
-    """Extract; how many vectors that computed."""
+    """Extract; returns the number of features computed."""
     backbone = BACKBONES.build(dict(type="slow_means", delay=delay))
     store = FeatureStore(folder, backbone.fingerprint())
-    return extract(backbone, *crops, store, batch_size=BATCH, skip_damaged=True).encoded
+    return extract(backbone, *crops, store, ExtractOptions(batch_size=BATCH, skip_damaged=True)).encoded
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +49,7 @@ def undisturbed(crops: tuple, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def in_child(work: Callable[[], object]) -> int:
-    """Fork a process that does `work` and nothing else; its id."""
+    """Run `work` in a forked process; returns its id."""
     child = os.fork()
     if not child:
         tqdm.set_lock(threading.RLock())  # its own is shared with the parent, and would be held by the dead
@@ -62,7 +61,7 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def test_killed_at_random_moments(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
-    """Some kills before the first byte and some while the last files are written; who is done begins anew."""
+    """Some kills come before the first byte, some while the last files are written."""
     moments = random.Random(0)
     folder = tmp_path / "store"
     killed = 0
@@ -90,7 +89,10 @@ def test_killed_at_the_seams(
 
     def killed() -> None:
         if stop == "journal":
-            monkeypatch.setattr(OpenShard, "_finish", die)
+            write_at = os.pwrite
+            monkeypatch.setattr(
+                os, "pwrite", lambda *of: die() if bytes(of[1]).startswith(b'{"end":true') else write_at(*of)
+            )
         elif stop == "between the views":
             write = FeatureStore.write
             monkeypatch.setattr(FeatureStore, "write", lambda *of: die() if of[1] == "original" else write(*of))
@@ -106,23 +108,15 @@ def test_killed_at_the_seams(
     assert names_that_differ(folder, undisturbed) == []
 
 
-def test_a_journal_cut_at_any_byte(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
-    """What stands before the cut is used, but for the batch that it goes through."""
+def test_a_journal_cut_at_any_byte(
+    crops: tuple, undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All batches before the one that is cut are used."""
     folder = tmp_path / "store"
-    keep, kept = loops._keep, []
-
-    def stop(*arguments: object) -> tuple[int, int]:
-        if len(kept) == 4:
-            raise KeyboardInterrupt
-        kept.append(keep(*arguments))
-        return kept[-1]
-
-    loops._keep = stop
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            go(crops, folder)
-    finally:
-        loops._keep = keep
+    kept = stop_after(4, monkeypatch)
+    with pytest.raises(KeyboardInterrupt):
+        go(crops, folder)
+    monkeypatch.undo()
     journal = (folder / ".a.part").read_bytes()
     lengths = range(0, len(journal), 61)
     done = []
@@ -136,11 +130,11 @@ def test_a_journal_cut_at_any_byte(crops: tuple, undisturbed: Path, tmp_path: Pa
     total = 46 - 1 + 38 - 1
     assert done[0] == total
     assert done == sorted(done, reverse=True)
-    assert min(done) <= total - sum(encoded for encoded, _ in kept) + BATCH
+    assert min(done) <= total - sum(kept) + BATCH
 
 
 def test_no_more_than_a_batch_is_done_twice(crops: tuple, tmp_path: Path) -> None:
-    """What was computed before the kill left a trace of itself."""
+    """The trace counts the features computed before the kill."""
     folder, trace = tmp_path / "store", tmp_path / "trace"
 
     def traced() -> None:
@@ -165,7 +159,7 @@ def test_no_more_than_a_batch_is_done_twice(crops: tuple, tmp_path: Path) -> Non
 
 
 def test_two_processes_share_a_store(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
-    """Neither knows of the other; nothing is computed twice, and the one that lives ends what the killed one began."""
+    """Nothing is computed twice, and if one process is killed, the other finishes its clips."""
     folder = tmp_path / "store"
     children = [in_child(lambda: go(crops, folder, delay=0.005)) for _ in range(2)]
     for child in children:
@@ -194,11 +188,11 @@ def command(root: Path, out: Path, *options: str, delay: float) -> list[str]:
 
 
 def both_views(root: Path, out: Path) -> None:
-    """An undisturbed extraction of both views of all crops."""
+    """Extract both views of all crops without disturbance."""
     backbone = BACKBONES.build(dict(type="slow_means"))
     images = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.png"))
     store = FeatureStore(out, fingerprint_of(backbone))
-    extract(backbone, root, dict.fromkeys(("original", "flipped"), images), store, skip_damaged=True)
+    extract(backbone, root, dict.fromkeys(("original", "flipped"), images), store, ExtractOptions(skip_damaged=True))
 
 
 @pytest.mark.slow

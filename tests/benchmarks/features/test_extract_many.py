@@ -1,4 +1,4 @@
-"""Several processes, under torchrun or Ray, give the bytes of one, also when one of them is killed on the way."""
+"""Several processes, under torchrun or Ray, give the same bytes as one process, even if one of them is killed."""
 
 import json
 import os
@@ -54,7 +54,7 @@ def logged(store: Path) -> list[dict]:
 
 @pytest.mark.parametrize("kill", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["killed", "both live"])
 def test_two_ranks(crops: Path, undisturbed: Path, tmp_path: Path, kill: bool) -> None:
-    """torchrun's environment without torchrun, so that a killed process does not take the other one along."""
+    """Sets torchrun's environment without torchrun, which would restart both processes after a kill."""
     line = command(crops, tmp_path / "store", "--views", "original,flipped", delay=0.02)
     ranks = [start(line, RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE="2") for rank in (0, 1)]
     if kill:
@@ -75,7 +75,7 @@ def test_two_ranks(crops: Path, undisturbed: Path, tmp_path: Path, kill: bool) -
 
 @pytest.mark.slow
 def test_torchrun(crops: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """torchrun starts both anew when one is killed; they go on from the journals."""
+    """After a kill torchrun restarts both processes, and they resume from the journals."""
     line = command(crops, tmp_path / "store", "--views", "original,flipped", delay=0.1)
     run = start(["-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=3", *line])
     while run.poll() is None and len(list((tmp_path / "store").glob(".*.part"))) < 2:
@@ -92,7 +92,7 @@ def test_torchrun(crops: Path, undisturbed: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_ray(crops: Path, undisturbed: Path, tmp_path: Path) -> None:
-    """Ray replaces the actor that is killed."""
+    """Ray replaces a killed actor."""
     pytest.importorskip("ray")
     line = command(crops, tmp_path / "store", "--views", "original,flipped", "--engine", "ray", delay=0.1)
     run = start(line, LAMZOO_RAY_TEST=str(tmp_path))
@@ -152,7 +152,7 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
         ([], "one of the arguments --images --recipe is required"),
         (["--recipe", "probe", "--dtype", "fp8"], "--dtype goes with --images"),
         (["--recipe", "probe", "--views", "flipped"], "--views goes with --images"),
-        (["--images", ".", "--root", "x"], "--root is the folder of a recipe's dataset"),
+        (["--images", ".", "--root", "x"], "--root goes with --recipe"),
         (["--images", "."], "--images needs --backbone NAME and -o STORE"),
     ],
 )

@@ -15,11 +15,12 @@ from PIL import Image
 from backbones.base import Backbone
 from benchmarks.data.pictures import DamagedImageError
 from benchmarks.features import encoding, loops
-from benchmarks.features.extract import deal, extract, fingerprint_of
-from benchmarks.features.shard import shard_of
+from benchmarks.features.backlog import deal
+from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
+from benchmarks.features.shard_files import shard_of
 from benchmarks.features.store import FeatureStore
 from registry import BACKBONES, UserError
-from tests.benchmarks.features.extracting import make_crops, names_that_differ
+from tests.benchmarks.features.extracting import make_crops, names_that_differ, stop_after
 
 IMAGES = ["a/t/1.png", "a/t/2.png", "b/t/1.png", "top.png"]
 
@@ -41,7 +42,7 @@ def store_at(folder: Path) -> FeatureStore:
 def test_features_are_the_backbones_own(tree: Path, tmp_path: Path) -> None:
     """Each vector against one image at a time, opened and mirrored by PIL."""
     backbone, store = BACKBONES.build(dict(type="tiny_means")), store_at(tmp_path / "store")
-    done = extract(backbone, tree, {"original": IMAGES, "flipped": IMAGES[:2]}, store, batch_size=3)
+    done = extract(backbone, tree, {"original": IMAGES, "flipped": IMAGES[:2]}, store, ExtractOptions(batch_size=3))
     assert (done.encoded, done.reused, done.damaged) == (6, 0, [])
     for view, images in (("original", IMAGES), ("flipped", IMAGES[:2])):
         for image, found in zip(images, store.read(view, images), strict=True):
@@ -93,7 +94,7 @@ def test_another_backbone_is_refused(tree: Path, tmp_path: Path) -> None:
 
 
 def bomb(path: Path) -> None:
-    """A PNG of 20,000 x 20,000 pixels in a few hundred bytes: its header says so, and nothing follows."""
+    """Write the header of a PNG of 20,000 x 20,000 pixels, without the pixels."""
     header = struct.pack(">IIBBBBB", 20000, 20000, 8, 2, 0, 0, 0)
     chunk = b"IHDR" + header
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + chunk + struct.pack(">I", zlib.crc32(chunk)))
@@ -118,10 +119,12 @@ def test_damaged_crop_is_named_or_skipped(tree: Path, tmp_path: Path, damage: st
     backbone, store = BACKBONES.build(dict(type="tiny_means")), store_at(tmp_path / "store")
     with pytest.raises(DamagedImageError, match=f"damaged crop {victim}: .*--skip-damaged"):
         extract(backbone, tree, {"original": IMAGES}, store)
-    done = extract(backbone, tree, {"original": IMAGES}, store, skip_damaged=True)
+    done = extract(backbone, tree, {"original": IMAGES}, store, ExtractOptions(skip_damaged=True))
     assert done.damaged == [IMAGES[1]]
     assert len(store.read("original", [IMAGES[0], *IMAGES[2:]])) == 3
-    again = extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"), skip_damaged=True)
+    again = extract(
+        backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"), ExtractOptions(skip_damaged=True)
+    )
     assert (again.encoded, again.damaged) == (0, [IMAGES[1]])
 
 
@@ -129,7 +132,7 @@ def test_a_repaired_crop_is_damaged_no_longer(tree: Path, tmp_path: Path) -> Non
     backbone, store = BACKBONES.build(dict(type="tiny_means")), store_at(tmp_path / "store")
     sound = (tree / IMAGES[1]).read_bytes()
     (tree / IMAGES[1]).write_bytes(b"")
-    extract(backbone, tree, {"original": IMAGES}, store, skip_damaged=True)
+    extract(backbone, tree, {"original": IMAGES}, store, ExtractOptions(skip_damaged=True))
     (tree / IMAGES[1]).write_bytes(sound)
     done = extract(backbone, tree, {"original": IMAGES}, store)
     assert (done.encoded, done.reused, done.damaged, store.damaged) == (1, 3, [], [])
@@ -151,12 +154,12 @@ def test_an_absent_crop_is_an_error_whatever_is_skipped(tree: Path, tmp_path: Pa
             tree,
             {"original": ["a/t/9.png"]},
             store_at(tmp_path / "store"),
-            skip_damaged=True,
+            ExtractOptions(skip_damaged=True),
         )
 
 
 def pictures(folder: Path) -> dict[str, tuple[Path, Image.Image]]:
-    """Pictures of every kind that is converted, each with the RGB that it stands for, made without a file."""
+    """Save images of all modes that are converted: name -> its path, and the expected RGB."""
     random = np.random.default_rng(0)
     grey = random.integers(0, 255, (30, 30), dtype=np.uint8)
     colours = Image.fromarray(random.integers(0, 255, (30, 30, 3), dtype=np.uint8))
@@ -209,7 +212,6 @@ def test_names_of_every_kind(tmp_path: Path) -> None:
     backbone = BACKBONES.build(dict(type="tiny_means"))
     extract(backbone, tmp_path, {"original": images}, store_at(tmp_path / "store"))
     store = store_at(tmp_path / "store")
-    assert store.missing("original", images) == []
     alone = [extract_one(backbone, tmp_path, image) for image in images]
     assert torch.equal(store.read("original", images), torch.stack(alone))
     assert extract(backbone, tmp_path, {"original": images}, store).reused == 5
@@ -244,25 +246,17 @@ def test_an_interrupted_run_keeps_the_finished_batches(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone, store = BACKBONES.build(dict(type="tiny_means")), store_at(tmp_path / "store")
-    keep, kept = loops._keep, []
-
-    def stop_at_the_third(*arguments: object) -> tuple[int, int]:
-        if len(kept) == 2:
-            raise KeyboardInterrupt
-        kept.append(arguments)
-        return keep(*arguments)
-
-    monkeypatch.setattr("benchmarks.features.loops._keep", stop_at_the_third)
+    stop_after(2, monkeypatch)
     with pytest.raises(KeyboardInterrupt):
-        extract(backbone, tree, {"original": IMAGES}, store, batch_size=1)
-    monkeypatch.setattr("benchmarks.features.loops._keep", keep)
+        extract(backbone, tree, {"original": IMAGES}, store, ExtractOptions(batch_size=1))
+    monkeypatch.undo()
     assert store_at(tmp_path / "store").seconds > 0
-    done = extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"), batch_size=1)
+    done = extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"), ExtractOptions(batch_size=1))
     assert (done.encoded, done.reused) == (2, 2)
     assert not list((tmp_path / "store").rglob("*.part"))
 
 
-def test_a_damaged_feature_file_is_made_anew(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_damaged_feature_file_is_rebuilt(tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     backbone = BACKBONES.build(dict(type="tiny_means"))
     extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"))
     path = store_at(tmp_path / "store").path("original", "a")
@@ -271,11 +265,11 @@ def test_a_damaged_feature_file_is_made_anew(tree: Path, tmp_path: Path, capsys:
     done = extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"))
     assert (done.encoded, done.reused) == (2, 2)
     assert path.read_bytes() == sound
-    assert f"damaged feature file {path}: made anew" in capsys.readouterr().err
+    assert f"damaged feature file {path}: rebuilding it" in capsys.readouterr().err
 
 
 def test_features_are_the_same_bits_however_the_work_is_cut(tmp_path: Path) -> None:
-    """One process or two shares, all at once or view by view, in batches of any size, with little memory or much."""
+    """In one process or two shares, all views at once or one by one, in batches of any size."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5, "c": 1, "d": 17})
     views = {"original": images, "flipped": images[3:30]}
 
@@ -287,17 +281,17 @@ def test_features_are_the_same_bits_however_the_work_is_cut(tmp_path: Path) -> N
     extract(backbone, tmp_path / "images", views, store)
     assert set(backbone.batches) == {4}  # passes of one size are what makes the bits equal
     backbone, store = make("shares")
-    extract(backbone, tmp_path / "images", views, store, share=(1, 2), batch_size=7)
+    extract(backbone, tmp_path / "images", views, store, ExtractOptions(share=(1, 2), batch_size=7))
     backbone, store = make("views")
-    extract(backbone, tmp_path / "images", {"flipped": images[3:9]}, store, batch_size=3)
+    extract(backbone, tmp_path / "images", {"flipped": images[3:9]}, store, ExtractOptions(batch_size=3))
     extract(backbone, tmp_path / "images", {"original": images}, store)
-    extract(backbone, tmp_path / "images", views, store, batch_size=64)
+    extract(backbone, tmp_path / "images", views, store, ExtractOptions(batch_size=64))
     assert names_that_differ(tmp_path / "one", tmp_path / "shares") == []
     assert names_that_differ(tmp_path / "one", tmp_path / "views") == []
 
 
 def test_the_pipeline_for_a_gpu_gives_what_workers_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU it runs without streams; decoding, resizing there, mirroring, damage and keeping are the same."""
+    """Run on the CPU, without CUDA streams: decoding, mirroring, damage and writing are the same."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5, "c": 1, "d": 17})
     Image.new("RGB", (90, 70), (3, 4, 5)).save(tmp_path / "images" / images[0])  # resized by its decoder
     (tmp_path / "images" / images[7]).write_bytes(b"")
@@ -305,7 +299,7 @@ def test_the_pipeline_for_a_gpu_gives_what_workers_give(tmp_path: Path, monkeypa
     backbone = BACKBONES.build(dict(type="slow_means"))
     for folder in ("workers", "pipeline"):
         store = FeatureStore(tmp_path / folder, backbone.fingerprint())
-        done = extract(backbone, tmp_path / "images", views, store, skip_damaged=True, batch_size=5)
+        done = extract(backbone, tmp_path / "images", views, store, ExtractOptions(skip_damaged=True, batch_size=5))
         assert (done.encoded, done.damaged) == (46 + 27 - 2, [images[7]])
         monkeypatch.setattr("benchmarks.features.extract.in_threads", loops.pipelined)
     assert names_that_differ(tmp_path / "workers", tmp_path / "pipeline") == []
@@ -333,7 +327,7 @@ def test_batches_shrink_when_memory_runs_out(tmp_path: Path, capsys: pytest.Capt
     encode = encoding.Encoding(small, device, None, 32)
     assert encode(pixels).flatten().tolist() == list(range(41))
     assert encode.size == 4
-    assert "out of memory with 8 images at once; going on with 4" in capsys.readouterr().err
+    assert "out of memory with a batch of 8 images; continuing with 4" in capsys.readouterr().err
     assert encoding.find_batch_size(small, device, None) == 4
     small.fits = 0
     with pytest.raises(UserError, match="too little memory for one image"):
@@ -354,7 +348,7 @@ def test_an_extraction_survives_little_memory(tmp_path: Path) -> None:
 
 
 def test_operations_of_an_image() -> None:
-    """One product of 768 pixels and 32 x 768 weights; of InternViT's the layers' alone are counted here."""
+    """One product of 768 values and 32 x 768 weights; for InternViT only the layers are counted by hand."""
     assert encoding.flops_of(BACKBONES.build(dict(type="slow_means"))) == 2 * 768 * 32
     nano = BACKBONES.build(dict(type="internvit_nano"))
     size = nano.architecture
@@ -377,15 +371,14 @@ def test_clips_are_dealt_out_once_and_evenly(sizes: dict[str, int], processes: i
 
 @pytest.mark.gpu
 def test_a_gpu_s_features_are_those_of_the_cpu(tmp_path: Path) -> None:
-    """Same crops, both views, a batch size that it finds by itself, twice: close to the CPU's, and equal bits."""
+    """With a measured batch size, two runs give equal bits, close to the CPU's features."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5})
     found = []
     for device, folder in (("cpu", "cpu"), ("cuda", "one"), ("cuda", "other")):
         backbone = BACKBONES.build(dict(type="internvit_nano")).to(device)
         store = FeatureStore(tmp_path / folder, fingerprint_of(backbone))
-        done = extract(
-            backbone, tmp_path / "images", dict.fromkeys(("original", "flipped"), images), store, device=device
-        )
+        views = dict.fromkeys(("original", "flipped"), images)
+        done = extract(backbone, tmp_path / "images", views, store, ExtractOptions(device=device))
         assert done.encoded == 56
         found.append(torch.cat([store.read(view, images) for view in ("original", "flipped")]))
     assert torch.cosine_similarity(found[0].float(), found[1].float()).min() > 0.999

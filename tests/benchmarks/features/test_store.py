@@ -1,4 +1,4 @@
-"""The store's files against safetensors' own reader, and against every kind of damage that a byte can take."""
+"""The files of a store: safetensors' own reader, damage to every byte, locks, full disks."""
 
 import json
 import os
@@ -68,11 +68,11 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
     for bytes_ in damaged:
         path.write_bytes(bytes_)
         store = FeatureStore(tmp_path, {"weights": "w"})
-        assert store.held("original", "c") is None
+        assert store.read_shard("original", "c") is None
         with pytest.raises(UserError, match=r"damaged feature file .*c\.safetensors"):
             store.read("original", KEYS)
     path.write_bytes(sound)
-    assert FeatureStore(tmp_path, {"weights": "w"}).held("original", "c") is not None
+    assert FeatureStore(tmp_path, {"weights": "w"}).read_shard("original", "c") is not None
 
 
 def test_features_of_another_fingerprint_never_mix(tmp_path: Path) -> None:
@@ -102,7 +102,7 @@ def test_feature_files_of_others_are_left_alone(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', "nothing"])
 def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(UserError, match=r"manifest\.json is no feature store's manifest"):
+    with pytest.raises(UserError, match=r"manifest\.json is not the manifest of a feature store"):
         new_store(tmp_path)
 
 
@@ -163,11 +163,13 @@ def test_a_full_disk_is_told_and_what_was_kept_stays(tmp_path: Path, monkeypatch
     assert again is not None
     assert [again.has("original", key) for key in KEYS] == [True, False, False]
     again.expect(0)
-    assert store.missing("original", KEYS) == KEYS[1:]
+    kept = store.read_shard("original", "c")
+    assert kept is not None
+    assert kept.keys == KEYS[:1]
 
 
 def test_reading_many_is_a_gather(tmp_path: Path) -> None:
-    """Against rows picked one by one, over shards, in any order, with repeats."""
+    """Across shards, in any order, with repeats."""
     store = new_store(tmp_path)
     features = {}
     for clip in "abc":

@@ -17,7 +17,7 @@ import pytest
 from safetensors import safe_open
 
 from benchmarks.config.files import recipe_names
-from benchmarks.rows.provenance import cores
+from benchmarks.system.cores import cores
 from tests.conftest import HOME
 from tests.faults.compare import timeless
 

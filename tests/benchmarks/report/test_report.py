@@ -27,7 +27,7 @@ from benchmarks.report import charts
 from benchmarks.report.crops import SIDE, data_uri
 from benchmarks.report.page import render_page
 from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, read_row, shared
-from benchmarks.rows.provenance import cores
+from benchmarks.system.cores import cores
 from benchmarks.table.table import RECORDS
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=2", "training.lr=0.01"]
