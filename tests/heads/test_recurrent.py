@@ -146,33 +146,10 @@ def test_logits_and_gradients_are_those_of_torchs_layer(kind: str, layers: int, 
         torch.testing.assert_close(head.eval()(window), logits, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("kind", CELLS)
-def test_gradients_are_those_of_finite_differences(kind: str) -> None:
-    head = small(kind).double()
-    layers = head.get_submodule(kind)
-    x = torch.randn(3, 2, 5, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(layers, (x,))
-    x = x.detach()
-    names, values = zip(*layers.named_parameters(), strict=True)
-
-    def of_weights(*weights: torch.Tensor) -> torch.Tensor:
-        return torch.func.functional_call(layers, dict(zip(names, weights, strict=True)), (x,))
-
-    assert torch.autograd.gradcheck(of_weights, values)
-
-
-@pytest.mark.parametrize("layers", [1, 2])
-@pytest.mark.parametrize("kind", CELLS)
-def test_the_calls_of_cudnn_give_the_same(kind: str, layers: int) -> None:
-    """On a CPU, where torch answers them without cuDNN."""
-    layers_of_head, x = small(kind, layers).get_submodule(kind), torch.randn(7, 3, 5)
-    torch.testing.assert_close(layers_of_head._on_cudnn(x), layers_of_head(x), atol=1e-6, rtol=0)
-
-
 @pytest.mark.parametrize("frames", [1, 4, 7])
 @pytest.mark.parametrize("layers", [1, 2])
 @pytest.mark.parametrize("kind", CELLS)
-def test_frames_that_windows_share_are_multiplied_once_to_the_same_logits(kind: str, layers: int, frames: int) -> None:
+def test_frames_that_windows_share_are_projected_once_to_the_same_logits(kind: str, layers: int, frames: int) -> None:
     head = small(kind, layers)
     features = torch.cat([torch.randn(10, 6), torch.zeros(1, 6)])  # the last one stands for absent frames
     rows = torch.arange(8)[:, None] + torch.arange(frames) - 2
