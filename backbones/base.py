@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones.encoding import Encoder, dtype_named, dtype_of, in_passes, moved
-from backbones.resize import resize
 from registry import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -67,18 +66,6 @@ class Preprocessing:
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
-
-    def resize_crop_batch(self, batch: Tensor) -> Tensor:
-        """Do what `resize_crop` does, to the bit, for images of one size on the device where they are.
-
-        Args:
-            batch: ``(B, H, W, 3)`` uint8, RGB.
-
-        Returns:
-            ``(B, size, size, 3)`` uint8.
-        """
-        width, height, left, top = self._geometry(batch.shape[2], batch.shape[1])
-        return resize(batch, width, height, (left, top, left + self.size, top + self.size), self.interpolation)
 
     def _geometry(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Width and height that an image is resized to, and the left upper corner of what is cut out."""
@@ -174,7 +161,7 @@ class Backbone(nn.Module):
 
         Args:
             device: where the pixels are and the features will be. A backbone that is elsewhere is copied there.
-            dtype: what is computed in: ``float32``, ``bfloat16``, ``float16``, or ``fp8`` where a backbone has it; None
+            dtype: of the computation: ``float32``, ``bfloat16`` or ``float16``; None
                 for the dtype of the weights.
 
         Raises:

@@ -49,7 +49,7 @@ def dtype_named(name: str) -> torch.dtype:
         UserError: features are not computed in it.
     """
     if name not in DTYPES:
-        raise UserError(f"dtype '{name}' is unknown here; there are {', '.join(DTYPES)}, and fp8 for InternViT")
+        raise UserError(f"dtype '{name}' is unknown here; there are {', '.join(DTYPES)}")
     return DTYPES[name]
 
 

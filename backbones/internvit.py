@@ -221,7 +221,7 @@ class InternViT(Backbone):
         )
 
     def encoder(self, device: str | torch.device, dtype: str | None = None) -> Encoder:
-        """Return the fastest way from pixels to features, as `Backbone.encoder`; there is ``fp8`` too."""
+        """Return the fastest way from pixels to features, as `Backbone.encoder`."""
         return make_encoder(self.network, self.preprocessing.normalise, torch.device(device), dtype)
 
 

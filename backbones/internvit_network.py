@@ -5,7 +5,6 @@ OpenGVLab's own code comes with the checkpoints and is never executed. `transfor
 layer is the same function of its weights, so that one compilation serves all.
 """
 
-import copy
 import os
 import shutil
 import warnings
@@ -16,7 +15,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones import fp8
 from backbones.encoding import Encoder, Graphed, dtype_named, dtype_of, in_passes, moved
 
 CACHED = 4 << 20  # bytes of a layer's widest activation, such that a CPU's cache holds it
@@ -187,11 +185,9 @@ class InternViTNetwork(nn.Module):
 def make_encoder(
     network: InternViTNetwork, normalise: Callable[[Tensor], Tensor], device: torch.device, dtype: str | None = None
 ) -> Encoder:
-    """Return the fastest way from pixels to features on ``device``; `backbones.base.Backbone.encoder` says more.
+    """Return the fastest way from pixels to features on ``device``; see `backbones.base.Backbone.encoder`.
 
-    On a GPU the layer is compiled (one compilation serves them all, whatever their number) and the whole is a CUDA
-    graph. ``fp8`` quantises the products of all layers but the first, whose errors travel furthest, and the last, which
-    reads one token; everything else is computed in bfloat16.
+    On a GPU the layer is compiled, once for all layers, and the whole network is a CUDA graph.
 
     Args:
         network: frozen; left as it is.
@@ -199,11 +195,7 @@ def make_encoder(
         device: where pixels are and features will be.
         dtype: by name; None for that of the weights.
     """
-    if dtype == "fp8":
-        fp8.check_device(device)
-        network = _quantised(moved(network, device, torch.bfloat16))
-    else:
-        network = moved(network, device, dtype_of(network) if dtype is None else dtype_named(dtype))
+    network = moved(network, device, dtype_of(network) if dtype is None else dtype_named(dtype))
     wanted = dtype_of(network)
     run = _compiled(run_layer) if device.type == "cuda" else run_layer
 
@@ -226,12 +218,3 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         "no C compiler (gcc) for torch.compile: norms and GELU are not fused, InternViT is slower", stacklevel=2
     )
     return function
-
-
-def _quantised(network: InternViTNetwork) -> InternViTNetwork:
-    """Return a copy that computes in 8 bits where it pays, and shares all other tensors with ``network``."""
-    network = copy.deepcopy(network, {id(tensor): tensor for tensor in network.parameters()})
-    for layer in network.layers[1:-1]:
-        for part, name in ((layer.attn, "qkv"), (layer.attn, "proj"), (layer.mlp, "fc1"), (layer.mlp, "fc2")):
-            setattr(part, name, fp8.Linear(getattr(part, name)))
-    return network

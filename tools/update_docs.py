@@ -41,7 +41,7 @@ SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n)
 SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
     *("command_score", "command_fuse", "command_submit"),
-    *("windows", "head_step", "loop", "scoring"),
+    *("windows", "head_step", "scoring"),
 ]
 
 OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of the passed, in a second try"

@@ -22,7 +22,7 @@ from benchmarks.commands import add_plugin_option
 if TYPE_CHECKING:
     from benchmarks.features.extract import Extraction
 
-DTYPES = ("float32", "bfloat16", "float16", "fp8")
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images per forward pass (default: 16 on a CPU, the fastest size on a GPU)",
     )
     parser.add_argument("--device", metavar="D", help="torch device (default: cuda if there is a GPU, else cpu)")
-    parser.add_argument(
-        "--dtype", choices=DTYPES, help="dtype of the computation (default: dtype of the weights); fp8 is not exact"
-    )
+    parser.add_argument("--dtype", choices=DTYPES, help="dtype of the computation (default: dtype of the weights)")
     parser.add_argument(
         "--engine",
         choices=("local", "ray"),

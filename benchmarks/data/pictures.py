@@ -163,17 +163,16 @@ class DamagedImageError(UserError):
         self.image = image
 
 
-def read_crop(root: Path, image: str, *, preprocessing: Preprocessing, resized: bool = True) -> np.ndarray:
-    """Decode one crop as RGB: what Pillow's `convert("RGB")` makes of grey, CMYK, palettes and alpha, as it is stored.
+def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.ndarray:
+    """Decode one crop as RGB, by Pillow's `convert("RGB")`, and resize it for a backbone.
 
     Args:
         root: the images' root.
         image: path relative to it.
         preprocessing: of the backbone.
-        resized: resize and cut it too; otherwise only an image that is much larger than the result is resized.
 
     Returns:
-        uint8 (size, size, 3), or (H, W, 3) of the crop as it is.
+        uint8 (size, size, 3).
 
     Raises:
         DamagedImageError: it cannot be decoded, or is too large.
@@ -182,12 +181,10 @@ def read_crop(root: Path, image: str, *, preprocessing: Preprocessing, resized: 
     path = below(root, image, "an image of a frame table")
     try:
         with open_picture(path) as opened:
-            (short, long), area = sorted(opened.size), opened.width * opened.height
+            short, long = sorted(opened.size)
             if preprocessing.resize**2 * long / short > MAX_PIXELS:
                 raise ValueError(f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}")
-            if resized or area > 4 * preprocessing.resize**2:
-                return preprocessing.resize_crop(opened)
-            return np.asarray(opened.convert("RGB"))
+            return preprocessing.resize_crop(opened)
     except FileNotFoundError as error:
         if not path.is_symlink():
             raise UserError(f"crop {path} does not exist; prepare the data again") from error

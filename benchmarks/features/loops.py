@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.base import Preprocessing
 from benchmarks.data.pictures import DamagedImageError, read_crop
 from benchmarks.features.backlog import MissingFeature
 from benchmarks.features.encoding import Encoding
@@ -94,9 +93,8 @@ def pipelined(
     def launch() -> None:
         batch, futures = decoding.popleft()
         crops = {image: _or_none(future.result, skip_damaged) for image, future in futures.items()}
-        resized = _resize_on(device, crops, encode.preprocessing)
-        sound = [pixels.flip(1) if missing.view == "flipped" else pixels for missing, pixels in _sound(batch, resized)]
-        features, copied = _to_host(encode(torch.stack(sound)), copies) if sound else (torch.empty(0), None)
+        sound = [crop[:, ::-1] if missing.view == "flipped" else crop for missing, crop in _sound(batch, crops)]
+        features, copied = _to_host(encode(_upload(sound, device)), copies) if sound else (torch.empty(0), None)
         keeping.append(writer.submit(keep, batch, crops, features, copied))
 
     def keep(
@@ -122,7 +120,7 @@ def pipelined(
                 time.sleep(_PAUSE)
                 continue
             images = dict.fromkeys(missing.image for missing in batch)
-            decode_one = functools.partial(read_crop, root, preprocessing=encode.preprocessing, resized=False)
+            decode_one = functools.partial(read_crop, root, preprocessing=encode.preprocessing)
             decoding.append((batch, {image: decoders.submit(decode_one, image) for image in images}))
             yield from finished(_AHEAD, 1)
         yield from finished(0, 0)
@@ -173,22 +171,12 @@ def _keep(batch: Sequence[MissingFeature], crops: Mapping[str, np.ndarray | None
     return len(rows), len(batch) - len(rows)
 
 
-def _resize_on(
-    device: torch.device, crops: Mapping[str, np.ndarray | None], preprocessing: Preprocessing
-) -> dict[str, Tensor]:
-    """Upload crops and resize them there, those of one size together: image -> uint8 (size, size, 3)."""
-    by_size: dict[tuple[int, ...], list[tuple[str, np.ndarray]]] = {}
-    for image, crop in crops.items():
-        if crop is not None:
-            by_size.setdefault(crop.shape, []).append((image, crop))
-    resized: dict[str, Tensor] = {}
-    for of_size in by_size.values():
-        pixels = torch.from_numpy(np.stack([crop for _, crop in of_size]))
-        if device.type == "cuda":
-            pixels = pixels.pin_memory()
-        done = preprocessing.resize_crop_batch(pixels.to(device, non_blocking=True))
-        resized.update(zip((image for image, _ in of_size), done, strict=True))
-    return resized
+def _upload(crops: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Crops as one tensor on the device, (N, size, size, 3) uint8."""
+    pixels = torch.from_numpy(np.stack(crops))
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return pixels.to(device, non_blocking=True)
 
 
 def _to_host(features: Tensor, copies: torch.cuda.Stream | None) -> tuple[Tensor, Any]:

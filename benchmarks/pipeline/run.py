@@ -132,7 +132,7 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
 
 def log_record(row: RecipeRow, result: Result) -> None:
     """Log a row's final figures to the trackers that its recipe turns on."""
-    figures = {}
+    figures: dict[str, float] = {}
     for split, of_split in result["splits"].items():
         for name, metric in of_split["metrics"].items():
             of_seeds = zip(result["seeds"], metric["per_seed"], strict=True)

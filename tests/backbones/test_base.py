@@ -7,8 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
@@ -49,33 +47,12 @@ def test_resize_then_crop_a_margin() -> None:
     assert np.array_equal(pixels, reference)
 
 
-@settings(deadline=None, max_examples=80)
-@given(data=st.data())
-def test_a_batch_is_resized_as_pil_resizes_each_image(data: st.DataObject) -> None:
-    width, height = data.draw(st.integers(1, 90)), data.draw(st.integers(1, 90))
-    size = data.draw(st.integers(1, 60))
-    preprocessing = Preprocessing(
-        size=size,
-        resize=size + data.draw(st.integers(0, 20)),
-        interpolation=data.draw(st.sampled_from(["bicubic", "bilinear", "nearest"])),
-        round_crop=data.draw(st.booleans()),
-    )
-    random = np.random.default_rng(data.draw(st.integers(0, 2**32)))
-    batch = random.integers(0, 256, (2, height, width, 3), dtype=np.uint8)
-    batch[1] = (batch[1] > 127) * 255  # overshoots at every edge
-    expected = [preprocessing.resize_crop(Image.fromarray(image)) for image in batch]
-    assert np.array_equal(preprocessing.resize_crop_batch(torch.from_numpy(batch)).numpy(), expected)
-
-
 @pytest.mark.parametrize("name", SIZES)
-def test_a_batch_of_one_is_the_clip_processors(name: str) -> None:
+def test_a_resized_crop_is_the_clip_processors(name: str) -> None:
     size = SIZES[name]["size"]
-    preprocessing = Preprocessing(size=size, resize=size)
-    image = np.array(Image.open(GOLDEN / name).convert("RGB"))
-    pixels = preprocessing.resize_crop_batch(torch.from_numpy(image)[None])[0]
+    pixels = torch.from_numpy(Preprocessing(size=size, resize=size).resize_crop(Image.open(GOLDEN / name)))
     wanted = load_file(GOLDEN / "expected.safetensors")[f"{name.removesuffix('.png')}.resized_uint8"]
     assert (pixels.int() - wanted.int()).abs().max() <= 1  # grey level
-    assert np.array_equal(pixels.numpy(), preprocessing.resize_crop(Image.fromarray(image)))
 
 
 @pytest.mark.parametrize("mode", ["L", "RGBA", "P", "CMYK"])
@@ -156,7 +133,7 @@ def test_encoder_in_another_dtype_leaves_the_backbone_alone() -> None:
     torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)
     assert {tensor.dtype for tensor in backbone.parameters()} == {torch.float32}
     assert backbone.fingerprint() == fingerprint
-    for dtype in ("fp8", "int8"):
+    for dtype in ("float8", "int8"):
         with pytest.raises(UserError, match=f"dtype '{dtype}' is unknown here; there are float32, bfloat16, float16"):
             backbone.encoder("cpu", dtype)
 
@@ -164,12 +141,6 @@ def test_encoder_in_another_dtype_leaves_the_backbone_alone() -> None:
 @pytest.mark.gpu
 def test_on_a_gpu() -> None:
     random = torch.Generator().manual_seed(0)
-    for interpolation in ("bicubic", "bilinear", "nearest"):
-        preprocessing = Preprocessing(size=40, resize=44, interpolation=interpolation)
-        for shape in ((3, 30, 37, 3), (2, 90, 64, 3), (2, 120, 40, 3)):
-            batch = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
-            expected = preprocessing.resize_crop_batch(batch)
-            assert torch.equal(preprocessing.resize_crop_batch(batch.cuda()).cpu(), expected)
     backbone = make(True)
     pixels = torch.randint(0, 256, (5, 8, 8, 3), dtype=torch.uint8, generator=random)
     features = backbone.encoder("cuda")(pixels.cuda())

@@ -151,8 +151,7 @@ def _decode(folder: Path, case: object) -> None:
     from benchmarks.data.pictures import read_crop
 
     for size in (16, 448):
-        for resized in (True, False):
-            read_crop(folder, IMAGES[0], preprocessing=Preprocessing(size=size, resize=size), resized=resized)
+        read_crop(folder, IMAGES[0], preprocessing=Preprocessing(size=size, resize=size))
 
 
 def _over_crops(folder: Path, case: object) -> None:

@@ -32,9 +32,9 @@ WORKS: dict[str, Works] = {
     "map_csv": metrics.map_from_files,
     "small_commands": commands.small_commands,
     "extract": _with_torch("extract", "on_cpu"),
+    "host": _with_torch("extract", "host"),
     "windows": _with_torch("heads", "windows"),
     "head_step": _with_torch("heads", "head_step"),
-    "loop": _with_torch("heads", "loop"),
     "scoring": _with_torch("heads", "scoring"),
 }
 

@@ -5,6 +5,7 @@ The plain way is the published programs': a file a frame, seven files opened a w
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +26,8 @@ from benchmarks.features.store import FeatureStore
 from benchmarks.features.windows import WindowData
 from benchmarks.scoring.predict import score_windows
 from benchmarks.scoring.submission import write_submission
-from benchmarks.training.train import one_epoch
+from benchmarks.training.job import TrainingJob
+from benchmarks.training.loop import Loop
 from heads.base import Head
 from registry import HEADS
 from tools.speed.extract import seconds
@@ -216,60 +218,19 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
         files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
         data = PlainWindows(chosen(files, rows), labels.tolist(), width)
         plain = PlainTraining(plain_head, DataLoader(data, BATCH, sampler=EpochOrder(count)))
-        ours = one_epoch(head, TRAINING, WindowData(features.float(), rows, labels), WEIGHTS, Path(folder) / "runner")
+        windows = WindowData(features.float(), rows, labels)
+        job = TrainingJob({}, None, TRAINING, windows, windows, WEIGHTS, {}, Path(folder), "cpu", "")
+        training, epochs = Loop(head, job, TRAINING.seed), itertools.count()
         yield [
             Work(
                 name="head_step",
                 what=f"{steps} training steps of a head of {_millions(head)}, batch 64, on one thread",
                 against="nn.LSTM, foreach Adam, a DataLoader that opens a file a frame",
                 plain=plain,
-                ours=ours,
+                ours=lambda: training.train_epoch(next(epochs)),
                 differ=lambda plain, ours: far_apart(plain, ours, 1e-4),
                 must=1.3,
                 aim=1.5,
-            )
-        ]
-
-
-@contextmanager
-def loop(quick: bool) -> Iterator[list[Work]]:
-    """Steps of about a millisecond in the loop of a training, against the same steps in a bare `for`.
-
-    A ratio of 0.95 is 5 % on top of the bare loop.
-    """
-    steps, width = (20, 64) if quick else (1000, 800)
-    rows, labels = made_up_windows(2000, steps * BATCH)
-    data = WindowData(make_features(2000, width).float(), rows, labels)
-    config = dict(type="probe", feature_dim=width, window=WINDOW)
-    torch.manual_seed(0)
-    head, bare_head = HEADS.build(config), HEADS.build(config)
-    bare_head.load_state_dict(head.state_dict())
-    optimiser = torch.optim.Adam(bare_head.parameters(), lr=TRAINING.lr, fused=True)
-    order = EpochOrder(len(data))
-
-    def bare() -> Tensor:
-        losses = []
-        for places in torch.tensor(list(order)).split(BATCH):
-            window, labels = data[places]
-            loss = cross_entropy(bare_head(window), labels, WEIGHTS)
-            loss.backward()
-            optimiser.step()
-            optimiser.zero_grad()
-            losses.append(loss.detach())
-        return torch.stack(losses)
-
-    with tempfile.TemporaryDirectory() as folder, _one_thread():
-        yield [
-            Work(
-                name="loop",
-                what=f"{steps:,} small training steps through mmengine's Runner, on one thread",
-                against="the same steps in a bare loop (0.95x is 5 % on top of it)",
-                plain=bare,
-                ours=one_epoch(head, TRAINING, data, WEIGHTS, Path(folder)),
-                differ=lambda plain, ours: far_apart(plain, ours, 1e-5),
-                must=0.91,
-                aim=0.95,
-                facts=lambda: {"steps": steps},
             )
         ]
 

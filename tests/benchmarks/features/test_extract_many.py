@@ -150,7 +150,7 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
     [
         (["--images", "x", "--recipe", "probe"], "not allowed with"),
         ([], "one of the arguments --images --recipe is required"),
-        (["--recipe", "probe", "--dtype", "fp8"], "--dtype goes with --images"),
+        (["--recipe", "probe", "--dtype", "bfloat16"], "--dtype goes with --images"),
         (["--recipe", "probe", "--views", "flipped"], "--views goes with --images"),
         (["--images", ".", "--root", "x"], "--root goes with --recipe"),
         (["--images", "."], "--images needs --backbone NAME and -o STORE"),

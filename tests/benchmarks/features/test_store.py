@@ -78,14 +78,14 @@ def test_every_flipped_bit_and_every_cut_is_found(tmp_path: Path) -> None:
 def test_features_of_another_fingerprint_never_mix(tmp_path: Path) -> None:
     add(new_store(tmp_path / "exact"), KEYS, torch.randn(3, 4))
     with pytest.raises(UserError, match="of another backbone, weights, preprocessing or dtype"):
-        FeatureStore(tmp_path / "exact", {"weights": "w", "dtype": "fp8"})
+        FeatureStore(tmp_path / "exact", {"weights": "w", "dtype": "bfloat16"})
     # Not where the manifest is gone either, nor where a file was carried from one store to another.
     (tmp_path / "exact" / "manifest.json").unlink()
     with pytest.raises(UserError, match="of another backbone"):
-        new_store(tmp_path / "exact", dtype="fp8")
+        new_store(tmp_path / "exact", dtype="bfloat16")
     assert len(new_store(tmp_path / "exact").read("original", KEYS)) == 3
-    store = new_store(tmp_path / "lossy", dtype="fp8")
-    shutil.copytree(tmp_path / "exact" / "original", tmp_path / "lossy" / "original")
+    store = new_store(tmp_path / "rounded", dtype="bfloat16")
+    shutil.copytree(tmp_path / "exact" / "original", tmp_path / "rounded" / "original")
     with pytest.raises(UserError, match="of another backbone"):
         store.read("original", KEYS)
 
