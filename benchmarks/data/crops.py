@@ -9,19 +9,17 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from benchmarks.data.pictures import limit_pixels, open_video, seal_of, write_sealed
 from benchmarks.system import interrupts
 from registry import UserError
 from zoo.files.atomic import cannot_write
 from zoo.files.untrusted import below
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 FPS = 30  # of every Ego4D clip, and of the frame numbers in its annotations
 SIDE = 224  # pixels of a crop, which is square whatever the box is
@@ -31,7 +29,7 @@ _BETWEEN_LOOKS = 0.2  # seconds that a signal may wait to be heard
 
 
 @dataclass
-class Report:
+class CropReport:
     """What cutting found; `lines` puts it in words."""
 
     written: int = 0
@@ -48,7 +46,7 @@ class Report:
         """Whether every clip had a video that could be read."""
         return not self.missing and not self.failed
 
-    def add(self, other: Report) -> None:
+    def add(self, other: CropReport) -> None:
         """Take in what another report found."""
         self.written += other.written
         self.there += other.there
@@ -84,7 +82,7 @@ def cut_crops(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
     verify: bool = False,
-) -> Report:
+) -> CropReport:
     """Cut the face crops of a frame table out of `videos/<clip>.mp4`.
 
     Each row becomes `face_imgs/<clip>/<track>/face_%05d.jpg`: the box with its edges rounded down, as far as it lies in
@@ -102,7 +100,7 @@ def cut_crops(
         verify: read the crops that exist, and cut those anew that are damaged, or have no checksum.
 
     Returns:
-        Report; a missing or broken video is in it and does not stop the others.
+        CropReport; a missing or broken video is in it and does not stop the others.
 
     Raises:
         UserError: PyAV is not installed, there is no `videos/`, or a crop cannot be written.
@@ -118,7 +116,7 @@ def cut_crops(
         )
     workers = workers or os.cpu_count() or 1
     jobs = [(root, str(clip), rows, verify) for clip, rows in frames.groupby("clip", sort=True)]
-    report = Report()
+    report = CropReport()
     if workers == 1 or len(jobs) == 1:
         for job in interrupts.steps(jobs):
             report.add(_cut_clip(*job))
@@ -151,11 +149,11 @@ def cut_crops(
     return report
 
 
-def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report:
+def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropReport:
     """Cut all crops of one clip that are not there yet."""
     import av
 
-    report = Report()
+    report = CropReport()
     faces, where = root / "face_imgs", f"the frame table of clip {clip}"
     wanted: dict[int, list[tuple[Path, np.ndarray]]] = {}
     for track, of_track in rows.groupby("track", sort=True):
@@ -243,12 +241,10 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
 
 def stretched(crop: Image.Image) -> Image.Image:
     """A crop as a square of SIDE pixels, whatever its sides are."""
-    from PIL import Image
-
     return crop.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: Report) -> None:
+def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: CropReport) -> None:
     left, top = (max(int(edge), 0) for edge in box[:2])
     right, bottom = min(int(box[2]), picture.width), min(int(box[3]), picture.height)
     if right <= left or bottom <= top:

@@ -8,9 +8,8 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.data import ego4d, synthlam
+from benchmarks.data.ego4d import SPLITS
 from registry import DATASETS, UserError
-
-SPLITS = ("train", "val", "test")
 
 
 class Dataset:

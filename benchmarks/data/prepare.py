@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.ego4d import annotated_clips, boxes_of, read_list, read_segment
+from benchmarks.data.annotations import annotated_clips, boxes_of, read_segment
+from benchmarks.data.ego4d import read_list
 from registry import UserError
 from zoo.files.atomic import cannot_write, replacing
 from zoo.files.untrusted import below, checked_id, distinct
@@ -20,7 +21,7 @@ SPLITS = ("train", "val")
 
 
 @dataclass
-class Report:
+class PreparationReport:
     """What preparing found; `lines` puts it in words."""
 
     clips: dict[str, int] = field(default_factory=dict)  # by split
@@ -73,7 +74,7 @@ class Report:
 
 def prepare_annotations(
     root: str | Path, official_lists: bool = False, progress: Callable[[int], None] = lambda count: None
-) -> Report:
+) -> PreparationReport:
     """Turn `json/av_train.json` and `json/av_val.json` into `json_original/` and `result_LAM/`.
 
     `json_original/<clip>/<track>.json` lists the boxes of a track in the annotation's order, as annotated: clean-up and
@@ -91,7 +92,7 @@ def prepare_annotations(
         UserError: neither file exists, or one cannot be read or understood.
     """
     root = Path(root)
-    report = Report()
+    report = PreparationReport()
     split_of: dict[str, str] = {}
     for split in SPLITS:
         path = root / "json" / f"av_{split}.json"
@@ -133,7 +134,7 @@ def prepare_annotations(
     return report
 
 
-def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report) -> None:
+def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: PreparationReport) -> None:
     uid = clip["clip_uid"]
     where = f"{source}: clip {uid}"
     folder = root / "json_original"
@@ -199,7 +200,7 @@ def _person(person: dict[str, Any]) -> str:
     return str(person["person_id"])
 
 
-def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+def _partners(clip: dict[str, Any], report: PreparationReport) -> list[dict[str, Any]]:
     """List the persons of a clip but for the camera wearer."""
     persons = clip["persons"]
     if not any("camera_wearer" in person for person in persons):
@@ -212,7 +213,7 @@ def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
     return [person for person in persons if not person.get("camera_wearer")]
 
 
-def _write(path: Path, text: str, report: Report) -> None:
+def _write(path: Path, text: str, report: PreparationReport) -> None:
     """Write a file unless it has this content already, so that a second run changes no byte and no date."""
     data = text.encode()
     if path.is_file() and path.read_bytes() == data:

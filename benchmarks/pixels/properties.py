@@ -4,53 +4,52 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-if TYPE_CHECKING:
-    from benchmarks.data.windows import KeyFrames
-    from benchmarks.priors.base import Prior
+from benchmarks.data.windows import KeyFrames
+from benchmarks.pixels.sharpness import sharpness
+from benchmarks.priors.base import Prior
 
 
 def frame_properties(
     root: Path,
     tables: Mapping[str, pd.DataFrame],
-    plans: Sequence[Mapping[str, KeyFrames]],
+    key_frames: Sequence[Mapping[str, KeyFrames]],
     cache: Path,
-    provider: Prior | None,
+    prior: Prior | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Find what `diagnose` cannot read off boxes and windows, for the labelled key frames of every split but train.
+    """Measures the properties that `diagnose` cannot read off boxes and windows.
+
+    They are measured for the labelled key frames of all splits but train.
 
     Args:
-        root: the data set's, which the crops' paths are relative to.
+        root: of the data set; crop paths are relative to it.
         tables: split -> frame table.
-        plans: of each row that is to be diagnosed, split -> its key frames.
-        cache: file of `benchmarks.pixels.sharpness.sharpness`; what it lacks takes about 2 ms of a core per crop.
-        provider: of head poses, where there is one.
+        key_frames: for each row to diagnose, split -> its key frames.
+        cache: file of `sharpness`; each crop it lacks costs about 2 ms of one core.
+        prior: of head poses, if there is one.
 
     Returns:
-        split -> `sharpness` and, with a provider, `head yaw` (absolute, degrees) -> (rows of the table,) float64, NaN
-        where unknown and in all rows that are no such key frame.
+        split -> `sharpness` and, with a prior, `head yaw` (absolute, degrees) -> (rows of the table,) float64, NaN
+        where unknown and outside the labelled key frames.
 
     Raises:
-        UserError: a crop does not exist, or the provider cannot answer.
+        UserError: a crop does not exist, or the prior cannot be computed.
     """
-    from benchmarks.pixels.sharpness import sharpness
-
     found: dict[str, dict[str, np.ndarray]] = {}
     for split, table in tables.items():
-        keys = np.unique(np.concatenate([of_row[split].centres for of_row in plans if split in of_row]))
-        keys = keys[table["label"].to_numpy()[keys] >= 0]
-        if split == "train" or not len(keys):
+        centres = np.unique(np.concatenate([of_row[split].centres for of_row in key_frames if split in of_row]))
+        centres = centres[table["label"].to_numpy()[centres] >= 0]
+        if split == "train" or not len(centres):
             continue
-        frames = table.iloc[keys]
+        frames = table.iloc[centres]
         known = {"sharpness": sharpness(root, frames["image"].tolist(), cache)}
-        if provider is not None:
-            known["head yaw"] = np.abs(provider.read(frames).head_pose[:, 0].astype(np.float64))
+        if prior is not None:
+            known["head yaw"] = np.abs(prior.read(frames).head_pose[:, 0].astype(np.float64))
         found[split] = {}
         for name, values in known.items():
             found[split][name] = np.full(len(table), np.nan)
-            found[split][name][keys] = values
+            found[split][name][centres] = values
     return found

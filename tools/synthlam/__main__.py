@@ -6,9 +6,9 @@
     python -m tools.synthlam clips --seed 2 --times 5 --out CLIPS --workers 2
 
 `clips` writes more training clips, of other people, as a folder for `--dataset synthlam --root CLIPS`; a backbone
-learns more from a few frames of many clips (`--times 16 --every 5`). All but `card` need the extra `synth`; the data set
-takes about 15 minutes on one core. The archive is reproducible with the same seed, machine and versions; other graphics
-drivers round pixels differently.
+learns more from a few frames of many clips (`--times 16 --every 5`). All but `card` need the extra `synth`; the data
+set takes about 15 minutes on one core. The archive is reproducible with the same seed, machine and versions; other
+graphics drivers round pixels differently.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.data import synthlam
+from benchmarks.data.ego4d import SPLITS
 from tools.synthlam import scene
 from tools.synthlam.clips import MAX_SIDE, Crop, plan, render_clip
 from tools.synthlam.pretraining import render_pretraining
+from tools.synthlam.statistics import GAZE_BINS, SIZE_BINS, YAW_BINS, statistics
 
 TRUTH = [
     "gaze_angle",
@@ -222,7 +224,7 @@ def write_card(folder: Path) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "synthlam"
         synthlam.unpack(folder / "synthlam-1.tar.xz", root, record["sha256"])
-        stats = synthlam.statistics(root)
+        stats = statistics(root)
         setup = json.loads((root / "scene.json").read_text(encoding="utf-8"))
     rows = {
         "clips": "clips",
@@ -244,32 +246,30 @@ def write_card(folder: Path) -> None:
     def percent(value: float) -> str:
         return f"{100 * value:.1f} %"
 
-    head = ["", *synthlam.SPLITS]
-    counts = [[text, *(f"{stats[s][name]:g}" for s in synthlam.SPLITS)] for name, text in rows.items()]
-    counts.append(
-        ["looking, share of annotated frames", *(percent(stats[s]["positive_rate"]) for s in synthlam.SPLITS)]
-    )
-    counts.append(["looking, share of crops", *(percent(stats[s]["positive_rate_of_crops"]) for s in synthlam.SPLITS)])
-    counts.append(["eyes shut by half or more", *(percent(stats[s]["blinking"]) for s in synthlam.SPLITS)])
-    counts.append(["face behind something", *(percent(stats[s]["occluded"]) for s in synthlam.SPLITS)])
-    sides = [" / ".join(f"{v:g}" for v in stats[s]["side_percentiles"]) for s in synthlam.SPLITS]
+    head = ["", *SPLITS]
+    counts = [[text, *(f"{stats[s][name]:g}" for s in SPLITS)] for name, text in rows.items()]
+    counts.append(["looking, share of annotated frames", *(percent(stats[s]["positive_rate"]) for s in SPLITS)])
+    counts.append(["looking, share of crops", *(percent(stats[s]["positive_rate_of_crops"]) for s in SPLITS)])
+    counts.append(["eyes shut by half or more", *(percent(stats[s]["blinking"]) for s in SPLITS)])
+    counts.append(["face behind something", *(percent(stats[s]["occluded"]) for s in SPLITS)])
+    sides = [" / ".join(f"{v:g}" for v in stats[s]["side_percentiles"]) for s in SPLITS]
     counts.append(["larger side, pixels (5, 25, 50, 75, 95 %)", *sides])
     histograms = []
     for name, bins, unit in (
-        ("gaze_angle", synthlam.GAZE_BINS, "°"),
-        ("head_yaw", synthlam.YAW_BINS, "°"),
-        ("crop_side", synthlam.SIZE_BINS, " px"),
+        ("gaze_angle", GAZE_BINS, "°"),
+        ("head_yaw", YAW_BINS, "°"),
+        ("crop_side", SIZE_BINS, " px"),
     ):
         lines = [
             [
                 f"{low} to {high}{unit}",
-                *(f"{percent(stats[s][name][k])} {'█' * round(40 * stats[s][name][k])}" for s in synthlam.SPLITS),
+                *(f"{percent(stats[s][name][k])} {'█' * round(40 * stats[s][name][k])}" for s in SPLITS),
             ]
             for k, (low, high) in enumerate(zip(bins[:-1], bins[1:], strict=True))
         ]
         histograms.append(table(head, lines))
     oracles = [
-        [text, *(" / ".join(f"{100 * v:.1f}" for v in stats[s][name]) for s in synthlam.SPLITS)]
+        [text, *(" / ".join(f"{100 * v:.1f}" for v in stats[s][name]) for s in SPLITS)]
         for name, text in (
             ("true_gaze", "true angle between gaze and camera"),
             ("true_head_pose", "true angle between head and camera"),

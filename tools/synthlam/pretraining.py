@@ -48,9 +48,10 @@ def render_pretraining(count: int, seed: int, out: Path, workers: int = 1) -> No
     """Writes crops of people from no split, with their true angles and landmarks.
 
     `out/shard_%05d.npz` holds up to 1,000 crops: `jpeg` (all files concatenated, uint8), `offsets` (n + 1,), `targets`
-    (n, len(names)) float32 and `names`. Angles are radians, head angles relative to the line to the camera, including the
-    camera's roll; eye angles are relative to the head; landmarks are in crop units (0..1, y down). The LAM label is
-    not among them. A shard depends on the seed and its number only, not on `workers`; existing shards are kept.
+    (n, len(names)) float32 and `names`. Angles are radians; head angles are relative to the line to the camera
+    and include the camera's roll; eye angles are relative to the head; landmarks are in crop units (0..1, y down). The
+    LAM label is not among them. A shard depends on the seed and its number only, not on `workers`. Existing
+    shards are kept.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
