@@ -59,9 +59,9 @@ def read_split(root: str | Path, split: str, images: bool = True, label_policy: 
     Args:
         root: the prepared folder.
         split: "train", "val" or "test".
-        images: look up crops on disk, with one listing per track. False leaves `image` empty and needs no crops (the test
-            split always needs them, because their names are its index).
-        label_policy: "published": any segment naming the person. "is_at_me": only segments marked so in the annotation file
+        images: look up crops on disk, with one listing per track. False leaves `image` empty and needs no crops; the
+            test split always needs them, because their names are its index.
+        label_policy: "published": any segment naming the person. "is_at_me": only segments marked so in
             `json/av_<split>.json` (`result_LAM` lacks the mark). It does not affect the test split.
 
     Returns:
@@ -98,7 +98,7 @@ def read_annotated(root: Path, split: str, clips: list[str], images: bool, label
     columns, of_row = _interpolated(root, tracks, track, boxes)
     segments = _marked_segments(root, split, clips) if label_policy == "is_at_me" else _result_segments(root, clips)
     columns["label"] = _label(tracks, of_row, columns["frame"], segments)
-    # Rows of a track are consecutive, so texts are repeated; building columns from single strings takes ten times as long.
+    # Rows of a track are consecutive, so texts are repeated; columns built from single strings take ten times as long.
     first = np.flatnonzero(np.diff(of_row, prepend=-1))
     counts = np.diff(np.append(first, len(of_row)))
     for name in ("clip", "track", "person"):

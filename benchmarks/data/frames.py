@@ -70,8 +70,8 @@ def frame_table(columns: Mapping[str, Any], where: str = "frame table") -> pd.Da
     if len(twice):
         row = table.iloc[order[twice[0]]]
         raise UserError(
-            f"{where}: frame {row['frame']} of clip {row['clip']}, track {row['track']} comes twice"
-            + (f" (and {len(twice) - 1} more such frames)" if len(twice) > 1 else "")
+            f"{where}: frame {row['frame']} of clip {row['clip']}, track {row['track']} is listed twice"
+            + (f" (and {len(twice) - 1} more duplicates)" if len(twice) > 1 else "")
         )
     if not np.array_equal(order, np.arange(len(order))):
         table = table.iloc[order].reset_index(drop=True)

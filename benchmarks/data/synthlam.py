@@ -1,4 +1,4 @@
-"""SynthLAM as shipped: find the archive, verify it, unpack it once into the cache, and describe what is in it."""
+"""The shipped SynthLAM archive: verified, unpacked once into the cache, and its ground truth."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from zoo import archives
 from zoo.files.untrusted import read_json
 
 ARCHIVE = Path(__file__).with_name("synthlam") / "synthlam-1.tar.xz"
-MARKER = ".unpacked.json"  # written last: file sizes of a whole copy
+MARKER = ".unpacked.json"  # written last; holds the file sizes of a complete copy
 
 
 @functools.cache
@@ -37,23 +37,23 @@ def shipped_record() -> dict[str, Any]:
 
 
 def checksum() -> str:
-    """The sha256 of the shipped archive, as recorded beside it."""
+    """Returns the sha256 of the shipped archive, as recorded beside it."""
     return str(shipped_record()["sha256"])
 
 
 def root() -> Path:
-    """The folder of the unpacked dataset, in Ego4D's layout; unpacked first where it is missing or damaged.
+    """Returns the folder of the unpacked data set, in Ego4D's layout; unpacks it if it is missing or damaged.
 
-    Of several processes that call this at once the first unpacks, and the others wait for it.
+    If several processes call this at once, the first unpacks and the others wait.
 
     Raises:
-        UserError: the archive is missing or not the one recorded, or the cache cannot be written.
+        UserError: the archive is missing or fails its checksum, or the cache cannot be written.
     """
     target = cache_folder() / f"synthlam-1-{checksum()[:12]}"
     if not is_whole(target):
         remedy = "set LAMZOO_CACHE to a folder with 60 MB free"
         with locked(target.with_name(f".{target.name}.lock"), str(target), wait=True, remedy=remedy):
-            for path in target.parent.glob(f"{target.name}.*"):  # of a process that was killed
+            for path in target.parent.glob(f"{target.name}.*"):  # left by a killed process
                 shutil.rmtree(path, ignore_errors=True)
             if not is_whole(target):
                 unpack(ARCHIVE, target, checksum())
@@ -61,16 +61,16 @@ def root() -> Path:
 
 
 def is_whole(folder: Path) -> bool:
-    """Whether every file that was unpacked is there with its size."""
+    """Whether every unpacked file exists with the recorded size."""
     try:
-        sizes = read_json(folder / MARKER, "what was unpacked")
+        sizes = read_json(folder / MARKER, "the list of unpacked files")
     except UserError:
         return False
     if not isinstance(sizes, dict):
         return False
     found: dict[str, int] = {}
     queue = [""]
-    while queue:  # one listing a folder: a tenth of the time of a call for each of ten thousand files
+    while queue:  # one listing per folder takes a tenth of the time of ten thousand stat calls
         name = queue.pop()
         try:
             with os.scandir(folder / name) as entries:
@@ -86,11 +86,11 @@ def is_whole(folder: Path) -> bool:
 
 
 def unpack(archive: Path, target: Path, sha256: str) -> None:
-    """Unpack a verified archive to `target`, whole or not at all; a damaged `target` is replaced.
+    """Verifies an archive and unpacks it atomically to `target`, replacing a damaged copy.
 
     Raises:
-        UserError: the archive is missing, is not the one with this sha256 or holds a path that leads outside; or the
-            folder cannot be written.
+        UserError: the archive is missing, fails its checksum or holds a path outside `target`, or the folder cannot be
+            written.
     """
     try:
         content = archive.read_bytes()
@@ -105,7 +105,7 @@ def unpack(archive: Path, target: Path, sha256: str) -> None:
         archives.unpack(archive, scratch)
         sizes = {p.relative_to(scratch).as_posix(): p.stat().st_size for p in sorted(scratch.rglob("*")) if p.is_file()}
         (scratch / MARKER).write_text(json.dumps(sizes), encoding="utf-8")
-        scratch.chmod(0o755)  # mkdtemp makes private folders
+        scratch.chmod(0o755)  # mkdtemp creates private folders
         _swap(scratch, target)
     except UserError as error:
         raise UserError(f"{error}; restore it with git") from error
@@ -120,7 +120,7 @@ def unpack(archive: Path, target: Path, sha256: str) -> None:
 
 
 def _swap(scratch: Path, target: Path) -> None:
-    """Put `scratch` in the place of `target`, unless another process has put a whole copy there meanwhile."""
+    """Moves `scratch` to `target`, unless another process has put a complete copy there meanwhile."""
     for _ in range(10):
         try:
             scratch.replace(target)
@@ -128,18 +128,18 @@ def _swap(scratch: Path, target: Path) -> None:
         except OSError:
             if is_whole(target):
                 return
-            # What is there is damaged: move it away in one step, so that nobody reads half of it.
+            # The existing copy is damaged: move it away in one step, so that no process reads half of it.
             away = Path(tempfile.mkdtemp(prefix=target.name + ".old.", dir=target.parent))
             with contextlib.suppress(OSError):
                 target.replace(away / "old")
-                if is_whole(away / "old"):  # another process has mended it in this very moment: put it back
+                if is_whole(away / "old"):  # another process has just repaired it: put it back
                     (away / "old").replace(target)
             shutil.rmtree(away, ignore_errors=True)
     scratch.replace(target)
 
 
 def truth(folder: Path) -> pd.DataFrame:
-    """What the renderer knows of every crop: identity, angles in degrees, distance in metres, label.
+    """Returns the ground truth of every crop: identity, angles in degrees, distance in metres, label.
 
     Columns: split, clip, track, frame, person, identity, image, width, height (pixels), label, gaze_angle (between the
     gaze and the line to the camera), gaze_yaw, gaze_pitch, head_yaw, head_pitch, head_roll (relative to that line; the

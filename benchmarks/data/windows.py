@@ -25,12 +25,12 @@ def windows(
         frames: a FrameTable, N rows.
         radius: frames on each side; the published programs use 3.
         centres: bool (N,), rows to build a window for, such as `key_frames(frames, 13)`; all rows by default.
-        present: bool (N,), rows that are not absent; by default those with an image. Pass all True for a table that was
-            read without images.
+        present: bool (N,), rows that are not absent; by default those with an image. Pass all True for a table read
+            without images.
 
     Returns:
-        int64 (M, 2 radius + 1) row numbers, one window per centre in row order, -1 where the frame, possibly the centre,
-        has no row or is not present.
+        int64 (M, 2 radius + 1) row numbers, one window per centre in row order, -1 where the frame (also the
+        centre) has no row or is not present.
 
     Example:
         >>> table = frame_table(dict(clip="c", track="t", frame=[1, 2, 4], person="1", x1=0, y1=0, x2=9, y2=9, label=0,
@@ -119,7 +119,7 @@ def key_frames(frames: pd.DataFrame, stride: int = 13) -> np.ndarray:
 
 
 def _outwards(side: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Fills one side of windows from the centre outwards: present rows, then the last of them (or the centre) repeated."""
+    """Fills one side of windows outwards: present rows, then the last of them (or the centre) repeated."""
     moved = np.take_along_axis(side, np.argsort(side < 0, axis=1, kind="stable"), axis=1)
     count = (side >= 0).sum(axis=1)
     last = np.where(count > 0, moved[np.arange(len(side)), np.maximum(count - 1, 0)], centre)
