@@ -88,8 +88,8 @@ def prepare_annotations(
 
     Args:
         root: folder that holds `json/`; one of the two files may be missing.
-        official_lists: write missing `split/train.list` and `split/val.list`: the clips with a list of looking segments, in
-            file order, as in the published lists.
+        official_lists: write missing `split/train.list` and `split/val.list`: the clips with a list of looking
+            segments, in file order, as in the published lists.
         progress: called with 1 after each clip.
 
     Raises:

@@ -46,7 +46,7 @@ class FromFiles(Prior):
             at = index.get_indexer(pd.Index(keys))
             if self.must_match and len(keys) and not (at >= 0).any():
                 has = f"such as {index[0]}" if len(index) else "it is empty"
-                raise UserError(f"{path}: has none of the {len(keys)} requested frames, such as {keys.iloc[0]} ({has})")
+                raise UserError(f"{path}: has none of the {len(keys)} frames requested, such as {keys.iloc[0]} ({has})")
             answer = np.full((len(keys), *values.shape[1:]), np.nan, dtype=np.float32)
             answer[at >= 0] = values[at[at >= 0]]
             found.append(answer)

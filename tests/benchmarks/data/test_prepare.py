@@ -164,5 +164,5 @@ def test_no_annotations_or_one_clip_twice(tmp_path):
         prepare_annotations(tmp_path)
     write(tmp_path, "train", clip("c", [person("0")]))
     write(tmp_path, "val", clip("c", [person("0")]))
-    with pytest.raises(UserError, match="clip c comes twice, in train and val"):
+    with pytest.raises(UserError, match="clip c is in both train and val"):
         prepare_annotations(tmp_path)
