@@ -27,7 +27,7 @@ from benchmarks.data.pictures import over_crops
 from benchmarks.priors import face_mesh
 from benchmarks.priors.base import LANDMARKS
 from registry import PRIORS
-from tools.synthlam.heads import rotation
+from tools.synthlam.geometry import rotation
 
 SIZES = (22, 32, 40, 50, 60, 80, 113)  # pixels, the crop's larger side
 YAWS = (0, 20, 40, 60, 180)  # degrees, of faces of 60 pixels or more

@@ -36,6 +36,7 @@ from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.journal import read_rows
 from benchmarks.video.scorer import ScoredFace
 from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG, RATE
+from tools.synthlam.statistics import SIZE_BINS
 
 HOME = Path(__file__).resolve().parent.parent
 LEAST = 0.2  # minimum overlap of a found box with the true one, which includes more of the head
@@ -147,7 +148,7 @@ def check_boxes(side: int, clips: int = 20) -> None:
                     edges.append(np.concatenate([(box[:2] - middle) / sides, (box[2:] - middle) / sides]))
     print("edges:", np.median(edges, axis=0).round(3), "spread:", np.std(edges, axis=0).round(3))
     sizes, hits = np.array(found).T
-    for low, high in zip(synthlam.SIZE_BINS[:-1], synthlam.SIZE_BINS[1:], strict=True):
+    for low, high in zip(SIZE_BINS[:-1], SIZE_BINS[1:], strict=True):
         inside = (sizes >= low) & (sizes < high)
         print(f"{low} to {high} px: {int(hits[inside].sum())} of {int(inside.sum())} found")
 

@@ -44,7 +44,8 @@ from backbones.base import Preprocessing
 from backbones.internvit import NANO_FOLDER
 from backbones.internvit_network import InternViTNetwork
 from registry import UserError
-from tools.synthlam.render import PRETRAINING_TARGETS, direction, rotation
+from tools.synthlam.geometry import direction, rotation
+from tools.synthlam.pretraining import PRETRAINING_TARGETS
 from zoo.cards import FOLDER as CARDS
 from zoo.files.atomic import write_json
 from zoo.weights import write_weights

@@ -1,9 +1,8 @@
-"""Frame tables kept in the cache folder, column by column, so that reading a split again takes milliseconds.
+"""A cache of frame tables, stored by column, so that reading a split again takes milliseconds.
 
-A kept table is used only where it was made by this very code from inputs that have not changed since, which its
-`signature` says, and where its bytes are the ones that were written. Anything else is as if it were not there. Nothing
-in it is executed: it holds numbers, text, and a JSON header. Without a cache folder that can be written, nothing is
-kept.
+A cached table is used only if its `signature` shows the same code and unchanged inputs, and if its checksum is right;
+otherwise the table is rebuilt. Nothing in the file is executed: it holds numbers, text and a JSON header. Without a
+writable cache folder there is no cache.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import platformdirs
 
 from benchmarks.data.frames import BOX, COLUMNS, TEXT, repeated
 from registry import UserError
@@ -25,31 +25,29 @@ from zoo.files.atomic import replacing
 
 NUMBERS = {"frame": "i8", **dict.fromkeys(BOX, "f8"), "label": "i8"}
 
-# Below this a table is read about as fast as it is looked up.
+# Smaller tables are read from the annotations about as fast as from the cache.
 MIN_ROWS = 10_000
 
-_MAGIC = b"lamzoo frame table 1\n".ljust(32)
-_START = len(_MAGIC) + 32  # of what the checksum covers
-_ALIGNED = 64  # bytes; where columns start, so that they are used where they were read
-_PAGE = 4096  # bytes that are summed for the checksum
+MAGIC = b"lamzoo frame table 1\n".ljust(32)
+_START = len(MAGIC) + 32  # of the bytes that the checksum covers
+_ALIGNED = 64  # bytes; alignment of columns, so that they are used without a copy
+_PAGE = 4096  # bytes per sum of the checksum
 
 
 def cache_folder() -> Path:
-    """The folder that holds unpacked data: `LAMZOO_CACHE`, else the platform's cache folder."""
+    """Returns the folder for unpacked data: `LAMZOO_CACHE`, else the platform's cache folder."""
     named = os.environ.get("LAMZOO_CACHE")
     if named:
         return Path(named).expanduser()
-    import platformdirs
-
     return Path(platformdirs.user_cache_dir("lamzoo"))
 
 
-def load(asked: Sequence[str], signature: str) -> pd.DataFrame | None:
-    """The table that was kept for this question with this signature, or None.
+def load_table(asked: Sequence[str], signature: str) -> pd.DataFrame | None:
+    """Returns the cached table for a key and signature, or None.
 
     Args:
-        asked: what was asked for, in words, such as the root and the split.
-        signature: a digest of everything that the answer depends on.
+        asked: the key, such as the root and the split.
+        signature: digest of everything that the table depends on.
     """
     try:
         with _path(asked).open("rb", buffering=0) as file:
@@ -59,8 +57,8 @@ def load(asked: Sequence[str], signature: str) -> pd.DataFrame | None:
         return None
 
 
-def store(asked: Sequence[str], signature: str, table: pd.DataFrame) -> None:
-    """Keep a table of `frames.frame_table` with the columns of `COLUMNS`, if it is large enough and can be kept."""
+def store_table(asked: Sequence[str], signature: str, table: pd.DataFrame) -> None:
+    """Caches a table of `frames.frame_table` with the columns of `COLUMNS`, if it is large enough."""
     if len(table) < MIN_ROWS or tuple(table.columns) != COLUMNS:
         return
     with suppress(OSError, UserError, ValueError, RuntimeError), replacing(_path(asked)) as temporary:
@@ -73,7 +71,7 @@ def _path(asked: Sequence[str]) -> Path:
 
 
 def _encoded(table: pd.DataFrame, signature: str) -> bytes:
-    """The file: the magic line, the checksum of what follows, the header's length, the header, the columns."""
+    """Encodes a file: magic line, checksum of the rest, length of the header, header, columns."""
     parts: list[bytes] = []
     columns: dict[str, list[int]] = {}
     start = 0
@@ -89,7 +87,7 @@ def _encoded(table: pd.DataFrame, signature: str) -> bytes:
     for name in NUMBERS:
         columns[name] = place(table[name].to_numpy())
     for name in TEXT:
-        # A value and how often it comes in a row: clips, tracks and people fill a thousand rows each.
+        # Run-length encoding: a clip, track or person fills about a thousand consecutive rows.
         text = table[name].to_numpy(dtype=object)
         first = np.flatnonzero(np.concatenate([[True], text[1:] != text[:-1]]))
         joined = "\0".join(text[first])
@@ -100,20 +98,20 @@ def _encoded(table: pd.DataFrame, signature: str) -> bytes:
     header = json.dumps({"signature": signature, "rows": len(table), "columns": columns}).encode()
     header += b" " * (-(_START + 8 + len(header)) % _ALIGNED)
     content = len(header).to_bytes(8, "little") + header + b"".join(parts)
-    return _MAGIC + _checksum(np.frombuffer(content, dtype=np.uint8)) + content
+    return MAGIC + page_checksum(np.frombuffer(content, dtype=np.uint8)) + content
 
 
-def _checksum(content: np.ndarray) -> bytes:
-    """The sha256 of the sums of all pages: six times as fast as a CRC of all bytes, and as good against accidents."""
+def page_checksum(content: np.ndarray) -> bytes:
+    """Returns the sha256 of the sums of all pages: six times as fast as a CRC and as good against accidents."""
     whole = len(content) // _PAGE * _PAGE
     sums = content[:whole].view(np.uint64).reshape(-1, _PAGE // 8).sum(axis=1)
     return hashlib.sha256(sums.tobytes() + content[whole:].tobytes()).digest()
 
 
 def _decoded(data: np.ndarray, signature: str) -> pd.DataFrame | None:
-    """The table of a file, or None or any of `load`'s errors where it is another's, damaged, or out of date."""
+    """Decodes a file; returns None or raises an error that `load_table` catches if it is damaged or out of date."""
     content = data[_START:]
-    if data[: len(_MAGIC)].tobytes() != _MAGIC or data[len(_MAGIC) : _START].tobytes() != _checksum(content):
+    if data[: len(MAGIC)].tobytes() != MAGIC or data[len(MAGIC) : _START].tobytes() != page_checksum(content):
         return None
     body = _START + 8 + int.from_bytes(content[:8].tobytes(), "little")
     header = json.loads(data[_START + 8 : body].tobytes())
@@ -128,9 +126,8 @@ def _decoded(data: np.ndarray, signature: str) -> pd.DataFrame | None:
     columns: dict[str, Any] = {name: taken(name, kind) for name, kind in NUMBERS.items()}
     if any(len(column) != rows for column in columns.values()):
         return None
-    # One block for all text: memory in pieces of a column's size comes a page at a time, which takes longer than all
-    # else here. pandas has no public way to take text without looking at each string again; where the private one is
-    # missing, as for Arrow's strings, the columns are made one by one.
+    # One block for all text: allocating each column page by page would take longer than the rest. pandas has no public
+    # constructor that skips validating each string; without the private one, as for Arrow, columns are built singly.
     unchecked = getattr(repeated([""], [1]), "_from_backing_data", None)
     block = np.empty((len(TEXT), rows if unchecked else 0), dtype=object)
     for name, filled in zip(TEXT, block, strict=True):

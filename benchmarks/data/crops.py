@@ -1,4 +1,4 @@
-"""Face crops from videos: each is decoded once, its boxes cut out, resized and written as the reader expects them."""
+"""Cuts face crops from videos in one pass per video, resized and named as the reader expects."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from PIL import Image
 
 from benchmarks.data.pictures import limit_pixels, open_video, seal_of, write_sealed
 from benchmarks.system import interrupts
@@ -20,36 +21,33 @@ from registry import UserError
 from zoo.files.atomic import cannot_write
 from zoo.files.untrusted import below
 
-if TYPE_CHECKING:
-    from PIL import Image
+FPS = 30  # of Ego4D clips and of the frame numbers in the annotations
+SIDE = 224  # pixels; crops are square whatever the shape of the box
+QUALITY = 95  # JPEG
 
-FPS = 30  # of every Ego4D clip, and of the frame numbers in its annotations
-SIDE = 224  # pixels of a crop, which is square whatever the box is
-QUALITY = 95  # of the JPEGs
-
-_BETWEEN_LOOKS = 0.2  # seconds that a signal may wait to be heard
+_POLL = 0.2  # seconds between checks for Ctrl-C
 
 
 @dataclass
-class Report:
-    """What cutting found; `lines` puts it in words."""
+class CropReport:
+    """Counts and findings of cutting crops."""
 
     written: int = 0
     there: int = 0
-    damaged: int = 0  # of those there, where asked for
+    damaged: int = 0  # of the existing ones, if verified
     outside: int = 0
-    past_end: dict[str, int] = field(default_factory=dict)  # frames, by clip
+    past_end: dict[str, int] = field(default_factory=dict)  # clip -> frames
     missing: list[str] = field(default_factory=list)
     failed: dict[str, str] = field(default_factory=dict)
     other_rate: dict[str, float] = field(default_factory=dict)
 
     @property
     def complete(self) -> bool:
-        """Whether every clip had a video that could be read."""
+        """Whether every clip had a readable video."""
         return not self.missing and not self.failed
 
-    def add(self, other: Report) -> None:
-        """Take in what another report found."""
+    def add(self, other: CropReport) -> None:
+        """Adds the counts and findings of another report."""
         self.written += other.written
         self.there += other.there
         self.damaged += other.damaged
@@ -60,15 +58,15 @@ class Report:
         self.other_rate |= other.other_rate
 
     def lines(self) -> list[str]:
-        """Return the report, one finding a line."""
-        said = [f"crops: {self.written} written, {self.there} there already"]
+        """Returns the report, one finding per line."""
+        said = [f"crops: {self.written} written, {self.there} existed already"]
         if self.damaged:
-            said.append(f"crops that were damaged, or had no checksum, cut anew: {self.damaged}")
+            said.append(f"crops that were damaged or had no checksum, cut again: {self.damaged}")
         if self.outside:
-            said.append(f"boxes wholly outside the picture, no crop: {self.outside}")
+            said.append(f"boxes outside the picture, no crop: {self.outside}")
         for what, clips in (
-            ("clips with frames past the end of their video, no crops for those", self.past_end),
-            (f"videos of another rate than {FPS} a second; frames are taken by time", self.other_rate),
+            ("clips with frames past the end of their video, which get no crop", self.past_end),
+            (f"videos without {FPS} frames per second; frames are selected by time", self.other_rate),
             ("videos missing", dict.fromkeys(sorted(self.missing), "")),
             ("videos that could not be read to the end", self.failed),
         ):
@@ -84,25 +82,25 @@ def cut_crops(
     workers: int | None = None,
     progress: Callable[[int], None] = lambda count: None,
     verify: bool = False,
-) -> Report:
-    """Cut the face crops of a frame table out of `videos/<clip>.mp4`.
+) -> CropReport:
+    """Cuts the face crops of a frame table out of `videos/<clip>.mp4`.
 
-    Each row becomes `face_imgs/<clip>/<track>/face_%05d.jpg`: the box with its edges rounded down, as far as it lies in
-    the picture, resized to 224 x 224 (bilinear), JPEG of quality 95. Crops that exist are left alone, and a video whose
-    crops all exist is not opened, so an interrupted run goes on where it stopped; a crop is whole or absent.
+    Each row becomes `face_imgs/<clip>/<track>/face_%05d.jpg`: the box with its edges rounded down and clipped to the
+    picture, resized to 224 x 224 (bilinear), as a JPEG of quality 95. Existing crops are kept, and a video whose crops
+    all exist is not opened, so an interrupted run resumes. Crops are written atomically.
 
-    Frame numbers count from 1 at 30 a second: frame k is what is shown at (k - 1) / 30 s, in a video of exactly that
-    rate its k-th frame.
+    Frame numbers count from 1 at 30 per second: frame k is shown at (k - 1) / 30 s; at exactly that rate it is the
+    video's k-th frame.
 
     Args:
         root: folder that holds `videos/`.
         frames: a FrameTable of train or val, read without images.
-        workers: processes; by default one a core.
+        workers: processes; by default one per core.
         progress: called with the number of crops after each video.
-        verify: read the crops that exist, and cut those anew that are damaged, or have no checksum.
+        verify: read existing crops, and cut those again that are damaged or have no checksum.
 
     Returns:
-        Report; a missing or broken video is in it and does not stop the others.
+        Report; it names missing and broken videos, which do not stop the others.
 
     Raises:
         UserError: PyAV is not installed, there is no `videos/`, or a crop cannot be written.
@@ -118,7 +116,7 @@ def cut_crops(
         )
     workers = workers or os.cpu_count() or 1
     jobs = [(root, str(clip), rows, verify) for clip, rows in frames.groupby("clip", sort=True)]
-    report = Report()
+    report = CropReport()
     if workers == 1 or len(jobs) == 1:
         for job in interrupts.steps(jobs):
             report.add(_cut_clip(*job))
@@ -136,13 +134,13 @@ def cut_crops(
         try:
             while waiting:
                 interrupts.check()
-                for done in wait(waiting, _BETWEEN_LOOKS, FIRST_COMPLETED).done:
+                for done in wait(waiting, _POLL, FIRST_COMPLETED).done:
                     report.add(done.result())
                     progress(waiting.pop(done))
         except BrokenProcessPool:
             raise UserError(
-                "a process that cut crops was killed, or ran out of memory; run again, it goes on where it was "
-                "(with fewer --workers, if need be)"
+                "a process that cut crops was killed, possibly out of memory; run the same command again to resume, "
+                "with fewer --workers if memory is short"
             ) from None
         except BaseException:
             tell.send("stop")
@@ -151,11 +149,11 @@ def cut_crops(
     return report
 
 
-def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report:
-    """Cut all crops of one clip that are not there yet."""
+def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropReport:
+    """Cuts the missing crops of one clip."""
     import av
 
-    report = Report()
+    report = CropReport()
     faces, where = root / "face_imgs", f"the frame table of clip {clip}"
     wanted: dict[int, list[tuple[Path, np.ndarray]]] = {}
     for track, of_track in rows.groupby("track", sort=True):
@@ -166,7 +164,7 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report
             raise cannot_write(here, error) from None
         there = {entry.name for entry in os.scandir(here)}
         for name in there:
-            if name.endswith(".part"):  # by a process that was killed here: this one alone prepares the folder
+            if name.endswith(".part"):  # left by a killed process; no other process writes to this folder
                 (here / name).unlink(missing_ok=True)
         boxes = of_track[["x1", "y1", "x2", "y2"]].to_numpy()
         for frame, box in zip(of_track["frame"].tolist(), boxes, strict=True):
@@ -186,7 +184,7 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report
         return report
     left = set(wanted)
     if not video.is_file():
-        report.failed[clip] = "(is no file)"
+        report.failed[clip] = "(not a file)"
         return report
     try:
         with open_video(video) as container:
@@ -210,10 +208,10 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> Report
 
 
 def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:
-    """Decode a video once and yield (frame number, picture) for each wanted number, in order."""
+    """Decodes a video once and yields (frame number, picture) for each wanted number, in order."""
     from av.video.reformatter import VideoReformatter
 
-    # PyAV keeps one for the process, whose threads a forked worker does not have and would wait for.
+    # PyAV's own reformatter is global: a forked worker would wait for threads that exist only in its parent.
     reformatter = VideoReformatter()
     numbers = sorted(wanted)
     place = 0
@@ -227,7 +225,7 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
             time = float(shown.pts * shown.time_base)
             start = time if start is None else start
             number = round((time - start) * FPS) + 1
-        # Numbers that no frame has of its own, in a video of a lower rate, show what was shown before.
+        # In a video with a lower rate, a number without its own frame shows the previous frame.
         while place < len(numbers) and numbers[place] < number and previous is not None:
             yield numbers[place], reformatter.reformat(previous, format="rgb24").to_image()
             place += 1
@@ -242,13 +240,11 @@ def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Ima
 
 
 def stretched(crop: Image.Image) -> Image.Image:
-    """A crop as a square of SIDE pixels, whatever its sides are."""
-    from PIL import Image
-
+    """Resizes a crop to SIDE x SIDE pixels, ignoring its aspect ratio."""
     return crop.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: Report) -> None:
+def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: CropReport) -> None:
     left, top = (max(int(edge), 0) for edge in box[:2])
     right, bottom = min(int(box[2]), picture.width), min(int(box[3]), picture.height)
     if right <= left or bottom <= top:

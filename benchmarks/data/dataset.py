@@ -1,4 +1,4 @@
-"""The data sets that `--dataset` names: where a split's frame table and crops come from."""
+"""The data sets of `--dataset`: a root folder read as frame tables."""
 
 from __future__ import annotations
 
@@ -8,29 +8,28 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.data import ego4d, synthlam
+from benchmarks.data.ego4d import SPLITS
 from registry import DATASETS, UserError
-
-SPLITS = ("train", "val", "test")
 
 
 class Dataset:
-    """A root folder read as frame tables, one a split.
+    """A root folder read as one frame table per split.
 
-    A plug-in registers a subclass that takes `root` and answers `frames`; everything else has a default.
+    A plug-in registers a subclass that takes `root` and implements `frames`; everything else has a default.
 
     Args:
-        root: the folder of `--root`, or None where none was named.
+        root: folder given by `--root`, or None.
     """
 
-    #: What a table row says of figures measured here.
+    #: Shown in table rows next to figures measured on this data set.
     note = ""
-    #: Frames a second.
+    #: Frames per second.
     rate: float = 30.0
-    #: Share of a face detector's box that crops have more on each side, or on the left, above, on the right, below.
+    #: Margin of crops around a face detector's box, as a share of the box: one number, or left, top, right, bottom.
     margin: float | tuple[float, float, float, float] = 0.0
-    #: Whether crops were stretched to squares, whatever their boxes were.
+    #: Whether crops were stretched to squares, ignoring the aspect ratio of the box.
     square: bool = False
-    #: Of what is trained on it: SPDX name, or None where that depends.
+    #: Licence (SPDX name) of weights trained on this data set, or None if it depends.
     licence: str | None = None
 
     def __init__(self, root: Path | None = None) -> None:
@@ -39,21 +38,21 @@ class Dataset:
         self.root = Path(root)
 
     def splits(self) -> tuple[str, ...]:
-        """The splits that are there; training needs `train` and `val`."""
+        """Returns the available splits; training needs `train` and `val`."""
         return SPLITS
 
     def frames(self, split: str) -> pd.DataFrame:
-        """The FrameTable of one split; `image` is relative to `root`."""
+        """Returns the FrameTable of one split; `image` is relative to `root`."""
         raise NotImplementedError
 
     def checksum(self) -> str | None:
-        """The sha256 that fixes the data, where it is shipped under one."""
+        """Returns the sha256 of the data if it is shipped with the project."""
         return None
 
 
 @DATASETS.register_module(name="ego4d")
 class Ego4D(Dataset):
-    """Ego4D Looking-At-Me, prepared by `bench.py prepare`. The test split has crops and no labels."""
+    """Ego4D Looking-At-Me, prepared by `bench.py prepare`. The test split has crops but no labels."""
 
     note = "Ego4D"
     square = True
@@ -71,8 +70,8 @@ class SynthLAM(Ego4D):
 
     note = "synthetic data"
     rate = 15.0
-    # The boxes, and so the crops, hold the head without its neck, hair and all, and up to a fifth more (`_track` of
-    # synthlam_render draws how much); `python -m tools.check_margin` compares them with what a face detector finds.
+    # Boxes and crops hold the head with its hair, without the neck, plus a margin of up to 22 % drawn by
+    # tools/synthlam/clips.py. `python -m tools.check_margin` compares them with a face detector's boxes.
     margin = (0.14, 0.37, 0.14, 0.09)
     square = False
     licence = "Apache-2.0"
@@ -86,6 +85,6 @@ class SynthLAM(Ego4D):
 
 
 def table_sha256(frames: pd.DataFrame) -> str:
-    """The sha256 of a frame table: which frames, boxes, labels and crops there are, in order."""
+    """Returns the sha256 of a frame table: its frames, boxes, labels and crop paths, in order."""
     rows = pd.util.hash_pandas_object(frames, index=False).to_numpy()
     return hashlib.sha256(rows.tobytes()).hexdigest()

@@ -1,4 +1,4 @@
-"""Pictures from files that may be anything; and work on many crops at once, on all cores."""
+"""Decoding of untrusted pictures and videos, and decoding of many crops in threads."""
 
 from __future__ import annotations
 
@@ -24,40 +24,42 @@ from zoo.files.untrusted import below, open_input
 if TYPE_CHECKING:
     from backbones.base import Preprocessing
 
-# Pillow warns of large pictures and of odd metadata; here a picture is refused in an error's own words, or taken.
+# Pillow warns about large pictures and odd metadata; here a picture is either read or refused with an error.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
-# In a comment of the crops that `prepare` cuts, within the first bytes of the file, and their checksum behind it.
+# Comment in the crops that `prepare` cuts, within the first `_HEAD` bytes, followed by their checksum.
 _SEAL, _NO_CRC, _HEAD = b"lamzoo crc32 ", b"0" * 8, 128
 
 T = TypeVar("T")
 
-# A picture of more pixels is refused before it is decoded: 150 MB of RGB.
+_QUEUED = 5000  # calls queued together by `in_threads`
+
+# Pictures with more pixels (150 MB of RGB) are refused before decoding.
 MAX_PIXELS = 50_000_000
-# What a file may hold, whatever its name says. Pillow knows more formats, and hands some of them to other programs.
+# Accepted formats, whatever the file's extension. Pillow passes some of its other formats to external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-# What FFmpeg takes for a video and is a list of other files, of addresses, or of devices.
+# FFmpeg formats that are lists of other files, addresses or devices.
 LISTS = {"alsa", "concat", "concatf", "dash", "fbdev", "hls", "image2", "image2pipe", "imf", "kmsgrab", "lavfi", "oss",
          "rtp", "rtsp", "sap", "sdp", "v4l2", "video4linux2", "vobsub", "webm_dash_manifest", "x11grab"}  # fmt: skip
 
 
 def is_of_machine(error: Exception) -> bool:
-    """Whether it is the machine that failed, and not the picture: there is no memory, or there are too many files."""
+    """Whether the machine failed and not the picture: out of memory, or too many open files."""
     return is_out_of_memory(error) or (
         isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EMFILE, errno.ENFILE)
     )
 
 
 def open_video(path: Path) -> Any:
-    """Open a video with PyAV: the file alone, not what a list or a playlist under a video's name would lead to.
+    """Opens a video with PyAV; refuses playlists and other formats that refer to further files.
 
     Raises:
-        av.error.FFmpegError: it cannot be read.
+        av.error.FFmpegError: the file cannot be read.
     """
     import av
 
-    # Some versions of torchvision have FFmpeg's threads log through Python: one that does while its decoder is freed
-    # waits for the interpreter, and the interpreter for it.
+    # Some versions of torchvision route FFmpeg's log through Python. A decoder thread that logs while the decoder is
+    # freed then deadlocks with the interpreter.
     av.logging.set_level(None)
     return av.open(str(path), container_options={"format_whitelist": _video_formats(), "protocol_whitelist": "file"})
 
@@ -70,14 +72,14 @@ def _video_formats() -> str:
 
 
 def limit_pixels(stream: Any) -> None:
-    """Have the decoder of a video's stream refuse frames of more than `MAX_PIXELS`, whatever the container says."""
+    """Makes a video stream's decoder refuse frames above `MAX_PIXELS`, whatever the container's header says."""
     stream.codec_context.options = {"max_pixels": str(MAX_PIXELS)}
 
 
 def write_sealed(path: Path, picture: Image.Image, quality: int) -> None:
-    """Write a JPEG with a comment that has the CRC-32 of the file, taken with zeros in its place.
+    """Writes a JPEG with a comment that holds the CRC-32 of the file, computed with zeros in its place.
 
-    JPEG has no checksum: with one bit flipped a picture is another one, and decodes all the same.
+    JPEG has no checksum of its own: a flipped bit changes the picture without a decoding error.
     """
     content = io.BytesIO()
     picture.save(content, "JPEG", quality=quality, comment=_SEAL + _NO_CRC)
@@ -86,7 +88,7 @@ def write_sealed(path: Path, picture: Image.Image, quality: int) -> None:
 
 
 def seal_of(data: bytes) -> bool | None:
-    """Whether a file is as `write_sealed` wrote it; None where it was not written so."""
+    """Returns whether a file is intact, or None if `write_sealed` did not write it."""
     at = data.find(_SEAL, 0, _HEAD) + len(_SEAL)
     if at < len(_SEAL):
         return None
@@ -95,12 +97,12 @@ def seal_of(data: bytes) -> bool | None:
 
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture, of which nothing is decoded yet.
+    """Opens a picture without decoding it.
 
     Raises:
-        FileNotFoundError: it does not exist.
-        Exception: it cannot be read, is no picture, is too large, or is not what was written. Pillow's decoders raise
-            anything.
+        FileNotFoundError: the file does not exist.
+        Exception: the file cannot be read, is not a picture, is too large, or fails its checksum. Pillow's decoders
+            raise any exception.
     """
     with open_input(path) as file, Image.open(file, formats=FORMATS) as opened:
         if opened.format == "JPEG" and _SEAL in opened.info.get("comment", b""):
@@ -114,17 +116,15 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
 
 
 def over_crops(root: Path, images: Sequence[str], work: Callable[[int, Image.Image], T]) -> list[T | None]:
-    """Decode crops and call a function with each, in threads.
-
-    Threads do, since decoding, OpenCV and most of numpy let others run.
+    """Decodes crops and calls a function with each, in threads.
 
     Args:
-        root: what the images' paths are relative to.
+        root: folder that the paths are relative to.
         images: N paths.
-        work: called with the number of the crop and its picture in RGB; from several threads.
+        work: called with the crop's number and its RGB picture, from several threads at once.
 
     Returns:
-        N answers, None for a crop that cannot be decoded.
+        N results, None for crops that cannot be decoded.
 
     Raises:
         UserError: a crop does not exist.
@@ -137,19 +137,28 @@ def over_crops(root: Path, images: Sequence[str], work: Callable[[int, Image.Ima
                 picture = opened.convert("RGB")
         except FileNotFoundError as error:
             raise UserError(f"crop {path} does not exist; prepare the data again") from error
-        except Exception as error:  # Pillow's decoders raise anything
+        except Exception as error:  # Pillow's decoders raise any exception
             if is_of_machine(error):
                 raise
             return None
         return work(number, picture)
 
-    workers = min(os.cpu_count() or 1, len(images))
+    return list(in_threads(one, len(images)))
+
+
+def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
+    """Yields `work(0)` to `work(count - 1)` in order, computed in one thread per core.
+
+    Threads suffice because decoding, OpenCV and most of numpy release the GIL. After an error no more work starts.
+    """
+    workers = min(os.cpu_count() or 1, count)
     if workers <= 1:
-        return [one(number) for number in range(len(images))]
+        yield from map(work, range(count))
+        return
     with ThreadPoolExecutor(workers) as pool:
-        futures = [pool.submit(one, number) for number in range(len(images))]
         try:
-            return [future.result() for future in futures]
+            for start in range(0, count, _QUEUED):
+                yield from pool.map(work, range(start, min(start + _QUEUED, count)))
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
@@ -159,24 +168,26 @@ class DamagedImageError(UserError):
     """A crop that cannot be decoded; `image` is its path relative to the images' root."""
 
     def __init__(self, path: Path, image: str, reason: str) -> None:
-        super().__init__(f"damaged crop {path}: {reason}; repair or delete it, or go on without it: --skip-damaged")
+        super().__init__(f"damaged crop {path}: {reason}; repair or delete it, or leave it out with --skip-damaged")
         self.image = image
 
 
 def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.ndarray:
-    """Decode one crop as RGB, by Pillow's `convert("RGB")`, and resize it for a backbone.
+    """Decode one crop as RGB and resize it for a backbone.
+
+    Grey, CMYK, palettes and alpha are converted by Pillow's `convert("RGB")`; EXIF rotation is ignored.
 
     Args:
-        root: the images' root.
-        image: path relative to it.
+        root: folder that the path is relative to.
+        image: path of the crop.
         preprocessing: of the backbone.
 
     Returns:
         uint8 (size, size, 3).
 
     Raises:
-        DamagedImageError: it cannot be decoded, or is too large.
-        UserError: it does not exist.
+        DamagedImageError: the crop cannot be decoded or is too large.
+        UserError: the crop does not exist.
     """
     path = below(root, image, "an image of a frame table")
     try:
@@ -189,7 +200,7 @@ def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.nda
         if not path.is_symlink():
             raise UserError(f"crop {path} does not exist; prepare the data again") from error
         raise DamagedImageError(path, image, "a link to a file that does not exist") from error
-    except Exception as error:  # Pillow's decoders raise anything
+    except Exception as error:  # Pillow's decoders raise any exception
         if is_of_machine(error):
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)

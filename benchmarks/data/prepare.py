@@ -1,6 +1,6 @@
-"""Ego4D downloads -> the prepared root that the reader takes: face boxes by track, looking segments, split lists.
+"""Prepares Ego4D downloads for the reader: face boxes per track, looking segments, split lists.
 
-Everything is derived from the files as downloaded and written whole, so running it again gives the same bytes.
+The output depends only on the downloaded files and is written atomically, so running it again gives the same bytes.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.data.ego4d import annotated_clips, boxes_of, read_list, read_segment
+from benchmarks.data.annotations import annotated_clips, boxes_of, read_segment
+from benchmarks.data.ego4d import read_list
 from registry import UserError
 from zoo.files.atomic import cannot_write, replacing
 from zoo.files.untrusted import below, checked_id, distinct
@@ -20,78 +21,82 @@ SPLITS = ("train", "val")
 
 
 @dataclass
-class Report:
-    """What preparing found; `lines` puts it in words."""
+class PreparationReport:
+    """Counts and findings of a preparation."""
 
     clips: dict[str, int] = field(default_factory=dict)  # by split
     tracks: int = 0
     boxes: int = 0
     segments: int = 0
-    written: int = 0  # files that were not there yet with this content
-    no_size: int = 0  # boxes that the index will not use, by reason
+    written: int = 0  # new or changed files
+    no_size: int = 0  # boxes that the reader drops, by reason
     frame_0: int = 0
-    segments_of_nobody: int = 0
-    segments_of_strangers: int = 0
+    segments_without_person: int = 0
+    segments_of_unlisted: int = 0
     without_segments: dict[str, list[str]] = field(default_factory=dict)
     wearer_differs: list[str] = field(default_factory=list)
     no_wearer: list[str] = field(default_factory=list)
     not_annotated: dict[str, list[str]] = field(default_factory=dict)  # in split/<split>.list only
     missing_files: list[str] = field(default_factory=list)
     lists_written: list[str] = field(default_factory=list)
-    other_lists: list[str] = field(default_factory=list)  # there before, and not as they would be written
+    other_lists: list[str] = field(default_factory=list)  # existing lists with other content
     stale: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
-        """Return the report, one finding a line."""
+        """Returns the report, one finding per line."""
         counts = ", ".join(f"{count} clips of {split}" for split, count in self.clips.items())
         said = [
             f"annotations: {counts}; {self.tracks} tracks, {self.boxes} boxes, {self.segments} looking segments",
-            f"files written: {self.written} (those already there with the same content are left alone)",
-            f"boxes the index drops: {self.no_size} without width or height, {self.frame_0} at frame 0 "
+            f"files written: {self.written} (existing files with the same content are kept)",
+            f"boxes dropped by the reader: {self.no_size} without width or height, {self.frame_0} at frame 0 "
             f"(frames count from 1); gaps inside a track are interpolated",
         ]
-        if self.segments_of_nobody:
-            said.append(f"segments without a person, dropped: {self.segments_of_nobody}")
-        if self.segments_of_strangers:
+        if self.segments_without_person:
+            said.append(f"segments without a person, dropped: {self.segments_without_person}")
+        if self.segments_of_unlisted:
             said.append(
-                f"segments of persons that the clip does not list, kept without effect: {self.segments_of_strangers}"
+                f"segments of persons that the clip does not list, kept without effect: {self.segments_of_unlisted}"
             )
         for split, clips in self.without_segments.items():
-            said += _listed(f"{split} clips without looking segments, all not looking if a list names them", clips)
+            said += _listed(
+                f"{split} clips without looking segments; if split/ lists them, their frames count as not looking",
+                clips,
+            )
         said += _listed("clips whose camera_wearer is not persons[0]; camera_wearer is used", self.wearer_differs)
-        said += _listed("clips where nobody is marked camera_wearer; all persons are kept", self.no_wearer)
+        said += _listed("clips without a camera_wearer; all persons are kept", self.no_wearer)
         for split, clips in self.not_annotated.items():
-            said += _listed(f"clips of split/{split}.list that no annotation file has", clips)
-        said += _listed(
-            "files of an earlier preparation that the annotations do not have, to be removed by hand", self.stale
-        )
+            said += _listed(f"clips of split/{split}.list without annotations", clips)
+        said += _listed("files of an earlier preparation, not in the annotations; remove them by hand", self.stale)
         said += [f"written: {path}" for path in self.lists_written]
-        said += [f"not the official list: {path}; kept, delete it to have that written" for path in self.other_lists]
+        said += [
+            f"not the official list: {path}; delete it and prepare again to have that written"
+            for path in self.other_lists
+        ]
         said += [f"missing: {path}" for path in self.missing_files]
         return said
 
 
 def prepare_annotations(
     root: str | Path, official_lists: bool = False, progress: Callable[[int], None] = lambda count: None
-) -> Report:
-    """Turn `json/av_train.json` and `json/av_val.json` into `json_original/` and `result_LAM/`.
+) -> PreparationReport:
+    """Converts `json/av_train.json` and `json/av_val.json` to `json_original/` and `result_LAM/`.
 
-    `json_original/<clip>/<track>.json` lists the boxes of a track in the annotation's order, as annotated: clean-up and
-    interpolation belong to the reader. The camera wearer, whoever has `camera_wearer` true or `persons[0]` where the
-    clip does not say, has no boxes of his own. `result_LAM/<clip>.json` lists the looking segments that name a person;
-    a clip whose `social_segments_looking` is null gets no file.
+    `json_original/<clip>/<track>.json` lists the boxes of a track as annotated, in order; the reader cleans them up and
+    interpolates. The camera wearer (`camera_wearer` true, or `persons[0]` without that key) gets no boxes.
+    `result_LAM/<clip>.json` lists the looking segments that name a person; a clip whose `social_segments_looking` is
+    null gets no file.
 
     Args:
         root: folder that holds `json/`; one of the two files may be missing.
-        official_lists: write `split/train.list` and `split/val.list` where they are absent: the clips of each
-            annotation file that have a list of looking segments, in file order, as the published lists do.
+        official_lists: write missing `split/train.list` and `split/val.list`: the clips with a list of looking
+            segments, in file order, as in the published lists.
         progress: called with 1 after each clip.
 
     Raises:
-        UserError: neither file exists, or one cannot be read or understood.
+        UserError: neither file exists, or one is unreadable or malformed.
     """
     root = Path(root)
-    report = Report()
+    report = PreparationReport()
     split_of: dict[str, str] = {}
     for split in SPLITS:
         path = root / "json" / f"av_{split}.json"
@@ -103,7 +108,7 @@ def prepare_annotations(
         for clip in clips:
             uid = clip["clip_uid"]
             if uid in split_of:
-                raise UserError(f"{path}: clip {uid} comes twice, in {split_of[uid]} and {split}")
+                raise UserError(f"{path}: clip {uid} is in both {split_of[uid]} and {split}")
             split_of[uid] = split
         distinct(split_of, f"{path}: clips of all splits")
         for clip in clips:
@@ -133,7 +138,7 @@ def prepare_annotations(
     return report
 
 
-def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report) -> None:
+def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: PreparationReport) -> None:
     uid = clip["clip_uid"]
     where = f"{source}: clip {uid}"
     folder = root / "json_original"
@@ -170,7 +175,7 @@ def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report
     report.tracks += len(tracks)
     folder /= uid
     try:
-        folder.mkdir(parents=True, exist_ok=True)  # a clip of no tracks is prepared too
+        folder.mkdir(parents=True, exist_ok=True)  # also for a clip without tracks
     except OSError as error:
         raise cannot_write(folder, error) from None
     report.stale += sorted(str(path) for path in folder.glob("*.json") if path.stem not in tracks)
@@ -183,24 +188,24 @@ def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Report
     segments = []
     for number, segment in enumerate(clip["social_segments_looking"]):
         if segment.get("person") is None:
-            report.segments_of_nobody += 1
+            report.segments_without_person += 1
             continue
         label, start, end = read_segment(f"{where}, social_segments_looking[{number}]", segment, "person")
         segments.append({"label": label, "start_frame": start, "end_frame": end})
-        report.segments_of_strangers += label not in people
+        report.segments_of_unlisted += label not in people
     report.segments += len(segments)
     _write(result, json.dumps(segments), report)
 
 
 def _person(person: dict[str, Any]) -> str:
-    """The id of a person, which is text or a whole number."""
+    """Returns the id of a person, which is text or an integer in the annotations."""
     if type(person["person_id"]) not in (str, int):
         raise TypeError(f"person_id is {person['person_id']!r:.80}")
     return str(person["person_id"])
 
 
-def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
-    """List the persons of a clip but for the camera wearer."""
+def _partners(clip: dict[str, Any], report: PreparationReport) -> list[dict[str, Any]]:
+    """Lists the persons of a clip except the camera wearer."""
     persons = clip["persons"]
     if not any("camera_wearer" in person for person in persons):
         return persons[1:]
@@ -212,8 +217,8 @@ def _partners(clip: dict[str, Any], report: Report) -> list[dict[str, Any]]:
     return [person for person in persons if not person.get("camera_wearer")]
 
 
-def _write(path: Path, text: str, report: Report) -> None:
-    """Write a file unless it has this content already, so that a second run changes no byte and no date."""
+def _write(path: Path, text: str, report: PreparationReport) -> None:
+    """Writes a file unless it has this content already, so that a second run changes no time stamp."""
     data = text.encode()
     if path.is_file() and path.read_bytes() == data:
         return

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.frames import _sorted_by_track, tracks
+from benchmarks.data.frames import sorted_by_track, tracks
 from registry import UserError
-
-if TYPE_CHECKING:
-    pass
 
 
 def windows(
@@ -21,20 +17,20 @@ def windows(
     centres: np.ndarray | None = None,
     present: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Find the neighbours of each frame by frame number within its track, never across tracks and never by row order.
+    """Finds the neighbours of each frame by frame number within its track, not by row order.
 
-    Linear in the rows but for one sort; a million rows take about a second. Rows may come in any order.
+    Rows may be in any order. A million rows take about a second.
 
     Args:
         frames: a FrameTable, N rows.
         radius: frames on each side; the published programs use 3.
-        centres: bool (N,), the rows to build a window for, such as `key_frames(frames, 13)`; all rows by default.
-        present: bool (N,), the rows that can be looked at; by default those with an image. Pass all True for a table
-            that was read without images.
+        centres: bool (N,), rows to build a window for, such as `key_frames(frames, 13)`; all rows by default.
+        present: bool (N,), rows that are not absent; by default those with an image. Pass all True for a table read
+            without images.
 
     Returns:
-        int64 (M, 2 radius + 1) of row numbers, one window a centre in row order, -1 where the frame is absent (no row,
-        or a row that is not present, the centre included).
+        int64 (M, 2 radius + 1) row numbers, one window per centre in row order, -1 where the frame (also the
+        centre) has no row or is not present.
 
     Example:
         >>> table = frame_table(dict(clip="c", track="t", frame=[1, 2, 4], person="1", x1=0, y1=0, x2=9, y2=9, label=0,
@@ -49,7 +45,7 @@ def windows(
     if not len(rows):
         return found
     frame = frames["frame"].to_numpy()
-    # One number a row, more than `radius` apart between tracks, so that a neighbour in the list is one in the track.
+    # One number per row, more than `radius` apart between tracks, so that near numbers are in the same track.
     lowest = int(frame.min())
     span = int(frame.max()) - lowest + radius + 1
     number = tracks(frames) * span + (frame - lowest)  # below 2^63: frame numbers are below `LARGEST`
@@ -57,10 +53,10 @@ def windows(
     candidates = candidates[np.argsort(number[candidates], kind="stable")]
     have = number[candidates]
     if centres is None and len(candidates) == len(rows):
-        # Every row is a centre and can be looked at: each pair of neighbours is found once, for both.
+        # Every row is a present centre: each pair of neighbours is found once, for both windows.
         flat, middle = found.reshape(-1), candidates * (2 * radius + 1) + radius
         flat[middle] = candidates
-        for step in range(1, 2 * radius + 1):  # frame numbers are distinct: no more of them lie in a window
+        for step in range(1, 2 * radius + 1):  # frame numbers are distinct, so a window holds no more
             distance = have[step:] - have[:-step]
             near = np.flatnonzero(distance <= radius)
             if not len(near):
@@ -81,18 +77,18 @@ def windows(
 
 
 def image_windows(found: np.ndarray) -> np.ndarray:
-    """Fill the absent places of windows with present frames, for models that look at images.
+    """Fills absent places of windows with present frames, for models that take images.
 
-    The published rule, as the reference windows show it: on each side of the centre the present frames move towards
-    the centre in their order, and the places left free at the outside repeat the outermost frame of that side, or the
-    centre where the side is empty. So `[a . . C . d e]` becomes `[a a a C d e e]`, not `[a a C C d d e]`.
+    The published rule, as shown by the reference windows: on each side of the centre the present frames move towards
+    the centre in order, and the free outer places repeat the outermost frame of that side, or the centre if the side is
+    empty. So `[a . . C . d e]` becomes `[a a a C d e e]`, not `[a a C C d d e]`.
 
     Args:
         found: int64 (M, T), T odd, from `windows`.
 
     Returns:
-        int64 (M, T) with no -1 in a window that has any present frame. Where the centre itself is absent (the published
-        index has no such case) the present frame nearest to it, the earlier of two, stands in for it.
+        int64 (M, T) without -1 in windows that have a present frame. An absent centre (which the published index never
+        has) is replaced by the nearest present frame, the earlier of two.
     """
     radius = found.shape[1] // 2
     nearest = sorted(range(2 * radius + 1), key=lambda place: abs(place - radius))
@@ -106,14 +102,14 @@ def image_windows(found: np.ndarray) -> np.ndarray:
 
 
 def key_frames(frames: pd.DataFrame, stride: int = 13) -> np.ndarray:
-    """Mark every `stride`-th row of each track, counted from the track's first row: bool (N,).
+    """Marks every `stride`-th row of each track, counted from the track's first row: bool (N,).
 
-    This is the published index's rule: the count starts anew in each track and goes by position, not by frame number
+    This is the rule of the published index: the count restarts in each track and follows positions, not frame numbers
     (a track that starts at frame 47 has key frames 47, 60, 73). Interpolated frames count and can be key frames.
     """
     if stride < 1:
         raise UserError(f"stride {stride}: must be 1 or more")
-    order, track, _ = _sorted_by_track(frames)
+    order, track, _ = sorted_by_track(frames)
     position = np.arange(len(order))
     starts = np.flatnonzero(np.diff(track, prepend=-1))
     rank = position - np.repeat(starts, np.diff(np.append(starts, len(order))))
@@ -123,7 +119,7 @@ def key_frames(frames: pd.DataFrame, stride: int = 13) -> np.ndarray:
 
 
 def _outwards(side: np.ndarray, centre: np.ndarray) -> np.ndarray:
-    """Fill one side of windows, from the centre outwards: present rows, then the last of them (or the centre) again."""
+    """Fills one side of windows outwards: present rows, then the last of them (or the centre) repeated."""
     moved = np.take_along_axis(side, np.argsort(side < 0, axis=1, kind="stable"), axis=1)
     count = (side >= 0).sum(axis=1)
     last = np.where(count > 0, moved[np.arange(len(side)), np.maximum(count - 1, 0)], centre)
@@ -137,7 +133,7 @@ class KeyFrames:
     Attributes:
         rows: (M, T) int64 row numbers of the split's frame table, -1 where the frame is absent.
         centres: (M,) int64 row numbers of the key frames.
-        labels: (M,) int64 their labels.
+        labels: (M,) int64 labels of the key frames.
     """
 
     rows: np.ndarray

@@ -1,38 +1,31 @@
-"""Decoded crops, kept in memory where they fit."""
+"""Decoded crops, kept in memory if they fit."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from backbones.base import Preprocessing
-from benchmarks.data.pictures import DamagedImageError, read_crop
+from benchmarks.data.pictures import DamagedImageError, in_threads, read_crop
 from benchmarks.system.progress import Progress
 
-if TYPE_CHECKING:
-    pass
-
-
-_CHUNK = 5000  # crops that are waited for together
-BUDGET = 4_000_000_000  # bytes of pixels that are kept; of more, crops are decoded when they are asked for
+BUDGET = 4_000_000_000  # bytes; a data set with more pixels is decoded batch by batch instead of kept in memory
 
 
 class Crops:
-    """Pixels of N crops as a backbone wants them, decoded once where they fit into memory.
+    """Preprocessed pixels of N crops, decoded once if they fit into memory.
 
-    What another process is sent are the paths: it decodes anew.
+    Pickling drops the pixels: another process receives the paths and decodes again.
 
     Args:
-        root: what the paths are relative to.
+        root: folder that the paths are relative to.
         images: N paths.
-        preprocessing: the backbone's.
-        budget: bytes of pixels to keep.
+        preprocessing: of the backbone.
+        budget: bytes of pixels that may be kept.
     """
 
     def __init__(self, root: Path, images: Sequence[str], preprocessing: Preprocessing, budget: int = BUDGET) -> None:
@@ -49,10 +42,10 @@ class Crops:
         return self.__dict__ | {"_array": None}
 
     def read(self, skip_damaged: bool, progress: Progress | None = None) -> list[str]:
-        """Decode what is to be kept, and leave damaged crops out for good; returns their paths.
+        """Decodes the crops that are kept, drops damaged crops, and returns the paths of those.
 
-        Crops that are not kept are looked at beforehand only where damaged ones are to be skipped: which frames are
-        absent has to be known before any window is.
+        Without room to keep them, crops are decoded here only to find damaged ones, because windows need to know which
+        frames are absent.
 
         Raises:
             DamagedImageError: a crop cannot be decoded and `skip_damaged` is off.
@@ -75,15 +68,9 @@ class Crops:
                 if self.kept:
                     array[number] = pixels
 
-        with _decoders() as pool:
-            try:
-                for start in range(0, len(self), _CHUNK):
-                    for _ in pool.map(work, range(start, min(start + _CHUNK, len(self)))):
-                        if progress is not None:
-                            progress.advance()
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        for _ in in_threads(work, len(self)):
+            if progress is not None:
+                progress.advance()
         damaged = [image for image, ok in zip(self.images, sound, strict=True) if not ok]
         self.images = [image for image, ok in zip(self.images, sound, strict=True) if ok]
         if self.kept:
@@ -91,7 +78,7 @@ class Crops:
         return damaged
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
-        """Return the pixels of crops by number, ``(U, size, size, 3)`` uint8; from ``len(self)`` on, mirrored."""
+        """Returns uint8 ``(U, size, size, 3)`` pixels by crop number; numbers from ``len(self)`` on are mirrored."""
         flipped, of = np.divmod(numbers, max(1, len(self)))
         if self.kept:
             if self._array is None:
@@ -99,18 +86,13 @@ class Crops:
             assert self._array is not None
             pixels = self._array[of]
         else:
-            with _decoders() as pool:
-                decoded = list(pool.map(self._decode, of))
+            decoded = list(in_threads(lambda at: self._decode(of[at]), len(of)))
             pixels = np.stack(decoded) if decoded else np.empty((0, *[self.preprocessing.size] * 2, 3), np.uint8)
         pixels[flipped == 1] = pixels[flipped == 1, :, ::-1]
         return pixels
 
     def _decode(self, number: int) -> np.ndarray:
         return read_crop(self.root, self.images[number], preprocessing=self.preprocessing)
-
-
-def _decoders() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(min(16, os.cpu_count() or 1))
 
 
 def read_pixels(
@@ -120,27 +102,29 @@ def read_pixels(
     preprocessing: Preprocessing,
     *,
     skip_damaged: bool,
-    budget: int = BUDGET,
 ) -> tuple[dict[str, Crops], dict[str, np.ndarray], list[str]]:
-    """Decode the crops of the rows that windows touch.
+    """Decodes the crops of the rows that windows use; all splits together keep at most `BUDGET` bytes.
 
     Args:
-        root: the data set's root.
+        root: of the data set.
         tables: split -> frame table.
-        touched: split -> rows.
-        preprocessing: the backbone's.
-        skip_damaged: leave damaged crops out.
-        budget: bytes of pixels to keep, of all splits together.
+        touched: split -> row numbers.
+        preprocessing: of the backbone.
+        skip_damaged: leave damaged crops out instead of raising.
 
     Returns:
-        Crops and positions a split, and damaged paths.
+        split -> crops; split -> (rows,) int64, the number of each row's crop or -1; and the paths of damaged crops.
+
+    Raises:
+        UserError: a crop is missing, or damaged and `skip_damaged` is off.
     """
     total = sum(map(len, touched.values()))
+    budget = BUDGET if total * preprocessing.size**2 * 3 <= BUDGET else 0
     all_crops, positions, damaged = {}, {}, []
     with Progress("crops", total, "crop") as progress:
         for split, rows in touched.items():
             images = tables[split]["image"].to_numpy()[rows].tolist()
-            crops = Crops(root, images, preprocessing, budget if total * preprocessing.size**2 * 3 <= budget else 0)
+            crops = Crops(root, images, preprocessing, budget)
             lost = set(crops.read(skip_damaged, progress))
             usable = rows[[image not in lost for image in images]] if lost else rows
             positions[split] = np.full(len(tables[split]), -1)

@@ -1,6 +1,6 @@
-"""Gaussian Temporal Dropout: neighbours that are blurred by the standard of their split are dropped from windows.
+"""Gaussian Temporal Dropout: windows lose neighbours that are blurred compared with the rest of their split.
 
-Source: GazePose. Sharpness is the variance of the Laplacian, as OpenCV computes it; here in numpy, to the same number.
+Source: GazePose. Sharpness is the variance of the Laplacian, in numpy, equal to OpenCV's result.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.data.pictures import over_crops
 from benchmarks.system import interrupts
@@ -22,17 +22,14 @@ from benchmarks.system.locks import locked
 from benchmarks.system.progress import Progress, say
 from zoo.files.atomic import replacing
 
-if TYPE_CHECKING:
-    from PIL import Image
-
-SIDE = 224  # pixels of the picture that is judged: what Ego4D's crops are stored at
-SLACK = 0.2  # of both rules of `drop_mask`; published
+SIDE = 224  # pixels; sharpness is measured at the size of Ego4D's stored crops
+SLACK = 0.2  # in both rules of `drop_mask`; published
 
 _CHUNK = 5000  # crops between two writes of the file
 
 
 def laplacian_variance(picture: np.ndarray) -> float:
-    """Variance of the Laplacian of an RGB picture: `cv2.Laplacian(grey, cv2.CV_64F).var()`.
+    """Returns the variance of the Laplacian of an RGB picture: `cv2.Laplacian(grey, cv2.CV_64F).var()`.
 
     The kernel is [[0, 1, 0], [1, -4, 1], [0, 1, 0]], edges are mirrored without repeating the edge pixel, and grey is
     OpenCV's rounding of .299 R + .587 G + .114 B.
@@ -52,26 +49,24 @@ def laplacian_variance(picture: np.ndarray) -> float:
 
 
 def sharpness_of(picture: Image.Image) -> float:
-    """Sharpness of a crop at 224 x 224, bilinear where it is of another size.
+    """Returns the sharpness of a crop, resized to 224 x 224 (bilinear) if it has another size.
 
-    The size decides: enlarged, a small and distant face is as unsharp as it is when Ego4D's crops are made, while at
-    its own size it would count among the sharpest.
+    At its native size a small, distant face would count among the sharpest. Enlarged, as in Ego4D's crops, it is
+    blurred.
     """
-    from PIL import Image
-
     if picture.size != (SIDE, SIDE):
         picture = picture.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
     return laplacian_variance(np.asarray(picture))
 
 
 def sharpness(root: Path, images: Sequence[str], cache: Path) -> np.ndarray:
-    """Sharpness of every crop of a list, kept in a file.
+    """Returns the sharpness of crops, cached in a file.
 
     Args:
-        root: what the images' paths are relative to.
+        root: folder that the paths are relative to.
         images: N paths; "" for a row without a crop.
-        cache: an `.npz` of this data set's own; what it lacks is computed on all cores and added, now and then, so that
-            an interrupted run goes on.
+        cache: `.npz` file of this data set. Missing values are computed on all cores and added every few thousand
+            crops, so that an interrupted run resumes.
 
     Returns:
         ``(N,)`` float64, NaN where there is no crop or it cannot be decoded.
@@ -80,24 +75,24 @@ def sharpness(root: Path, images: Sequence[str], cache: Path) -> np.ndarray:
         UserError: a crop does not exist, or the file cannot be written.
     """
     wanted = {image for image in images if image}
-    known, lacking = _load(cache), list[str]()
+    known, missing = _load(cache), list[str]()
     if not wanted <= known.keys():
         with locked(cache.with_suffix(".lock"), str(cache), wait=True):
             known = _load(cache)
-            lacking = sorted(wanted - known.keys())
-            _add(root, lacking, cache, known)
+            missing = sorted(wanted - known.keys())
+            _add(root, missing, cache, known)
     values = np.array([known.get(image, math.nan) for image in images], dtype=np.float64)
-    damaged = sum(math.isnan(known[image]) for image in lacking)
+    damaged = sum(math.isnan(known[image]) for image in missing)
     if damaged:
         say(f"sharpness: {damaged} crop{'s'[: damaged > 1]} cannot be decoded")
     return values
 
 
-def _add(root: Path, lacking: Sequence[str], cache: Path, known: dict[str, float]) -> None:
-    """Compute what is lacking, a chunk at a time, into `known` and the file."""
-    with Progress("sharpness", len(lacking), "crop") as progress:
-        for start in interrupts.steps(range(0, len(lacking), _CHUNK)):
-            chunk = lacking[start : start + _CHUNK]
+def _add(root: Path, missing: Sequence[str], cache: Path, known: dict[str, float]) -> None:
+    """Computes missing values chunk by chunk, into `known` and the file."""
+    with Progress("sharpness", len(missing), "crop") as progress:
+        for start in interrupts.steps(range(0, len(missing), _CHUNK)):
+            chunk = missing[start : start + _CHUNK]
             found = over_crops(root, chunk, lambda _, picture: sharpness_of(picture))
             known |= zip(chunk, (math.nan if value is None else value for value in found), strict=True)
             _save(cache, known)
@@ -105,13 +100,13 @@ def _add(root: Path, lacking: Sequence[str], cache: Path, known: dict[str, float
 
 
 def cumulative_normal(values: np.ndarray) -> np.ndarray:
-    """Place each value in the normal distribution fitted to all of them.
+    """Returns the cumulative probability of each value under the normal distribution fitted to all values.
 
     Args:
-        values: ``(N,)`` sharpness of one split's frames, NaN where unknown.
+        values: ``(N,)`` sharpness of the frames of one split, NaN where unknown.
 
     Returns:
-        p ``(N,)`` in [0, 1]: the share of that normal below; 0 where the value is unknown, 0.5 where all are equal.
+        p ``(N,)`` in [0, 1]; 0 where the value is unknown, 0.5 if all values are equal.
     """
     known = np.isfinite(values)
     if not known.any():
@@ -122,16 +117,16 @@ def cumulative_normal(values: np.ndarray) -> np.ndarray:
 
 
 def drop_mask(p: np.ndarray, present: np.ndarray, training: bool, generator: np.random.Generator) -> np.ndarray:
-    """Choose the neighbours to drop: in training where u > p + 0.2 for a uniform u, otherwise where p < 0.2.
+    """Selects the neighbours to drop: in training those with u > p + 0.2 for a uniform u, otherwise those with p < 0.2.
 
     Args:
-        p: ``(M, T)`` of `cumulative_normal`, for each frame of M windows; that of an absent frame has no say.
+        p: ``(M, T)`` of `cumulative_normal` for the frames of M windows; ignored for absent frames.
         present: ``(M, T)`` bool.
-        training: draw; otherwise the rule is fixed and the generator is left alone.
-        generator: of the draws, one a frame.
+        training: draw; otherwise the generator is not used.
+        generator: draws one number per frame.
 
     Returns:
-        ``(M, T)`` bool, True for the frames to treat as absent; never the centre, never a frame that is absent anyway.
+        ``(M, T)`` bool, True for frames to treat as absent; never the centre, never an absent frame.
     """
     dropped = generator.random(p.shape) > p + SLACK if training else p < SLACK
     dropped = dropped & present
@@ -140,7 +135,7 @@ def drop_mask(p: np.ndarray, present: np.ndarray, training: bool, generator: np.
 
 
 def _load(path: Path) -> dict[str, float]:
-    """What a file holds; nothing where there is none or it is damaged, since it can be made again."""
+    """Reads a cache file; returns nothing if it is missing or damaged, since it can be recomputed."""
     with (
         suppress(OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error),
         np.load(path, allow_pickle=False) as content,
@@ -153,7 +148,7 @@ def _load(path: Path) -> dict[str, float]:
 
 
 def _save(path: Path, known: dict[str, float]) -> None:
-    """Write the file; the paths as one text, since numpy would give each the length of the longest."""
+    """Writes a cache file, the paths as one text because numpy would pad each to the longest."""
     values = np.array(list(known.values()), dtype=np.float64)
     images = "\0".join(known).encode("utf-8", "surrogateescape")
     with replacing(path) as temporary, temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What estimators say of a face, the head's pose and landmarks: every module here registers its providers."""
+"""Priors: head poses and landmarks from estimators. Every module here registers its priors."""
 
 import importlib
 import pkgutil

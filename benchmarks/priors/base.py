@@ -1,4 +1,4 @@
-"""What a prior provider is asked, and what it answers."""
+"""The interface of priors."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MIRRORED = [1, 0, 2, 4, 3]  # places of `LANDMARKS` in a mirrored crop
 
 
 class Priors(NamedTuple):
-    """What an estimator says of N crops.
+    """An estimator's output for N crops.
 
     Attributes:
         head_pose: ``(N, 3)`` float32, yaw, pitch and roll in degrees, NaN where unknown. Yaw is positive towards the
@@ -31,23 +31,23 @@ class Priors(NamedTuple):
     landmarks: np.ndarray
 
     def mirrored(self) -> Priors:
-        """Return what the estimator would say of the crops mirrored left to right."""
+        """Returns the priors of the crops mirrored left to right."""
         pose = self.head_pose * np.array([-1, 1, -1], dtype=np.float32)
         return Priors(pose, self.landmarks[:, _MIRRORED] * np.array([-1, 1, 1], dtype=np.float32))
 
 
 class Prior:
-    """A provider of priors for the crops of one data set.
+    """A source of priors for the crops of one data set.
 
-    A plug-in registers a subclass that takes `root`, `cache` and its own arguments, annotated, and answers `read` and
+    A plug-in registers a subclass that takes `root`, `cache` and its own annotated arguments, and implements `read` and
     `fingerprint`.
 
     Args:
-        root: the data set's root, which the crops' paths are relative to.
-        cache: folder of this data set's own where a provider that computes keeps its answers.
+        root: of the data set; crop paths are relative to it.
+        cache: folder for computed priors, one per data set.
     """
 
-    #: How a user comes by these priors: half a sentence for the message of a recipe that lacks them.
+    #: How to obtain these priors: a phrase for the error message of a recipe without priors.
     how = ""
 
     def __init__(self, root: Path, cache: Path) -> None:
@@ -55,20 +55,20 @@ class Prior:
         self.cache = Path(cache)
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Answer for the N rows of a FrameTable.
+        """Returns the priors of the N rows of a FrameTable.
 
         Raises:
-            UserError: the priors cannot be read or made; says what to do.
+            UserError: the priors cannot be read or computed; says what to do.
         """
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the answers besides the crops themselves, ready for JSON."""
+        """Returns everything that determines the priors except the crops, JSON-serialisable."""
         raise NotImplementedError
 
 
 def lacking(recipe: str, needs: Sequence[str]) -> UserError:
-    """The error of a recipe that names no provider of the priors its head needs: says which there are."""
+    """Returns the error for a recipe whose head needs priors but names none; lists the available ones."""
     ways = "; ".join(f"{name}: {getattr(PRIORS.get(name), 'how', '')}".rstrip(": ") for name in PRIORS)
     return UserError(
         f"recipe {recipe}: its head needs {' and '.join(needs)}, and no provider of priors is named; "

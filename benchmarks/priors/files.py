@@ -1,4 +1,4 @@
-"""Priors from JSON files: those that an estimator's tools wrote, and those that SynthLAM ships."""
+"""Priors from JSON files, written by an estimator's tools or shipped with SynthLAM."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ LANDMARK_FORM = "clip -> track -> frame -> five [x, y, z, visibility] in units o
 
 
 class FromFiles(Prior):
-    """Priors of two JSON files, each read once."""
+    """Priors from two JSON files, each read once."""
 
-    #: Whether a file that has none of the frames asked for must be the wrong one.
+    #: Whether a file without any of the requested frames is an error.
     must_match = True
 
     def files(self) -> tuple[Path, Path]:
-        """The files of head poses and of landmarks."""
+        """Returns the files of head poses and of landmarks."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -35,10 +35,10 @@ class FromFiles(Prior):
         return read_head_pose(pose), read_landmarks(landmarks)
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Look the rows up; those that a file does not have are unknown.
+        """Looks up the rows; rows missing from a file are unknown.
 
         Raises:
-            UserError: a file is missing, broken or of another form, or has none of these frames.
+            UserError: a file is missing, broken or in another format, or has none of these frames.
         """
         keys = frames["clip"] + ":" + frames["track"] + ":" + frames["frame"].astype(str)
         found = []
@@ -46,14 +46,14 @@ class FromFiles(Prior):
             at = index.get_indexer(pd.Index(keys))
             if self.must_match and len(keys) and not (at >= 0).any():
                 has = f"such as {index[0]}" if len(index) else "it is empty"
-                raise UserError(f"{path}: has none of the {len(keys)} frames asked for, such as {keys.iloc[0]} ({has})")
+                raise UserError(f"{path}: has none of the {len(keys)} frames requested, such as {keys.iloc[0]} ({has})")
             answer = np.full((len(keys), *values.shape[1:]), np.nan, dtype=np.float32)
             answer[at >= 0] = values[at[at >= 0]]
             found.append(answer)
         return Priors(found[0], _relative(found[1]))
 
     def fingerprint(self) -> dict[str, Any]:
-        """The files' sha256."""
+        """Returns the sha256 of both files."""
         return {
             name: hashlib.sha256(read_bytes(path, "priors")).hexdigest()
             for name, path in zip(("head_pose", "landmarks"), self.files(), strict=True)
@@ -62,17 +62,17 @@ class FromFiles(Prior):
 
 @PRIORS.register_module(name="file")
 class File(FromFiles):
-    """JSON files as the estimators' tools write them.
+    """JSON files as written by the estimators' tools.
 
     Args:
-        root: the data set's root; the files need not be there.
+        root: of the data set; the files may be elsewhere.
         cache: not used.
         head_pose: path of a file `'clip:track:frame' -> [yaw, pitch, roll]`, degrees.
         landmarks: path of a file `clip -> track -> frame -> five [x, y, z, visibility]`, units of the crop: left eye,
             right eye, nose, left and right corner of the mouth.
     """
 
-    how = "files that you have, with head_pose=FILE and landmarks=FILE"
+    how = "your own files, with head_pose=FILE and landmarks=FILE"
 
     def __init__(self, root: Path, cache: Path, head_pose: str, landmarks: str) -> None:
         super().__init__(root, cache)
@@ -84,33 +84,33 @@ class File(FromFiles):
 
 @PRIORS.register_module(name="synthlam")
 class SynthLAM(FromFiles):
-    """SynthLAM's own: the renderer's angles and points with an estimator's errors.
+    """SynthLAM's priors: the true angles and points with an estimator's errors.
 
     Args:
-        root: SynthLAM's root, with `priors/head_pose.json` and `priors/landmarks.json`.
+        root: of SynthLAM, with `priors/head_pose.json` and `priors/landmarks.json`.
         cache: not used.
     """
 
-    how = "what SynthLAM ships, for that data set alone"
+    how = "shipped with SynthLAM, for that data set only"
 
     def files(self) -> tuple[Path, Path]:
         folder = self.root / "priors"
         if not folder.is_dir():
             raise UserError(
-                f"{folder}: no such folder; only SynthLAM ships priors; for other crops name the provider face_mesh, "
-                "which computes them, or file"
+                f"{folder}: no such folder; only SynthLAM ships priors; for other crops use face_mesh, which computes "
+                "them, or file"
             )
         return folder / "head_pose.json", folder / "landmarks.json"
 
 
 def read_head_pose(path: Path) -> tuple[pd.Index, np.ndarray]:
-    """Read a file of head poses; an entry of null is left out.
+    """Reads a file of head poses, skipping entries of null.
 
     Returns:
-        Keys `clip:track:frame`, and yaw, pitch, roll ``(K, 3)`` float32; what is no finite number is NaN.
+        Keys `clip:track:frame`, and yaw, pitch, roll ``(K, 3)`` float32, NaN for numbers that are not finite.
 
     Raises:
-        UserError: the file is missing, broken or not of that form, with the key.
+        UserError: the file is missing, broken or in another format; names the key.
     """
     content = read_json(path, "head poses")
     if not isinstance(content, dict):
@@ -120,13 +120,13 @@ def read_head_pose(path: Path) -> tuple[pd.Index, np.ndarray]:
 
 
 def read_landmarks(path: Path) -> tuple[pd.Index, np.ndarray]:
-    """Read a file of landmarks; an entry of null is left out.
+    """Reads a file of landmarks, skipping entries of null.
 
     Returns:
-        Keys `clip:track:frame`, and x, y, visibility of the five ``(K, 5, 3)`` float32, x and y in units of the crop.
+        Keys `clip:track:frame`, and ``(K, 5, 3)`` float32: x and y in units of the crop, and visibility.
 
     Raises:
-        UserError: the file is missing, broken or not of that form, with the key; or it holds pixels.
+        UserError: the file is missing, broken, in another format (names the key), or in pixels.
     """
     entries = {}
     for clip, tracks in _items(path, read_json(path, "landmarks"), ""):
@@ -143,7 +143,7 @@ def read_landmarks(path: Path) -> tuple[pd.Index, np.ndarray]:
 
 
 def _relative(points: np.ndarray) -> np.ndarray:
-    """Move the origin of x and y to the mid-point of the eyes, and make confidences fit `Priors`."""
+    """Moves the origin of x and y to the mid-point of the eyes and clips confidences to [0, 1]."""
     points[..., :2] -= points[:, :2, :2].mean(axis=1, keepdims=True)
     unknown = ~np.isfinite(points).all(axis=-1)
     points[unknown] = [np.nan, np.nan, 0]
@@ -166,14 +166,14 @@ def _split(path: Path, key: str) -> tuple[str, str, str]:
 
 
 def _key(path: Path, clip: str, track: str, frame: str) -> str:
-    """The key of a frame, whatever zeros its number starts with."""
+    """Returns the key of a frame, without leading zeros in its number."""
     if not frame.isdecimal():
         raise UserError(f"{path}: key '{clip}:{track}:{frame}' ends in no frame number")
     return f"{clip}:{track}:{int(frame)}"
 
 
 def _numbers(path: Path, entries: dict[str, Any], shape: tuple[int, ...], form: str) -> np.ndarray:
-    """All entries as one array ``(K, *shape)`` float32, or an error that names the first that is not of the form."""
+    """Returns all entries as ``(K, *shape)`` float32; an error names the first malformed entry."""
     if not entries:
         return np.empty((0, *shape), dtype=np.float32)
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.ego4d import read_challenge
+from benchmarks.data.challenge import read_challenge
 from benchmarks.scoring.files import is_test, match
 from registry import UserError
 from zoo.files.atomic import write_text

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy, dropout, relu
 from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.config.recipe import Training
-from benchmarks.data.ego4d import read_challenge
+from benchmarks.data.challenge import read_challenge
 from benchmarks.data.windows import windows as windows_of
 from benchmarks.features.store import FeatureStore
 from benchmarks.features.windows import WindowData

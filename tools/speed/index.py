@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.ego4d import read_challenge, read_split
+from benchmarks.data.challenge import read_challenge
+from benchmarks.data.ego4d import read_split
 from benchmarks.data.frames import BOX
 from benchmarks.data.windows import windows
 from tools.speed.harness import Work

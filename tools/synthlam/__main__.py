@@ -5,10 +5,10 @@
     python -m tools.synthlam pretraining --count 60000 --seed 1 --out RENDERS --workers 2
     python -m tools.synthlam clips --seed 2 --times 5 --out CLIPS --workers 2
 
-The last writes clips of other people, of which there are more to train on, as a folder for `--dataset synthlam --root
-CLIPS`; a backbone learns more from a few frames of many clips (`--times 16 --every 5`). The first needs the extra
-`synth` and about a quarter of an hour of one core. The archive is the same for the same seed, machine and versions;
-another graphics driver rounds other pixels.
+`clips` writes more training clips, of other people, as a folder for `--dataset synthlam --root CLIPS`; a backbone
+learns more from a few frames of many clips (`--times 16 --every 5`). All but `card` need the extra `synth`; the data
+set takes about 15 minutes on one core. The archive is reproducible with the same seed, machine and versions; other
+graphics drivers round pixels differently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,11 @@ from typing import Any
 from PIL import Image
 
 from benchmarks.data import synthlam
-from tools.synthlam import render, scene
+from benchmarks.data.ego4d import SPLITS
+from tools.synthlam import scene
+from tools.synthlam.clips import MAX_SIDE, Crop, plan, render_clip
+from tools.synthlam.pretraining import render_pretraining
+from tools.synthlam.statistics import GAZE_BINS, SIZE_BINS, YAW_BINS, statistics
 
 TRUTH = [
     "gaze_angle",
@@ -48,16 +52,16 @@ TRUTH = [
 
 
 def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[str, bytes]:
-    """The whole dataset as path -> content.
+    """Renders the whole data set; returns path -> content.
 
     Args:
         seed: of people, clips and pixels.
         workers: processes.
-        times: as many training clips, so many times.
-        every: of so many frames of a training clip one is rendered.
+        times: multiplies the number of training clips.
+        every: renders every n-th frame of a training clip.
 
     Raises:
-        ValueError: times or every are out of range.
+        ValueError: seed, times or every is out of range.
     """
     if every < 1:
         raise ValueError(f"every {every}: must be 1 or more")
@@ -70,12 +74,10 @@ def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[
     labels = ["clip,track,frame,unique_id,person,x1,y1,x2,y2,label"]
     videos: dict[str, list[dict[str, Any]]] = {"train": [], "val": []}
     jobs = [
-        (clip, split, every if split == "train" else 1)
-        for split, clips in render.plan(seed, times).items()
-        for clip in clips
+        (clip, split, every if split == "train" else 1) for split, clips in plan(seed, times).items() for clip in clips
     ]
     with multiprocessing.get_context("spawn").Pool(workers) as pool:
-        for done, ((clip, split, _), rows) in enumerate(zip(jobs, pool.imap(_render, jobs), strict=True)):
+        for done, ((clip, split, _), rows) in enumerate(zip(jobs, pool.imap(render_job, jobs), strict=True)):
             print(f"{done + 1}/{len(jobs)} {clip.name}: {len(rows)} rows", flush=True)
             identities = {person.name: person.identity for person in clip.people}
             for row in rows:
@@ -139,17 +141,18 @@ def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[
     return files
 
 
-def _render(job: tuple[Any, str, int]) -> list[render.Crop]:
-    return render.render_clip(*job)
+def render_job(job: tuple[scene.Clip, str, int]) -> list[Crop]:
+    """Renders one clip; `job` holds the arguments of `render_clip`."""
+    return render_clip(*job)
 
 
 def _json(value: Any) -> bytes:
     return (json.dumps(value, separators=(",", ":")) + "\n").encode()
 
 
-def _annotate(files: dict[str, bytes], videos: list[dict[str, Any]], clip: Any, rows: list[render.Crop]) -> None:
-    """Ego4D's annotations of one clip: raw, and as preparation leaves them."""
-    tracks: dict[str, list[render.Crop]] = {}
+def _annotate(files: dict[str, bytes], videos: list[dict[str, Any]], clip: scene.Clip, rows: list[Crop]) -> None:
+    """Adds Ego4D's annotations of one clip, raw and prepared."""
+    tracks: dict[str, list[Crop]] = {}
     for row in rows:
         tracks.setdefault(row.track, []).append(row)
     persons: list[dict[str, Any]] = [dict(person_id="0", camera_wearer=True, tracking_paths=[])]
@@ -201,7 +204,7 @@ def _round(box: tuple[float, float, float, float]) -> list[float]:
 
 
 def pack(files: dict[str, bytes]) -> bytes:
-    """A tar of the files, xz-compressed: a third of it would be the headers of ten thousand small files."""
+    """Packs the files into an xz-compressed tar; uncompressed, a third of it would be headers of small files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in sorted(files):
@@ -216,13 +219,13 @@ def _span(pair: Iterable[float]) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """`folder/README.md` from its template, with every number taken from the archive."""
+    """Writes `folder/README.md` from its template, with every number computed from the archive."""
     record = json.loads((folder / "synthlam-1.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "synthlam"
         synthlam.unpack(folder / "synthlam-1.tar.xz", root, record["sha256"])
-        stats = synthlam.statistics(root)
-        scene = json.loads((root / "scene.json").read_text(encoding="utf-8"))
+        stats = statistics(root)
+        setup = json.loads((root / "scene.json").read_text(encoding="utf-8"))
     rows = {
         "clips": "clips",
         "tracks": "tracks",
@@ -243,41 +246,39 @@ def write_card(folder: Path) -> None:
     def percent(value: float) -> str:
         return f"{100 * value:.1f} %"
 
-    head = ["", *synthlam.SPLITS]
-    counts = [[text, *(f"{stats[s][name]:g}" for s in synthlam.SPLITS)] for name, text in rows.items()]
-    counts.append(
-        ["looking, share of annotated frames", *(percent(stats[s]["positive_rate"]) for s in synthlam.SPLITS)]
-    )
-    counts.append(["looking, share of crops", *(percent(stats[s]["positive_rate_of_crops"]) for s in synthlam.SPLITS)])
-    counts.append(["eyes shut by half or more", *(percent(stats[s]["blinking"]) for s in synthlam.SPLITS)])
-    counts.append(["face behind something", *(percent(stats[s]["occluded"]) for s in synthlam.SPLITS)])
-    sides = [" / ".join(f"{v:g}" for v in stats[s]["side_percentiles"]) for s in synthlam.SPLITS]
+    head = ["", *SPLITS]
+    counts = [[text, *(f"{stats[s][name]:g}" for s in SPLITS)] for name, text in rows.items()]
+    counts.append(["looking, share of annotated frames", *(percent(stats[s]["positive_rate"]) for s in SPLITS)])
+    counts.append(["looking, share of crops", *(percent(stats[s]["positive_rate_of_crops"]) for s in SPLITS)])
+    counts.append(["eyes shut by half or more", *(percent(stats[s]["blinking"]) for s in SPLITS)])
+    counts.append(["face behind something", *(percent(stats[s]["occluded"]) for s in SPLITS)])
+    sides = [" / ".join(f"{v:g}" for v in stats[s]["side_percentiles"]) for s in SPLITS]
     counts.append(["larger side, pixels (5, 25, 50, 75, 95 %)", *sides])
     histograms = []
     for name, bins, unit in (
-        ("gaze_angle", synthlam.GAZE_BINS, "°"),
-        ("head_yaw", synthlam.YAW_BINS, "°"),
-        ("crop_side", synthlam.SIZE_BINS, " px"),
+        ("gaze_angle", GAZE_BINS, "°"),
+        ("head_yaw", YAW_BINS, "°"),
+        ("crop_side", SIZE_BINS, " px"),
     ):
         lines = [
             [
                 f"{low} to {high}{unit}",
-                *(f"{percent(stats[s][name][k])} {'█' * round(40 * stats[s][name][k])}" for s in synthlam.SPLITS),
+                *(f"{percent(stats[s][name][k])} {'█' * round(40 * stats[s][name][k])}" for s in SPLITS),
             ]
             for k, (low, high) in enumerate(zip(bins[:-1], bins[1:], strict=True))
         ]
         histograms.append(table(head, lines))
     oracles = [
-        [text, *(" / ".join(f"{100 * v:.1f}" for v in stats[s][name]) for s in synthlam.SPLITS)]
+        [text, *(" / ".join(f"{100 * v:.1f}" for v in stats[s][name]) for s in SPLITS)]
         for name, text in (
             ("true_gaze", "true angle between gaze and camera"),
             ("true_head_pose", "true angle between head and camera"),
         )
     ]
-    scene["frame_size"] = " x ".join(str(v) for v in scene["frame_size"])
+    setup["frame_size"] = " x ".join(str(v) for v in setup["frame_size"])
     values = dict(
         record,
-        **scene,
+        **setup,
         counts=table(head, counts),
         gaze=histograms[0],
         yaw=histograms[1],
@@ -289,7 +290,7 @@ def write_card(folder: Path) -> None:
         fixation=_span(scene.FIXATION),
         head_share=_span([100 * v for v in scene.HEAD_SHARE]),
         eye_yaw=f"{math.degrees(scene.EYE_YAW):g}",
-        max_side=render.MAX_SIDE,
+        max_side=MAX_SIDE,
         confusion_px=scene.CONFUSION_PX,
     )
     text = (Path(__file__).with_name("card.md")).read_text(encoding="utf-8")
@@ -299,14 +300,14 @@ def write_card(folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what makes the pixels."""
+    """Returns the versions of the packages that decide the pixels."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("anny", "pyvista", "vtk", "numpy", "opencv-python-headless")}
 
 
 def main() -> None:
-    """Parses the command line."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.synthlam", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -314,13 +315,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=synthlam.ARCHIVE.parent, help="folder to write to")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60_000, help="pretraining: number of crops")
-    parser.add_argument("--times", type=int, default=1, help="clips: as many to train on as in SynthLAM, so many times")
-    parser.add_argument("--every", type=int, default=1, help="clips: of so many frames to train on, render one")
+    parser.add_argument("--times", type=int, default=1, help="clips: multiply SynthLAM's number of training clips")
+    parser.add_argument("--every", type=int, default=1, help="clips: render every n-th training frame")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "pretraining":
-        render.render_pretraining(args.count, args.seed, args.out, args.workers)
+        render_pretraining(args.count, args.seed, args.out, args.workers)
         return
     if args.what == "clips":
         for name, content in make_files(args.seed, args.workers, args.times, args.every).items():

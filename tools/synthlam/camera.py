@@ -1,4 +1,4 @@
-"""What a head-worn camera and its codec do to SynthLAM's crops, and what stands behind and before the faces."""
+"""The camera of SynthLAM: defects of lens, sensor and codec, backdrops behind faces and occluders in front of them."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from tools.synthlam.heads import SKINS, Array, smooth_noise
+from tools.synthlam.geometry import Array
+from tools.synthlam.identity import SKINS
+from tools.synthlam.paint import smooth_noise
 
-SIDE = (
-    224  # pixels of the square that is rendered; crops are at most 112, so each of their pixels averages four or more
-)
+SIDE = 224  # pixels of the rendered square; crops are at most 112, so each of their pixels averages four or more
 
 
 @dataclass
 class Defects:
-    """What a head-worn camera and its codec do to one crop; lengths in pixels of the crop."""
+    """Defects of one crop; lengths in pixels of the crop."""
 
-    motion: Array  # (2,) how far the picture moves during the exposure, right and down
+    motion: Array  # (2,) movement of the picture during the exposure, right and down
     defocus: float  # standard deviation
     gain: float  # of the light
     cast: Array  # (3,) gains of red, green and blue
     noise: float  # standard deviation in grey levels at mid grey
     sharpen: float
-    codec: int  # JPEG quality that stands in for the video's compression, on blocks of a random phase
-    quality: int  # of the JPEG that is kept
+    codec: int  # JPEG quality that stands in for the video's compression, with a random block phase
+    quality: int  # JPEG quality of the crop's file
 
 
 def sample_camera(rng: np.random.Generator) -> Defects:
-    """The lasting properties of a clip's camera and light; motion is left at zero."""
+    """Draws the constant properties of a clip's camera and light; motion stays zero."""
     dark = rng.random() < 0.25
     return Defects(
         motion=np.zeros(2),
@@ -43,7 +43,7 @@ def sample_camera(rng: np.random.Generator) -> Defects:
 
 
 def make_backdrop(rng: np.random.Generator) -> Array:
-    """A blurred made-up room (540, 960, 3), display values 0..1: wall, floor, and things with straight edges."""
+    """Draws a blurred room (540, 960, 3), display values 0..1: wall, floor and things with straight edges."""
     import cv2
 
     high, wide = 540, 960
@@ -84,17 +84,17 @@ def make_backdrop(rng: np.random.Generator) -> Array:
 
 @dataclass
 class Occluder:
-    """A hand or a thing between camera and head: its colour, its size in crop widths and where it is now."""
+    """A hand, a thing or a person between camera and head; lengths in crop widths."""
 
     kind: str  # hand, thing, person
     colour: Array
     size: float
     angle: float
-    at: Array = field(default_factory=lambda: np.zeros(2))  # (2,) of its middle, in crop widths from the crop's middle
+    at: Array = field(default_factory=lambda: np.zeros(2))  # (2,) its centre, from the crop's centre
 
 
 def sample_occluder(rng: np.random.Generator) -> Occluder:
-    """A hand, a thing or a passer-by."""
+    """Draws a hand, a thing or a passer-by."""
     kind = str(rng.choice(["hand", "thing", "person"], p=[0.5, 0.3, 0.2]))
     if kind == "hand":
         colour = SKINS[rng.integers(0, len(SKINS))] / 255 * rng.uniform(0.5, 0.95)
@@ -161,14 +161,14 @@ def photograph(
     rng: np.random.Generator,
     occluder: Occluder | None = None,
 ) -> bytes:
-    """One JPEG of a rendered head.
+    """Returns the JPEG of a rendered head.
 
     Args:
         rgba: (SIDE, SIDE, 4) of `Renderer.render`.
-        behind: (h, w, 3) the part of the backdrop behind the square, any size, display values 0..1.
+        behind: (h, w, 3) backdrop behind the square, of any size, display values 0..1.
         share: width and height of the crop as shares of the square's side, the larger one is 1.
         size: width and height of the crop, pixels.
-        defects: what the camera does to it.
+        defects: of the camera.
         rng: for the noise.
         occluder: drawn in front of the head.
     """

@@ -1,8 +1,8 @@
-"""Who looks where in SynthLAM: clips of one to three people before a head-worn camera, their gaze, and the labels.
+"""Behaviour in SynthLAM: clips of one to three people in front of a head-worn camera, their gaze and the labels.
 
-World: x to the wearer's right, y up, -z ahead, metres; the wearer's head starts at the origin. Everything is drawn from
-`numpy.random.Generator`s seeded by the clip, so a clip is the same whatever else is made. Angles are radians unless
-named `_deg`. Nothing is rendered here: that is `synthlam_render`.
+World: x to the wearer's right, y up, -z ahead, metres; the wearer's head starts at the origin. All draws come
+from `numpy.random.Generator`s seeded by the clip, so a clip does not depend on the others. Angles are radians unless
+named `_deg`. Rendering is in `clips`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Array = np.ndarray
+from tools.synthlam.geometry import Array, unit
 
 RATE = 15  # frames a second; Ego4D has 30
 FRAME_SIZE = (1920, 1080)
@@ -34,7 +34,7 @@ class Fixation:
     start: int
     end: int
     target: str
-    offset: Array  # (3,) metres from what is looked at, or a fixed direction for "away"
+    offset: Array  # (3,) metres from the target, or a fixed direction for "away"
     other: int = -1
 
 
@@ -75,13 +75,8 @@ class Clip:
         return len(self.camera)
 
 
-def unit(v: Array) -> Array:
-    """Vectors (..., 3) scaled to length one."""
-    return v / np.linalg.norm(v, axis=-1, keepdims=True)
-
-
 def basis(ahead: Array, roll: float = 0.0) -> Array:
-    """Columns left, up, ahead (as seen by the one who faces `ahead`) with up as near to the world's as can be."""
+    """Returns columns left, up and ahead, as seen by a person who faces `ahead`, with up nearest to the world's."""
     left = unit(np.cross([0.0, 1.0, 0.0], ahead))
     up = np.cross(ahead, left)
     if roll:
@@ -90,7 +85,7 @@ def basis(ahead: Array, roll: float = 0.0) -> Array:
 
 
 def wander(rng: np.random.Generator, frames: int, size: float, seconds: float) -> Array:
-    """A mean-reverting random walk (F,) of standard deviation `size` that forgets in `seconds`."""
+    """Draws a mean-reverting random walk (F,) with standard deviation `size` and time constant `seconds`."""
     keep = np.exp(-1 / (seconds * RATE))
     out = np.empty(frames)
     value = rng.normal(0, size)
@@ -101,7 +96,7 @@ def wander(rng: np.random.Generator, frames: int, size: float, seconds: float) -
 
 
 def ease(values: Array, seconds: float) -> Array:
-    """A first-order lag along the first axis."""
+    """Applies a first-order lag along the first axis."""
     rate = 1 - np.exp(-1 / (seconds * RATE))
     out = values.astype(float).copy()
     for t in range(1, len(out)):
@@ -152,7 +147,7 @@ def _fixations(
         other = int(rng.choice(partners)) if target == "partner" else -1
         if target == "camera":  # the wearer's face: the camera sits on the forehead or the temple
             offset = np.array([rng.normal(0, 0.03), rng.normal(-0.045, 0.03), 0])
-        elif target == "near":  # someone beside the wearer, the wearer's shoulder, what is behind
+        elif target == "near":  # someone beside the wearer, the wearer's shoulder, the room behind
             angle, around = np.radians(rng.uniform(*NEAR_DEG)), rng.uniform(0, 2 * np.pi)
             offset = distance * np.tan(angle) * np.array([np.cos(around), 0.75 * np.sin(around), 0])
         elif target == "hands":
@@ -171,11 +166,11 @@ def _fixations(
 
 
 def simulate(name: str, seed: int, identities: list[int]) -> Clip:
-    """A clip with one person for each of `identities`."""
+    """Simulates a clip with one person for each of `identities`."""
     rng = np.random.default_rng([seed, 31])
     frames = int(rng.integers(42, 61))
     count = len(identities)
-    sociable = rng.choice([0.25, 1.0, 2.4], p=[0.3, 0.45, 0.25])  # some talk to the wearer, some hardly look
+    sociable = rng.choice([0.25, 1.0, 2.4], p=[0.3, 0.45, 0.25])  # some talk to the wearer, some rarely look
     middle = rng.normal(0, 0.12)
     spread = rng.uniform(0.30, 0.55)
     azimuth = middle + spread * (np.arange(count) - (count - 1) / 2) + rng.normal(0, 0.04, count)
@@ -185,7 +180,7 @@ def simulate(name: str, seed: int, identities: list[int]) -> Clip:
     height = rng.normal(-0.03, 0.12) + rng.normal(0, 0.08, count)
     starts = np.stack([distance * np.sin(azimuth), height, -distance * np.cos(azimuth)], 1)
 
-    talker = np.full(frames, -2)  # who speaks: -1 the wearer, -2 nobody
+    talker = np.full(frames, -2)  # the speaker's number; -1 the wearer, -2 silence
     t = 0
     while t < frames:
         length = int(rng.uniform(0.7, 3) * RATE)
@@ -253,7 +248,7 @@ def _move(
         wanted[span] = unit(point - place[span])
     yaw = np.unwrap(np.arctan2(wanted[:, 0], wanted[:, 2]))
     pitch = np.arcsin(np.clip(wanted[:, 1], -1, 1))
-    # the head goes part of the way, late; the rest is the eyes'
+    # the head covers part of the turn, late; the eyes do the rest
     share, lag = rng.uniform(*HEAD_SHARE), rng.uniform(0.12, 0.35)
     rest_pitch = rng.normal(-0.02, 0.07)
     goal_yaw = torso + share * (yaw - torso)
@@ -314,19 +309,19 @@ def _move(
 
 
 def runs(mask: Array) -> list[tuple[int, int]]:
-    """First and last index of each run of True."""
+    """Returns the first and last index of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def annotate(rng: np.random.Generator, person: Person, pixels: float) -> tuple[Array, list[tuple[int, int]]]:
-    """Labels (F,) as an annotator would give them, and their segments.
+    """Returns labels (F,) with an annotator's errors, and their segments.
 
     1. A look is a run of frames whose gaze axis passes the camera within LOOKING_DEG.
-    2. Annotators misjudge a steady gaze by an angle that grows as the face gets smaller: to each fixation an error is
-       added (towards or away from the camera), so a near miss becomes a look and a look is missed.
+    2. Annotators misjudge a steady gaze, more so on small faces: each fixation gets an error towards or away from the
+       camera, so that some near misses become looks and some looks are missed.
     3. Holes of up to two frames (blinks, corrective saccades) are closed; most looks shorter than four are dropped.
-    4. The ends move by a few frames, the start on average later: it takes a moment to see that someone looks.
+    4. The ends move by a few frames, the start on average later: annotators take a moment to notice a look.
     """
     frames = len(person.gaze_angle)
     error = np.zeros(frames)

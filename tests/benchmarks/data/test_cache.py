@@ -41,7 +41,7 @@ def settle(root, seconds=1e9):
 
 
 def fresh(root, images=True, label_policy="published"):
-    return ego4d._read_annotated(root, "train", ego4d.read_list(root, "train"), images, label_policy)
+    return ego4d.read_annotated(root, "train", ego4d.read_list(root, "train"), images, label_policy)
 
 
 def kept(root):
@@ -55,7 +55,7 @@ def test_the_second_reading_is_equal_and_reads_no_annotation(root, monkeypatch, 
     first = read_split(root, "train", images, label_policy)
     pd.testing.assert_frame_equal(first, expected, check_exact=True)
     assert len(kept(root)) == 1
-    monkeypatch.setattr(ego4d, "_read_annotated", None)
+    monkeypatch.setattr(ego4d, "read_annotated", None)
     for _ in range(2):
         again = read_split(root, "train", images, label_policy)
         pd.testing.assert_frame_equal(again, expected, check_exact=True, check_column_type=True)
@@ -66,7 +66,7 @@ def test_the_second_reading_is_equal_and_reads_no_annotation(root, monkeypatch, 
 def test_kept_where_pandas_text_has_to_be_made_column_by_column(root, monkeypatch):
     """As it has to be with Arrow's strings."""
     expected = read_split(root, "train")
-    monkeypatch.setattr(ego4d, "_read_annotated", None)
+    monkeypatch.setattr(ego4d, "read_annotated", None)
     monkeypatch.setattr(cache, "getattr", lambda *arguments: None, raising=False)
     pd.testing.assert_frame_equal(read_split(root, "train"), expected, check_exact=True)
 
@@ -146,7 +146,7 @@ def test_marks_and_code_show_too(root, monkeypatch):
     settle(root)
     read_split(root, "train", label_policy="is_at_me")
     written = name.read_bytes()
-    monkeypatch.setattr(ego4d, "_code", lambda: "another")
+    monkeypatch.setattr(ego4d, "code_digest", lambda: "another")
     read_split(root, "train", label_policy="is_at_me")
     assert name.read_bytes() != written
 
@@ -188,12 +188,11 @@ def test_what_is_in_the_file_is_not_believed_either(root):
     data = np.fromfile(path, dtype=np.uint8)
     length = int.from_bytes(data[64:72].tobytes(), "little")
     header = json.loads(data[72 : 72 + length].tobytes())
-    signature = header["signature"]
-    assert cache._decoded(data, signature) is not None
+    assert cache.page_checksum(data[64:]) == data[32:64].tobytes()
     for key, value in (("rows", 3), ("rows", 10**15), ("columns", {}), ("columns", None), ("signature", 5)):
         text = json.dumps({**header, key: value}).encode().ljust(length)
         content = data[64:72].tobytes() + text[:length] + data[72 + length :].tobytes()
-        forged = cache._MAGIC + cache._checksum(np.frombuffer(content, np.uint8)) + content
+        forged = cache.MAGIC + cache.page_checksum(np.frombuffer(content, np.uint8)) + content
         path.write_bytes(forged)
         table = read_split(root, "train")
         pd.testing.assert_frame_equal(table, fresh(root), check_exact=True)
@@ -225,8 +224,8 @@ def test_any_text_comes_back(tmp_path, monkeypatch):
     }
     columns |= {"person": "p", "x1": 0.0, "y1": np.nan, "x2": np.inf, "y2": -0.0, "label": [1, 0, -1, 0, 1]}
     table = ego4d.frame_table(columns | {"image": ["", "x", "x", "", "y"], "unique_id": ["1", "01", "1e3", "", "NaN"]})
-    cache.store(["q"], "s", table)
-    pd.testing.assert_frame_equal(cache.load(["q"], "s"), table, check_exact=True)
-    assert cache.load(["q"], "t") is None and cache.load(["r"], "s") is None
-    cache.store(["z"], "s", table.assign(image="\0"))
-    assert cache.load(["z"], "s") is None
+    cache.store_table(["q"], "s", table)
+    pd.testing.assert_frame_equal(cache.load_table(["q"], "s"), table, check_exact=True)
+    assert cache.load_table(["q"], "t") is None and cache.load_table(["r"], "s") is None
+    cache.store_table(["z"], "s", table.assign(image="\0"))
+    assert cache.load_table(["z"], "s") is None

@@ -100,7 +100,7 @@ def test_a_worker_that_is_killed_is_told_in_a_line(tmp_path, monkeypatch):
     shutil.copy(tmp_path / "videos/a.mp4", tmp_path / "videos/b.mp4")
     rows = table([(clip, "t", 1, 0, 0, 64, 64) for clip in "ab"])
     monkeypatch.setattr(crops, "_write_crop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
-    with pytest.raises(UserError, match="was killed, or ran out of memory; run again"):
+    with pytest.raises(UserError, match="was killed, possibly out of memory; run the same command again"):
         cut_crops(tmp_path, rows, workers=2)
 
 
@@ -128,7 +128,7 @@ def test_a_bit_that_flips_is_noticed_and_cut_anew_where_asked_for(tmp_path):
     assert (again.damaged, again.written, again.there) == (1, 1, 2)
     assert path.read_bytes() == sound
     path.write_bytes(b"")
-    assert "cut anew: 1" in "\n".join(cut_crops(tmp_path, rows, workers=1, verify=True).lines())
+    assert "cut again: 1" in "\n".join(cut_crops(tmp_path, rows, workers=1, verify=True).lines())
     assert path.read_bytes() == sound
 
 

@@ -337,7 +337,7 @@ def test_challenge_names_that_cannot_be_read(tmp_path, name, message):
 
 
 def test_one_frame_twice_in_the_challenge_tree(tmp_path):
-    with pytest.raises(UserError, match="frame 1 of clip v, track t comes twice"):
+    with pytest.raises(UserError, match="frame 1 of clip v, track t is listed twice"):
         read_split(challenge(tmp_path, "v/t/1_a.jpg", "v/t/01_b.jpg"), "test")
     with pytest.raises(UserError, match="videos_challenge: no such folder"):
         read_split(small_root(tmp_path), "test")

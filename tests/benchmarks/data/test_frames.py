@@ -169,7 +169,7 @@ def test_frame_table_sorts_and_sets_types():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"frame": [1, 1]}, "frame 1 of clip c, track t comes twice"),
+        ({"frame": [1, 1]}, "frame 1 of clip c, track t is listed twice"),
         ({"frame": [1, 1.5]}, "frame has fractions"),
         ({"frame": [1, "x"]}, "x"),
         ({"label": 2}, "label 2"),

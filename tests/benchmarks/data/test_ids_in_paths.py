@@ -97,7 +97,7 @@ def test_links_of_the_owner_are_read_and_not_written_through(root: Path) -> None
     moved = root.parent / "canary"
     (root / "json_original" / "d").symlink_to(moved)
     (root / "split" / "val.list").write_text("d\n")
-    with pytest.raises(UserError, match="comes twice"):  # three files of one track's name: it was read
+    with pytest.raises(UserError, match="is listed twice"):  # three files of one track's name: it was read
         read_split(root, "val", images=False).pipe(lambda read: frame_table(read.assign(track="t")))
     write(root, "val", {"clip_uid": "d", "persons": [person("0"), person("1", {"t": [box(1)]})]})
     with pytest.raises(UserError, match="is a link out of .*json_original, and nothing is written there"):

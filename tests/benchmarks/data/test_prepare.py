@@ -95,7 +95,7 @@ def test_report_counts(tmp_path):
     report = prepare_annotations(root)
     counts = (report.tracks, report.boxes, report.no_size, report.frame_0, report.segments)
     assert counts == (1, 4, 2, 1, 2)
-    assert report.segments_of_nobody == 1 and report.segments_of_strangers == 1
+    assert report.segments_without_person == 1 and report.segments_of_unlisted == 1
     assert report.without_segments == {"val": ["quiet"]} and report.not_annotated == {"val": ["elsewhere"]}
     assert any("av_train.json" in path for path in report.missing_files)
     (root / "split/val.list").write_text("c\nquiet\n")
@@ -112,7 +112,10 @@ def test_lists_are_not_overwritten(tmp_path):
     (root / "split/train.list").write_text("a\nb\n")
     report = prepare_annotations(root, official_lists=True)
     assert (root / "split/train.list").read_text() == "a\nb\n"
-    assert f"not the official list: {root / 'split/train.list'}; kept, delete it to have that written" in report.lines()
+    assert (
+        f"not the official list: {root / 'split/train.list'}; delete it and prepare again to have that written"
+        in report.lines()
+    )
 
 
 def test_left_overs_of_other_annotations_are_told(tmp_path):
@@ -161,5 +164,5 @@ def test_no_annotations_or_one_clip_twice(tmp_path):
         prepare_annotations(tmp_path)
     write(tmp_path, "train", clip("c", [person("0")]))
     write(tmp_path, "val", clip("c", [person("0")]))
-    with pytest.raises(UserError, match="clip c comes twice, in train and val"):
+    with pytest.raises(UserError, match="clip c is in both train and val"):
         prepare_annotations(tmp_path)

@@ -41,9 +41,9 @@ def tiny(tmp_path, monkeypatch):
     _record(shipped / "synthlam-1.tar.xz")
     monkeypatch.setattr(synthlam, "ARCHIVE", shipped / "synthlam-1.tar.xz")
     monkeypatch.setenv("LAMZOO_CACHE", str(tmp_path / "cache"))
-    synthlam._record.cache_clear()
+    synthlam.shipped_record.cache_clear()
     yield shipped / "synthlam-1.tar.xz"
-    synthlam._record.cache_clear()
+    synthlam.shipped_record.cache_clear()
 
 
 def _record(archive):
@@ -227,7 +227,7 @@ class TestUnpacking:
             info.size = 1
             tar.addfile(info, io.BytesIO(b"x"))
         _record(tiny)
-        synthlam._record.cache_clear()
+        synthlam.shipped_record.cache_clear()
         with pytest.raises(UserError, match="cannot be unpacked"):
             synthlam.root()
         assert not list(tmp_path.rglob("escaped"))

@@ -99,8 +99,8 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"social_segments_looking": 5}, "clip c: social_segments_looking is no list of objects"),
-        ({"social_segments_looking": False}, "clip c: social_segments_looking is no list of objects"),
+        ({"social_segments_looking": 5}, "clip c: social_segments_looking must be null or a list of objects"),
+        ({"social_segments_looking": False}, "clip c: social_segments_looking must be null or a list of objects"),
         ({"persons": [person("0"), 0]}, "clip c: expected persons"),
         ({"persons": [person("0"), person(["1"])]}, "clip c: expected persons"),
         ({"persons": [person("0"), person("1", {"t": [box("1")]})]}, "clip c, track t: box 0: frameNumber is '1'"),
@@ -248,4 +248,4 @@ class TestVideos:
         boxes = dict(x1=np.array([1.0]), y1=1.0, x2=9.0, y2=9.0)
         table = frame_table(dict(clip="c", track="t", frame=1, person="1", label=0, image="", unique_id="", **boxes))
         os.mkfifo(tmp_path / "videos" / "c.mp4")
-        assert cut_crops(tmp_path, table, workers=1).failed == {"c": "(is no file)"}
+        assert cut_crops(tmp_path, table, workers=1).failed == {"c": "(not a file)"}

@@ -93,9 +93,9 @@ def pixels_of(dataset: Dataset, row: Recipe, budget: int = 10**9) -> tuple[Pixel
     plans = {split: RecipeRow(row, session).key_frames[split] for split in tables}
     touched = {split: touched_rows([plan]) for split, plan in plans.items()}
     preprocessing = BACKBONES.build(row.backbone).preprocessing
-    crops, positions, damaged = read_pixels(
-        dataset.root, tables, touched, preprocessing, skip_damaged=False, budget=budget
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("benchmarks.pixels.crops.BUDGET", budget)
+        crops, positions, damaged = read_pixels(dataset.root, tables, touched, preprocessing, skip_damaged=False)
     return PixelSource(crops, positions, tables, {}, 0.0, damaged), plans
 
 
@@ -129,7 +129,7 @@ def test_batches_are_those_of_a_loop_over_files(lam_tree: Path, budget: int) -> 
     assert (batch.rows[-2:] == -1).all()
 
 
-def test_a_damaged_crop_is_named_or_left_out(lam_tree: Path, tmp_path: Path) -> None:
+def test_a_damaged_crop_is_named_or_left_out(lam_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = Ego4D(lam_tree).frames("val")["image"].tolist()[:3]
     for image in images:
         (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
@@ -142,8 +142,9 @@ def test_a_damaged_crop_is_named_or_left_out(lam_tree: Path, tmp_path: Path) -> 
             crops = Crops(tmp_path, images, preprocessing, budget)
             crops.read(skip_damaged=False)
             crops.take(np.array([1]))
+        monkeypatch.setattr("benchmarks.pixels.crops.BUDGET", budget)
         crops, positions, damaged = read_pixels(
-            tmp_path, {"val": table}, {"val": np.arange(3)}, preprocessing, skip_damaged=True, budget=budget
+            tmp_path, {"val": table}, {"val": np.arange(3)}, preprocessing, skip_damaged=True
         )
         assert damaged == [images[1]]
         assert positions["val"].tolist() == [0, -1, 1]

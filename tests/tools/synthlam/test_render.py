@@ -10,47 +10,53 @@ from tools.synthlam import scene
 for _name in ("anny", "pyvista", "cv2"):
     pytest.importorskip(_name)
 
-from tools.synthlam import render  # noqa: E402
+from tools.synthlam import clips  # noqa: E402
+from tools.synthlam import renderer as drawing  # noqa: E402
+from tools.synthlam.camera import SIDE  # noqa: E402
+from tools.synthlam.geometry import angles_of, direction, rotation  # noqa: E402
+from tools.synthlam.identity import sample_identity  # noqa: E402
+from tools.synthlam.light import sample_light  # noqa: E402
+from tools.synthlam.pretraining import PRETRAINING_TARGETS, pretraining_shard  # noqa: E402
 
 
 @pytest.fixture(scope="module")
 def renderer():
-    return render._renderer()
+    return drawing.process_renderer()
 
 
 def _shoot(renderer, identity, gaze, blink=0.0, side=96):
-    renderer.set_identity(render.sample_identity(identity, renderer.model.shape_labels))
-    light = render.sample_light(np.random.default_rng(3))
-    pose = render.Pose(np.eye(3), render.direction(*np.radians(gaze)), blink=blink)
+    renderer.set_identity(sample_identity(identity, renderer.model.shape_labels))
+    light = sample_light(np.random.default_rng(3))
+    pose = drawing.Pose(np.eye(3), direction(*np.radians(gaze)), blink=blink)
     tight = renderer.box(pose)
     pixels = renderer.render(pose, light, (tight[:2] + tight[2:]) / 2, float(max(tight[2:] - tight[:2])), 2.0)
     return pixels, pose, tight
 
 
 def test_same_seed_same_bytes_whatever_came_before(tmp_path, renderer):
-    render._pretraining_shard((3, 0, 6, tmp_path))
+    pretraining_shard((3, 0, 6, tmp_path))
     first = np.load(tmp_path / "shard_00000.npz")["jpeg"].tobytes()
     (tmp_path / "shard_00000.npz").unlink()
     _shoot(renderer, 5, (20, 0))
-    render._pretraining_shard((3, 0, 6, tmp_path))
+    pretraining_shard((3, 0, 6, tmp_path))
     shard = np.load(tmp_path / "shard_00000.npz")
     assert shard["jpeg"].tobytes() == first
-    assert shard["targets"].shape == (6, len(render.PRETRAINING_TARGETS))
+    assert shard["targets"].shape == (6, len(PRETRAINING_TARGETS))
     image = Image.open(io.BytesIO(first[: shard["offsets"][1]]))
     assert max(image.size) <= 112
 
 
 def test_clip_renders_the_same_twice(renderer):
     clip = scene.simulate("x", 12, [1])
-    first = render.render_clip(clip, "test")
+    first = clips.render_clip(clip, "test")
     _shoot(renderer, 7, (0, 0))
-    assert render.render_clip(clip, "test") == first
+    assert clips.render_clip(clip, "test") == first
 
 
 def test_few_frames_of_a_clip_are_where_they_are_in_all(renderer):
     clip = scene.simulate("x", 12, [1])
-    all_rows = {row.frame: row for row in render.render_clip(clip, "test")}
-    few = render.render_clip(clip, "test", every=7)
+    all_rows = {row.frame: row for row in clips.render_clip(clip, "test")}
+    few = clips.render_clip(clip, "test", every=7)
     assert all((row.frame - clip.first_frame) % 7 == 0 for row in few)
     both = [(row, all_rows[row.frame]) for row in few if row.frame in all_rows]  # a detector's luck is its own
     assert len(both) >= clip.frames // 7 - 2
@@ -65,11 +71,11 @@ def test_gaze_moves_the_eyes_and_nothing_else(renderer):
     points, _ = renderer.landmarks(pose)
     extent = max(tight[2:] - tight[:2])
     centre = (tight[:2] + tight[2:]) / 2
-    eyes = (points[:2, :2] - centre) / extent * [1, -1] * render.SIDE + render.SIDE / 2
+    eyes = (points[:2, :2] - centre) / extent * [1, -1] * SIDE + SIDE / 2
     rows, columns = np.nonzero(changed)
     nearest = np.min([np.hypot(columns - x, rows - y) for x, y in eyes], axis=0)
     assert 20 < changed.sum() < 1500
-    assert np.quantile(nearest, 0.95) < 0.1 * render.SIDE
+    assert np.quantile(nearest, 0.95) < 0.1 * SIDE
 
 
 def test_iris_goes_where_the_gaze_goes(renderer):
@@ -78,8 +84,8 @@ def test_iris_goes_where_the_gaze_goes(renderer):
     def dark_column(yaw):
         pixels, pose, tight = _shoot(renderer, 21, (yaw, 0))
         points, _ = renderer.landmarks(pose)
-        scale = render.SIDE / max(tight[2:] - tight[:2])
-        x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + render.SIDE / 2
+        scale = SIDE / max(tight[2:] - tight[:2])
+        x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + SIDE / 2
         patch = pixels[int(y) - 4 : int(y) + 5, int(x) - 11 : int(x) + 12, :3].mean(2)
         weight = np.clip(patch.mean() - patch, 0, None)
         return (weight.sum(0) * np.arange(weight.shape[1])).sum() / weight.sum()
@@ -91,8 +97,8 @@ def test_blink_hides_the_white_of_the_eye(renderer):
     open_eyes, pose, tight = _shoot(renderer, 21, (0, 0))
     shut, _, _ = _shoot(renderer, 21, (0, 0), blink=1.0)
     points, _ = renderer.landmarks(pose)
-    scale = render.SIDE / max(tight[2:] - tight[:2])
-    x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + render.SIDE / 2
+    scale = SIDE / max(tight[2:] - tight[:2])
+    x, y = (points[0, :2] - (tight[:2] + tight[2:]) / 2) * [1, -1] * scale + SIDE / 2
     window = slice(int(y) - 3, int(y) + 4), slice(int(x) - 9, int(x) + 10)
     assert open_eyes[window][..., :3].std() > 2 * shut[window][..., :3].std()
 
@@ -100,34 +106,34 @@ def test_blink_hides_the_white_of_the_eye(renderer):
 def test_angles_survive_the_round_trip():
     rng = np.random.default_rng(0)
     for yaw, pitch, roll in rng.uniform(-1.2, 1.2, (20, 3)):
-        found = render.angles_of(render.rotation(yaw, pitch, roll))
+        found = angles_of(rotation(yaw, pitch, roll))
         assert found == pytest.approx((yaw, pitch, roll), abs=1e-9)
 
 
 def test_more_clips_to_train_on_are_of_other_people_and_the_rest_is_as_it_was(monkeypatch):
-    monkeypatch.setattr(render, "SPLITS", {"train": 20, "val": 4, "test": 4})
-    once, thrice = render.plan(5), render.plan(5, times=3)
+    monkeypatch.setattr(clips, "SPLITS", {"train": 20, "val": 4, "test": 4})
+    once, thrice = clips.plan(5), clips.plan(5, times=3)
     assert [len(thrice[split]) for split in ("train", "val", "test")] == [60, 4, 4]
     for split in ("val", "test"):
         assert [clip.seed for clip in thrice[split]] == [clip.seed for clip in once[split]]
     people = [person.identity for clips in thrice.values() for clip in clips for person in clip.people]
     assert len(set(people)) == len(people)
     with pytest.raises(ValueError, match=r"times 99: must be 1\.\."):
-        render.plan(5, times=99)
+        clips.plan(5, times=99)
 
 
 def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch):
     from benchmarks.data.ego4d import read_split
     from tools.synthlam import __main__ as main
 
-    monkeypatch.setattr(render, "SPLITS", {"train": 1, "val": 1, "test": 1})
-    monkeypatch.setattr(render, "_looking", lambda clips: 0.15)  # whatever it is
+    monkeypatch.setattr(clips, "SPLITS", {"train": 1, "val": 1, "test": 1})
+    monkeypatch.setattr(clips, "looking_share", lambda clips: 0.15)  # whatever it is
 
     def of_the_first_person(job):
         clip, *how = job
-        return render.render_clip(replace(clip, people=clip.people[:1], camera=clip.camera[:20]), *how)
+        return clips.render_clip(replace(clip, people=clip.people[:1], camera=clip.camera[:20]), *how)
 
-    monkeypatch.setattr(main, "_render", of_the_first_person)
+    monkeypatch.setattr(main, "render_job", of_the_first_person)
     monkeypatch.setattr(main.multiprocessing, "get_context", lambda kind: _Here)
     monkeypatch.setattr("sys.argv", ["make_synthlam", "clips", "--out", str(tmp_path), "--times", "2", "--every", "5"])
     main.main()
