@@ -11,6 +11,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import pkgutil
 import sys
 import types
 import typing
@@ -54,7 +55,7 @@ class Registry(_MMEngineRegistry):
 
     Args:
         name: What is registered, in the singular; error messages use it.
-        locations: Packages whose import registers the built-in parts.
+        locations: Modules, or packages with all their modules, that register the built-in parts.
         base: ``"module:class"`` of which everything that is built has to be.
     """
 
@@ -74,7 +75,11 @@ class Registry(_MMEngineRegistry):
         self._importing = True
         try:
             for location in self._locations:
-                importlib.import_module(location)
+                package = importlib.import_module(location)
+                for module in sorted(
+                    pkgutil.iter_modules(getattr(package, "__path__", ())), key=lambda each: each.name
+                ):
+                    importlib.import_module(f"{location}.{module.name}")
         finally:
             self._importing = False
         self._imported = True

@@ -1,7 +1,1 @@
-"""Image -> feature vector: every module here registers its backbones when the package is imported."""
-
-import importlib
-import pkgutil
-
-for _module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-    importlib.import_module(f"{__name__}.{_module.name}")
+"""Backbones: image -> feature vector. The registry imports every module here."""

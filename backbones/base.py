@@ -4,9 +4,7 @@ import functools
 import hashlib
 import math
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -209,22 +207,6 @@ class Backbone(nn.Module):
             | {"mean": [*self.preprocessing.mean], "std": [*self.preprocessing.std]},
             "dtype": dtype,
         }
-
-
-def file_sha256(*paths: Path) -> str:
-    """Return the sha256 of a file's bytes, as hexadecimal digits; of several files, that of their sha256s in a row."""
-    if len(paths) == 1:
-        return _sha256(paths[0]).hexdigest()
-    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter: so many files, so many cores
-        return hashlib.sha256(b"".join(digest.digest() for digest in pool.map(_sha256, paths))).hexdigest()
-
-
-def _sha256(path: Path) -> "hashlib._Hash":
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

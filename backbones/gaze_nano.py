@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, file_sha256
+from backbones.base import Backbone, Preprocessing, WeightsInfo
+from backbones.checksums import file_sha256
 from registry import BACKBONES
 
 FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "gaze_nano"

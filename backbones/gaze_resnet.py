@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
+from backbones.checksums import file_sha256
 from backbones.timm_models import TimmModel
 from registry import BACKBONES, UserError
 

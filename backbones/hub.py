@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-from backbones.base import file_sha256
+from backbones.checksums import file_sha256
 from registry import UserError
 
 _fetch = ContextVar("_fetch", default=True)  # whether anything may be downloaded

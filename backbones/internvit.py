@@ -15,16 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from backbones.base import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    Backbone,
-    Preprocessing,
-    WeightsInfo,
-    check_state,
-    file_sha256,
-)
+from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Preprocessing, WeightsInfo, check_state
 from backbones.checkpoints import at_most, names_in
+from backbones.checksums import file_sha256
 from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
 from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder

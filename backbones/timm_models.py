@@ -10,8 +10,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
 from backbones.checkpoints import load_checkpoint
+from backbones.checksums import file_sha256
 from backbones.hub import download_file
 from registry import BACKBONES, UserError, did_you_mean
 

@@ -1,7 +1,1 @@
-"""Window of features -> looking or not: every module here registers its heads when the package is imported."""
-
-import importlib
-import pkgutil
-
-for _module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
-    importlib.import_module(f"{__name__}.{_module.name}")
+"""Heads: window of features -> looking or not looking. The registry imports every module here."""

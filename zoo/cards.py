@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from registry import UserError, did_you_mean, printable
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import checked, read_json
 
 FOLDER = Path(__file__).resolve().parent / "cards"
 MOST = 1e15  # that a figure can be
@@ -84,58 +86,50 @@ def load_card(path: Path) -> Card:
     """Read and validate one card.
 
     Raises:
-        UserError: no JSON, a key that is missing, unknown or of the wrong type, or a sha256 that is none.
+        UserError: broken JSON; a key that is missing, unknown or of the wrong type; or an invalid sha256.
     """
     try:
         data = read_json(path, "a model's card")
     except UserError as error:
         raise UserError(f"card {error}") from error
-    if not isinstance(data, dict):
-        raise UserError(f"card {path} must be a JSON object")
-    for key in ("limits", "weights", "figures"):
-        if not isinstance(data.get(key), list):
-            raise UserError(f"card {path}: '{key}' must be a list")
-    fields = {
-        **data,
-        "name": path.stem,
-        "limits": tuple(data["limits"]),
-        "weights": tuple(_make(Weights, item, f"card {path}, weights {i}") for i, item in enumerate(data["weights"])),
-        "figures": tuple(_make(Figure, item, f"card {path}, figure {i}") for i, item in enumerate(data["figures"])),
-    }
-    if not all(isinstance(limit, str) for limit in data["limits"]):
-        raise UserError(f"card {path}: 'limits' must be a list of texts")
-    card: Card = _make(Card, fields, f"card {path}")
-    for part in (card.backbone, card.head):
-        if part is not None and (not isinstance(part, dict) or "type" not in part):
-            raise UserError(f"card {path}: a part is an object with a 'type', got {part!r}")
+    if isinstance(data, dict):
+        data["name"] = path.stem
+    try:
+        checked(data, Card)
+        _check_keys(data, Card, "")
+        for key, kind in (("weights", Weights), ("figures", Figure)):
+            for number, item in enumerate(data[key]):
+                _check_keys(item, kind, f"{key}[{number}]: ")
+        card = msgspec.convert(data, Card)
+        for weights in card.weights:
+            if not re.fullmatch("[0-9a-f]{64}", weights.sha256):
+                raise ValueError(f"'{weights.sha256}' is not a sha256")
+        for part in (card.backbone, card.head):
+            if part is not None and "type" not in part:
+                raise ValueError(f"a part needs a 'type', got {part!r}")
+    except ValueError as error:
+        raise UserError(f"card {path}: {error}") from error
     return card
+
+
+def _check_keys(data: Mapping[str, Any], kind: type, where: str) -> None:
+    """Check that there are no unknown keys, that texts can be printed and are not empty, and that numbers are sane.
+
+    Raises:
+        ValueError: otherwise; names the key.
+    """
+    names = [field.name for field in dataclasses.fields(kind)]
+    for key, value in data.items():
+        if key not in names:
+            raise ValueError(f"{where}unknown key '{key}'{did_you_mean(key, names)}")
+        if isinstance(value, str) and not value:
+            raise ValueError(f"{where}'{key}' is empty")
+        if isinstance(value, str) and not all(letter.isprintable() or letter in "\n\t" for letter in value):
+            raise ValueError(f"{where}'{key}' has characters that cannot be printed: {value!r:.60}")
+        if key == "value" and not -MOST < value < MOST:
+            raise ValueError(f"{where}'{key}' is {value!r}")
 
 
 def in_markdown(text: str) -> str:
     """Text as Markdown that shows it: in one line, and nothing in it is obeyed, by Markdown or as HTML."""
     return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", printable(text))
-
-
-def _make(cls: type, data: Any, where: str) -> Any:
-    """Build a dataclass from a JSON object, with every key it has and no other."""
-    if not isinstance(data, dict):
-        raise UserError(f"{where} must be a JSON object, got {data!r}")
-    names = [field.name for field in dataclasses.fields(cls)]
-    for key in data:
-        if key not in names:
-            raise UserError(f"{where} has an unknown key '{key}'{did_you_mean(key, names)}")
-    for field in dataclasses.fields(cls):
-        if field.name not in data:
-            raise UserError(f"{where} lacks '{field.name}'")
-        value = data[field.name]
-        if field.type is str and (not isinstance(value, str) or not value):
-            raise UserError(f"{where}: '{field.name}' must be a text, got {value!r}")
-        if field.type is str and not all(letter.isprintable() or letter in "\n\t" for letter in value):
-            raise UserError(f"{where}: '{field.name}' has characters that cannot be printed: {value!r:.60}")
-        if field.type is float and (
-            isinstance(value, bool) or not isinstance(value, (int, float)) or not -MOST < value < MOST
-        ):
-            raise UserError(f"{where}: '{field.name}' must be a number, got {value!r}")
-    if "sha256" in names and not re.fullmatch("[0-9a-f]{64}", data["sha256"]):
-        raise UserError(f"{where}: '{data['sha256']}' is no sha256")
-    return cls(**data)

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.base import Backbone, WeightsInfo, check_state, file_sha256
+from backbones.base import Backbone, WeightsInfo, check_state
 from backbones.checkpoints import at_most
+from backbones.checksums import file_sha256
 from backbones.hub import nothing_fetched
 from heads.base import Head, Window
 from registry import BACKBONES, HEADS, UserError

@@ -13,15 +13,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from backbones.base import Backbone, file_sha256
+from typing_extensions import NotRequired  # in typing from Python 3.11
+
+from backbones.base import Backbone
+from backbones.checksums import file_sha256
 from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
 from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
 from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
 from zoo.files.atomic import replacing, write_json, write_text
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import checked, read_json
 from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
 from zoo.weights import LONGEST_WINDOW, read_head, write_head
 
@@ -34,21 +37,30 @@ MAX_RATE = 1000  # frames a second
 MAX_MARGIN = 10  # sides of a box
 MAX_COST = 1000  # log odds x seconds, of a change
 
-# Key of config.json -> types of its value; `backbone` and `fingerprint` are there where the weights are a head's alone.
-_KEYS: dict[str, tuple[type, ...]] = {
-    "format": (int,),
-    "views": (list,),
-    "rate": (int, float),
-    "margin": (int, float, list),
-    "smoothing": (dict, type(None)),
-    "rendered_only": (bool,),
-    "window": (int,),
-    "labels": (list,),
-    "preprocessing": (dict,),
-    "square": (bool,),
-    "threshold": (int, float),
-    "cost": (int, float),
-}
+
+class Config(TypedDict):
+    """`config.json` of a model folder. `backbone` and `fingerprint` are there if the weights are of a head only."""
+
+    format: int
+    views: list[str]
+    """`original`, and perhaps `flipped`: their probabilities are averaged."""
+    rate: float
+    """Frames per second of the training windows."""
+    margin: float | list[float]
+    """Shares of a face detector's box to add on all sides, or left, above, right and below."""
+    smoothing: dict[str, Any] | None
+    """`filter` and `window` in frames."""
+    rendered_only: bool
+    window: int
+    """Frames per window."""
+    labels: list[str]
+    """Of the two logits."""
+    preprocessing: dict[str, Any]
+    square: NotRequired[bool]
+    threshold: NotRequired[float]
+    cost: NotRequired[float]
+
+
 _ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # what holds where a folder is older than the key
 
 
@@ -160,10 +172,9 @@ def four_sides(margin: float | Sequence[float]) -> tuple[float, float, float, fl
     return float(left), float(top), float(right), float(bottom)
 
 
-def _are_margins(value: float | list[Any]) -> bool:
+def _are_margins(value: float | list[float]) -> bool:
     sides = value if isinstance(value, list) else [value] * 4
-    numbers = all(isinstance(side, (int, float)) and not isinstance(side, bool) for side in sides)
-    return numbers and len(sides) == 4 and all(0 <= side <= MAX_MARGIN for side in sides)
+    return len(sides) == 4 and all(0 <= side <= MAX_MARGIN for side in sides)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -177,10 +188,10 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = read_json(path, "what is known of a model")
     except UserError as error:
         raise UserError(f"{folder} is no model folder ({error}); export writes such") from error
-    for key, types in _KEYS.items():
-        value = config.get(key, _ABSENT.get(key)) if isinstance(config, dict) else None
-        if not isinstance(value, types) or (bool not in types and isinstance(value, bool)):
-            raise UserError(f"{path}: '{key}' is {value!r}; the folder is of no model, or damaged: export it again")
+    try:
+        checked(config, Config)
+    except ValueError as error:
+        raise UserError(f"{path}: {error}; the folder is not of a model, or damaged: export it again") from error
     if config["format"] != FORMAT:
         raise UserError(f"{path} has format {config['format']}, this program reads {FORMAT}; export it again")
     views = config["views"]

@@ -20,8 +20,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from backbones.base import file_sha256
 from backbones.checkpoints import load_checkpoint
+from backbones.checksums import file_sha256
 from backbones.gaze_resnet import PREFIX as TRUNK
 from registry import BACKBONES, HEADS, UserError
 from zoo.cards import load_card

@@ -1,4 +1,4 @@
-"""Find, verify, read and write weights: safetensors files whose metadata says what they are the weights of."""
+"""Read and write weights: safetensors files whose metadata says what they are the weights of."""
 
 import json
 from collections.abc import Mapping
@@ -10,8 +10,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from backbones.base import check_state, file_sha256
+from backbones.base import check_state
 from backbones.checkpoints import at_most
+from backbones.checksums import file_sha256
 from heads.base import Head
 from registry import HEADS, UserError
 from zoo.files.atomic import replacing
@@ -19,26 +20,6 @@ from zoo.files.atomic import replacing
 FOLDER = Path(__file__).resolve().parent / "weights"  # what ships with the project
 METADATA_KEY = "lamzoo"
 LONGEST_WINDOW = 1001  # frames; the published models have 7
-
-
-def find_weights(name: str | Path, sha256: str | None = None) -> Path:
-    """Return the file called ``name``: a path, or one below the folder of shipped weights.
-
-    Args:
-        name: path, absolute or relative to the working directory or to ``zoo/weights``.
-        sha256: what its bytes must hash to.
-
-    Raises:
-        UserError: there is none, or it has another hash.
-    """
-    for path in (Path(name), FOLDER / name):
-        if path.is_file():
-            break
-    else:
-        raise UserError(f"weights {name} are neither a file nor among the shipped ones in {FOLDER}")
-    if sha256 is not None and (found := file_sha256(path)) != sha256:
-        raise UserError(f"weights {path} have sha256 {found}, not {sha256}: damaged, or another version")
-    return path
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:

@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from backbones.checksums import file_sha256
+
 HOME = Path(__file__).resolve().parent.parent.parent
 
 # Extras for developers, and packages that setup.cfg cannot name, because they are installed without dependencies.
@@ -291,10 +293,8 @@ def _writable(folder: Path) -> bool:
 
 
 def _sha256(path: Path) -> str | None:
-    import hashlib
-
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     except OSError:
         return None
 

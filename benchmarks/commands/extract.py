@@ -203,7 +203,7 @@ def _of_recipes(args: argparse.Namespace) -> int:
 
 def _device(name: str | None) -> str:
     """The device for `--device`; under torchrun one GPU per process of the machine."""
-    from benchmarks.commands.run import default_device
+    from benchmarks.system.device import default_device
 
     device = default_device(name)
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device

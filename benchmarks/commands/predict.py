@@ -80,9 +80,9 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--set is for the detector, which --faces leaves out; drop one of them")
     load_plugins(args.plugin)
 
-    from backbones.base import file_sha256
-    from benchmarks.commands.run import default_device
+    from backbones.checksums import file_sha256
     from benchmarks.config.settings import parse_setting
+    from benchmarks.system.device import default_device
     from benchmarks.video.bouts import BoutOptions
     from benchmarks.video.decode import Video
     from benchmarks.video.faces import read_faces

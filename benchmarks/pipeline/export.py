@@ -13,11 +13,10 @@ from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.rows.predictions import read_predictions
 from benchmarks.rows.schema import Result, read_result
 from benchmarks.scoring.looks import COST, GAP, looks_at
-from benchmarks.system import schema
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
 from zoo.files.checksums import check_file
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import checked, read_json
 from zoo.model import LookingAtMeModel, read_model
 from zoo.models import Model, four_sides, write_folder
 from zoo.weights import read_head
@@ -107,9 +106,9 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
             f"{', '.join(map(str, members))}"
         )
     try:
-        schema.check(config, _Config, "config")
-        schema.check(result["training"], list[_Report], "training")
-        schema.check(result["fitted"].get("smoothing window", 1), int, "fitted.smoothing window")
+        checked(config, _Config, "config")
+        checked(result["training"], list[_Report], "training")
+        checked(result["fitted"].get("smoothing window", 1), int, "fitted.smoothing window")
     except ValueError as error:
         raise UserError(f"{row / 'result.json'} cannot be exported ({error}); run the recipe again") from error
     seed = result["seeds"][0] if seed is None else seed

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from backbones.base import file_sha256
+from backbones.checksums import file_sha256
 from benchmarks.config.ensemble import Ensemble, recipes_of
 from benchmarks.config.recipe import Recipe
 from benchmarks.data.windows import KeyFrames, key_frames, windows
@@ -23,6 +23,7 @@ from benchmarks.priors.base import Prior
 from benchmarks.rows import identity, provenance, schema
 from benchmarks.rows.folder import result_folder, write_row_sums
 from benchmarks.rows.record import RowContext, RowScores, make_record, write_row
+from benchmarks.system.device import deterministic, device_name
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import say
 from registry import UserError
@@ -106,8 +107,8 @@ class Row(ABC):
             strides=self.strides,
             frame_properties=self._frame_properties(scores.key_frames),
             environment={
-                **provenance.environment(session.device),
-                "deterministic": provenance.deterministic(session.device),
+                **provenance.environment(device_name(session.device)),
+                "deterministic": deterministic(session.device),
             },
         )
         result = make_record(self._config, scores, context)

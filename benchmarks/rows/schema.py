@@ -9,11 +9,10 @@ from typing import Any, TypedDict
 from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
 from benchmarks.evaluation.diagnosis import BINS, Diagnosis
-from benchmarks.system import schema
 from registry import UserError
 from zoo.files.atomic import write_json
 from zoo.files.checksums import check_file
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import checked, read_json
 
 SCHEMA = 1
 
@@ -243,16 +242,16 @@ def read_result(path: Path) -> Result:
         if isinstance(result, dict):
             result.setdefault("fitted", {})  # records from before anything was
             result.setdefault("diagnosis", None)
-        schema.check(result, Result)
+        checked(result, Result)
         for name, kind in _SECTIONS.items():
-            schema.check(result[name], kind, name)
+            checked(result[name], kind, name)
         for part in parts_of(result["backbone"]):
-            schema.check(part, BackbonePart, "backbone")
+            checked(part, BackbonePart, "backbone")
         for part in parts_of(result["head"]):
-            schema.check(part, Part, "head")
+            checked(part, Part, "head")
         for split, figures in result["splits"].items():
-            schema.check(figures["metrics"], Metrics, f"splits.{split}.metrics")
-            schema.check(figures["confusion"], Confusion, f"splits.{split}.confusion")
+            checked(figures["metrics"], Metrics, f"splits.{split}.metrics")
+            checked(figures["confusion"], Confusion, f"splits.{split}.confusion")
         _check_lengths(result)
     except ValueError as error:
         raise UserError(f"{path} is no result ({error}); delete it and run the recipe again") from error

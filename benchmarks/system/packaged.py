@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 from pathlib import Path
 
+from backbones.checksums import file_sha256
 from registry import UserError
 
 
@@ -31,7 +31,7 @@ def packaged_network(
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations if spec else None) or []:
         if (path := Path(folder) / file).is_file():
-            found = hashlib.sha256(path.read_bytes()).hexdigest()
+            found = file_sha256(path)
             if found != sha256:
                 raise UserError(f"{path} has sha256 {found}, not {sha256}; reinstall {release}")
             return path

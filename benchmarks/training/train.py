@@ -8,7 +8,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
 
-import msgspec
 import torch
 from torch import nn
 
@@ -28,7 +27,7 @@ from registry import HEADS, UserError
 from zoo.files.atomic import write_json
 from zoo.files.checksums import NAME as SUMS
 from zoo.files.checksums import damaged, write_sums
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import checked, read_json
 from zoo.model import LookingAtMeModel, initialise_lstm, write_model
 from zoo.weights import write_head
 
@@ -99,8 +98,8 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     report: dict[str, Any] = read_json(path, "a training's report")
     try:
-        msgspec.convert(report, Report)
-    except msgspec.ValidationError as error:
+        checked(report, Report)
+    except ValueError as error:
         raise UserError(f"{path} is not a training's report ({error}); delete {path.parent} to train again") from error
     return report
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from backbones.checksums import file_sha256
 from benchmarks.system import interrupts
 from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
@@ -21,7 +22,6 @@ from benchmarks.video.journal import UNFINISHED, read_rows
 from benchmarks.video.scorer import ScoredFace
 from registry import UserError
 from zoo.files.atomic import replacing, write_text
-from zoo.files.checksums import sha256_of
 
 SIDE = 1280  # maximum pixels of the longer side
 PART = 600  # frames
@@ -50,14 +50,14 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
     for part in parts:
-        if part.exists() and not (_sum_of(part).exists() and _sum_of(part).read_bytes() == sha256_of(part).encode()):
+        if part.exists() and not (_sum_of(part).exists() and _sum_of(part).read_bytes() == file_sha256(part).encode()):
             part.unlink()
     missing = _missing_frames(video, out / "frames.csv", parts)
     with Progress("annotated.mp4", frames, "frame") as progress:
         for number, group in interrupts.steps(groupby(missing, key=lambda one: one[0].number // PART)):
             with replacing(parts[number]) as temporary:
                 _encode(video, group, temporary, header, progress)
-            write_text(_sum_of(parts[number]), sha256_of(parts[number]))
+            write_text(_sum_of(parts[number]), file_sha256(parts[number]))
     with replacing(out / "annotated.mp4") as temporary:
         _join(parts, temporary, header)
 

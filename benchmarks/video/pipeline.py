@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.base import state_sha256
+from backbones.checksums import file_sha256
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress, plural, say
@@ -31,7 +32,7 @@ from benchmarks.video.track import Tracker
 from registry import UserError
 from zoo.files.atomic import check_writable, write_json
 from zoo.files.checksums import NAME as SUMS
-from zoo.files.checksums import damaged, sha256_of, write_sums
+from zoo.files.checksums import damaged, write_sums
 from zoo.models import Model
 
 VERSION = 3  # raise it when the same video, model and options give other rows
@@ -97,7 +98,7 @@ def _predict(video: Video, model: Model, source: FaceSource, options: BoutOption
     run = _open_folder(out, identity)
     if run is None:
         facts = _score(video, model, source, work, header)
-        run = {"settings": identity, "facts": {**facts, "sha256": sha256_of(work / "frames.csv")}}
+        run = {"settings": identity, "facts": {**facts, "sha256": file_sha256(work / "frames.csv")}}
         write_json(out / "run.json", run)
         write_sums(out, ["run.json"])
     if not (out / "frames.csv").exists():
@@ -184,7 +185,7 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         if path.name == "run.json":
             rows = next((f for f in (out / "frames.csv", out / UNFINISHED / "frames.csv") if f.exists()), None)
             known = content["facts"].get("sha256")  # absent in folders of older versions
-            if rows is not None and known in (None, sha256_of(rows)):
+            if rows is not None and known in (None, file_sha256(rows)):
                 _remove(out, spoilt)
                 return content
             spoilt.add("frames.csv")

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Preprocessing, WeightsInfo, file_sha256
+from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Preprocessing, WeightsInfo
+from backbones.checksums import file_sha256
 from backbones.hub import download_snapshot, is_hub_id
 from registry import BACKBONES, UserError
 

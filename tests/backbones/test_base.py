@@ -11,7 +11,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, file_sha256, state_sha256
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, state_sha256
+from backbones.checksums import file_sha256
 from registry import UserError
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "preprocess"

@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from backbones.base import Preprocessing, file_sha256
+from backbones.base import Preprocessing
+from backbones.checksums import file_sha256
 from backbones.internvit import NANO_FOLDER, read_config
 from backbones.internvit_network import InternViTNetwork
 from registry import BACKBONES, UserError

@@ -578,41 +578,6 @@ def write_plugin(folder: Path, case: Any) -> None:
     place(folder / f"{own}.py", case)
 
 
-# -- archives -----------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def archive() -> bytes:
-    import lzma
-    import tarfile
-
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name in ("a/b.txt", "a/c.txt", "d.txt"):
-            info = tarfile.TarInfo(name)
-            info.size = 5
-            tar.addfile(info, io.BytesIO(b"hello"))
-    return lzma.compress(buffer.getvalue()[:6000]), buffer.getvalue()[:6000]  # type: ignore[return-value]
-
-
-@st.composite
-def archives(draw: st.DrawFn) -> Any:
-    """The packed bytes are spoilt, or those within."""
-    import lzma
-
-    packed, plain = archive()
-    if draw(st.booleans()):
-        return draw(spoilt_bytes(packed))
-    return lzma.compress(draw(spoilt_bytes(plain)), preset=0)
-
-
-def unpack_it(folder: Path, case: object) -> None:
-    from zoo.archives import unpack
-
-    (folder / "out").mkdir()
-    unpack(folder / "x.tar.xz", folder / "out")
-
-
 def _row(folder: Path, case: Any) -> None:
     place(folder / "runs" / "results" / "synthlam" / "row" / "result.json", case)
 
@@ -646,5 +611,4 @@ KINDS = (
     Kind("settings: --set", settings, lambda folder, case: None, resolve_settings, names_file=False),
     Kind("recipe file", recipes(), lambda folder, case: place(folder / "config.py", case), resolve_recipe),
     Kind("plug-in", st.sampled_from(PLUGINS) | file_of(st.binary(max_size=60)), write_plugin, use_plugin),
-    Kind("archive", archives(), lambda folder, case: place(folder / "x.tar.xz", case), unpack_it),
 )

@@ -5,7 +5,8 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, file_sha256
+from backbones.base import Backbone, Preprocessing, WeightsInfo
+from backbones.checksums import file_sha256
 from registry import BACKBONES
 
 

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from heads.base import Window
 from registry import HEADS, UserError
-from zoo.weights import find_weights, read_head, read_weights, write_head, write_weights
+from zoo.weights import read_head, read_weights, write_head, write_weights
 
 STATE = {"b": torch.arange(6.0).view(2, 3), "a": torch.tensor([1, 2])}
 
@@ -51,17 +51,6 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot write "):
         write_weights(tmp_path / "file" / "x", STATE, {})
-
-
-def test_find(tmp_path: Path) -> None:
-    path = tmp_path / "x.safetensors"
-    sha256 = write_weights(path, STATE, {})
-    assert find_weights(path, sha256) == path
-    assert find_weights("internvit_nano/model.safetensors").is_file()
-    with pytest.raises(UserError, match="have sha256 .*, not 0000"):
-        find_weights(path, "0" * 64)
-    with pytest.raises(UserError, match="neither a file nor among the shipped"):
-        find_weights("no/such/file")
 
 
 def test_head(tmp_path: Path) -> None:

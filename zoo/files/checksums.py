@@ -6,10 +6,10 @@ such as were not finished, have none.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from backbones.checksums import file_sha256
 from registry import UserError
 from zoo.files.atomic import write_text
 
@@ -18,7 +18,7 @@ NAME = "SHA256SUMS"
 
 def write_sums(folder: Path, names: Sequence[str]) -> None:
     """Write the checksums of files in a folder, the last of `names` last: `damaged` asks for it."""
-    write_text(folder / NAME, "".join(f"{sha256_of(folder / name)}  {name}\n" for name in names))
+    write_text(folder / NAME, "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names))
 
 
 def damaged(folder: Path, last: str, only: str | None = None) -> list[str]:
@@ -44,7 +44,7 @@ def damaged(folder: Path, last: str, only: str | None = None) -> list[str]:
         if only is not None and name != only:
             continue
         try:
-            if folder not in path.parents or ".." in path.parts or sha256_of(path) != sum_:
+            if folder not in path.parents or ".." in path.parts or file_sha256(path) != sum_:
                 found.append(name)
         except (OSError, ValueError):
             found.append(name)
@@ -64,12 +64,3 @@ def check_file(path: Path, last: str, remedy: str) -> None:
     """
     if path.exists() and path.name in damaged(path.parent, last, path.name):
         raise UserError(f"{path} is damaged (not the bytes that were written); {remedy}")
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's bytes, as hexadecimal digits."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

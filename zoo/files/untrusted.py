@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import msgspec
+
 from registry import UserError
 
 _PATIENCE = 500  # milliseconds, with a pipe
@@ -66,6 +68,41 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UserError(f"{path}: no such file ({what})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error} ({what})") from None
+
+
+def checked(value: Any, kind: Any, where: str = "") -> None:
+    """Check a JSON value against an annotation: a TypedDict, a dataclass, a list, a union, a plain type.
+
+    Keys that a TypedDict does not name may be there. Whole numbers are valid floats.
+
+    Args:
+        value: as read from JSON.
+        kind: the annotation.
+        where: dotted key of the value, for the message.
+
+    Raises:
+        ValueError: the value is of another type, or a number is not finite or not below 2^63; names the place.
+    """
+    _check_numbers(value, where)
+    try:
+        msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        what, _, path = str(error).partition(" - at `$")
+        place = f"{where}{path.rstrip('`')}".lstrip(".")
+        missing = what.removeprefix("Object missing required field ").strip("`")
+        what = f"lacks '{missing}'" if missing != what.strip("`") else what.replace("`", "").replace("Exp", "exp", 1)
+        raise ValueError(f"{place}: {what}" if place else what) from None
+
+
+def _check_numbers(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, item in value.items():
+            _check_numbers(item, f"{where}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            _check_numbers(item, f"{where}[{number}]")
+    elif isinstance(value, (int, float)) and not abs(value) < 1 << 63:
+        raise ValueError(f"{where or 'it'} is {value!r:.60}; it has to be finite, and below 2^63")
 
 
 def read_text(path: Path, what: str) -> str:

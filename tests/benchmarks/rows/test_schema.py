@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from benchmarks.rows import identity, provenance, schema
+from benchmarks.system import device
 from registry import UserError
 
 
@@ -41,16 +42,16 @@ def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_record_says_what_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
     promised = {"features": True, "training": True, "scores": True}
-    assert provenance.deterministic("cpu") == promised
-    on_gpu = provenance.deterministic("cuda:0")
+    assert device.deterministic("cpu") == promised
+    on_gpu = device.deterministic("cuda:0")
     assert not any(on_gpu[step] for step in promised)
     assert on_gpu["settings"]["deterministic algorithms"] is False
-    assert not any(provenance.deterministic("mps").values())
+    assert not any(device.deterministic("mps").values())
 
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.use_deterministic_algorithms(True)
     try:
-        strict = provenance.deterministic("cuda")
+        strict = device.deterministic("cuda")
     finally:
         torch.use_deterministic_algorithms(False)
     assert strict["training"] and strict["scores"] and not strict["features"]

@@ -1,0 +1,27 @@
+"""The sha256 of files, without torch."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+
+def file_sha256(*paths: Path) -> str:
+    """Hexadecimal sha256 of a file; of several files, of their sha256 one after the other.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    if len(paths) == 1:
+        return _digest(paths[0]).hexdigest()
+    with ThreadPoolExecutor() as pool:
+        return hashlib.sha256(b"".join(digest.digest() for digest in pool.map(_digest, paths))).hexdigest()
+
+
+def _digest(path: Path) -> hashlib._Hash:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest
