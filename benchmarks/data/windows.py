@@ -33,6 +33,7 @@ def windows(
         centre) has no row or is not present.
 
     Example:
+        >>> from benchmarks.data.frames import frame_table
         >>> table = frame_table(dict(clip="c", track="t", frame=[1, 2, 4], person="1", x1=0, y1=0, x2=9, y2=9, label=0,
         ...                          image=["1.jpg", "2.jpg", "4.jpg"], unique_id=""))
         >>> windows(table, radius=2).tolist()
