@@ -1,8 +1,7 @@
 """The five registries (backbones, heads, datasets, priors, detectors), plug-in discovery, and the error that users see.
 
-A registry knows the names that were registered in it and nothing else. mmengine's own ``Registry`` resolves an
-unknown name to any importable module of that name, is empty before the first look-up, and lets torch in through its
-log function; the subclass below does none of that.
+mmengine's own ``Registry`` resolves an unknown name to any importable module of that name, is empty before the first
+look-up, and imports torch through its log function. The subclass below does none of that.
 """
 
 import difflib
@@ -61,7 +60,7 @@ class Registry(_MMEngineRegistry):
 
     def __init__(self, name: str, locations: list[str], base: str | None = None) -> None:
         super().__init__(name, scope="lamzoo", locations=locations)
-        self._places: dict[str, tuple[str, dict]] = {}  # name -> ("file:line" of its registration, module namespace)
+        self.places: dict[str, tuple[str, dict]] = {}  # name -> ("file:line" of its registration, module namespace)
         self._imported = False
         self._importing = False
         self._base = base
@@ -113,7 +112,7 @@ class Registry(_MMEngineRegistry):
 
     def origin(self, key: str) -> str:
         """Return ``"file:line"`` of the registration of ``key``."""
-        return self._places[self._resolve(key)[0]][0]
+        return self.places[self._resolve(key)[0]][0]
 
     # -- looking up and building ----------------------------------------------------------------------------------
 
@@ -223,8 +222,8 @@ class Registry(_MMEngineRegistry):
             raise UserError(f"a {self.name}'s name has no colon and no blank around it, got '{name}' at {place}")
         module_name = str(namespace.get("__name__"))
         if not any(module_name == location or module_name.startswith(f"{location}.") for location in self._locations):
-            self.import_from_location()  # else the clash would be laid at the built-in part's door
-        for taken, (taken_place, taken_namespace) in self._places.items():
+            self.import_from_location()  # so that a clash blames the plug-in, not the built-in part
+        for taken, (taken_place, taken_namespace) in self.places.items():
             if taken.lower() != name.lower():
                 continue
             # A module whose first import failed runs again in a new namespace: the same line may register again.
@@ -240,13 +239,13 @@ class Registry(_MMEngineRegistry):
                 "give one of them another name"
             )
         self._module_dict[name] = part
-        self._places[name] = (place, namespace)
+        self.places[name] = (place, namespace)
 
     def _forget_failed(self, before: set[str]) -> None:
         """Drop the names registered since ``before`` by modules whose import failed."""
-        for name in set(self._places) - before:
-            if self._places[name][1].get("__name__") not in sys.modules:
-                del self._places[name], self._module_dict[name]
+        for name in set(self.places) - before:
+            if self.places[name][1].get("__name__") not in sys.modules:
+                del self.places[name], self._module_dict[name]
 
 
 # -- arguments ----------------------------------------------------------------------------------------------------
@@ -372,7 +371,7 @@ def load_plugin(plugin: str | Path) -> None:
     if module_name in sys.modules:
         return
 
-    before = [set(registry._places) for registry in _REGISTRIES]
+    before = [set(registry.places) for registry in _REGISTRIES]
     try:
         _import_file(path, module_name) if is_file else importlib.import_module(module_name)
     except UserError:

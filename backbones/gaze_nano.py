@@ -112,12 +112,12 @@ class GazeNetwork(nn.Module):
         told = 0 if between is None else len(between)
         places = (known[told:].float() * self.std + self.mean)[:, self.columns]
         seen = (places[:, :2] + places[:, 2:]) / 2
-        eyes = self.eyes(_cut(images, seen if between is None else torch.cat([between, seen])))
+        eyes = self.eyes(cut_parts(images, seen if between is None else torch.cat([between, seen])))
         hidden = self.both(torch.cat([face, eyes], 1))
         return hidden, self.gaze(hidden), known
 
 
-def _cut(images: Tensor, between: Tensor) -> Tensor:
+def cut_parts(images: Tensor, between: Tensor) -> Tensor:
     """Cut out the eyes ``(B, 3, *EYES_SIZE)``, each with mean 0 and standard deviation about 1."""
     rows, columns = EYES_SIZE
     down = torch.linspace(-1, 1, rows, device=images.device) * EYES_SHARE[0]

@@ -104,7 +104,7 @@ def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], wei
         _load_state(network, _read_checkpoint(path), cfg, str(path))
         return WeightsInfo(path.name, str(path), file_sha256(path), "unknown")
     licence = cfg.get("license") or "unknown"
-    if cfg["architecture"] == LITE0_MODEL and (packaged := _lite0_file()):
+    if cfg["architecture"] == LITE0_MODEL and (packaged := lite0_file()):
         sha256 = file_sha256(packaged)
         if sha256 != LITE0_SHA256:
             raise UserError(f"{packaged} has sha256 {sha256}, not {LITE0_SHA256}; reinstall {LITE0_PACKAGE}")
@@ -116,12 +116,12 @@ def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], wei
         state = dict(zip(names, _read_checkpoint(packaged).values(), strict=True))
         _load_state(network, state, cfg, str(packaged))
         return WeightsInfo("EfficientNet-Lite0, ImageNet-1k", f"package {LITE0_PACKAGE}", sha256, "Apache-2.0")
-    path, origin = _from_hub(model, cfg)
+    path, origin = load_from_hub(model, cfg)
     _load_state(network, _read_checkpoint(path), cfg, origin)
     return WeightsInfo(origin.removeprefix("hub:").partition("@")[0], origin, file_sha256(path), licence)
 
 
-def _lite0_file() -> Path | None:
+def lite0_file() -> Path | None:
     """Return the packaged EfficientNet-Lite0 checkpoint, or None; nothing of the package is executed."""
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or []:
@@ -130,7 +130,7 @@ def _lite0_file() -> Path | None:
     return None
 
 
-def _from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
+def load_from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
     """Return the hub's checkpoint of a model, from the local cache or downloaded, and where it is from."""
     remedy = "give weights=FILE, or pretrained=false for random weights"
     if cfg["architecture"] == LITE0_MODEL:

@@ -290,10 +290,10 @@ def test_commands_within_sentences(command: Command, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_extras_exist(document: str) -> None:
-    from benchmarks.commands.doctor import _setup
+    from benchmarks.commands.doctor import read_setup
 
     for extras in re.findall(r"pip install ['\"]\.\[([\w,]+)\]", (HOME / document).read_text(encoding="utf-8")):
-        assert set(extras.split(",")) <= set(_setup()["options.extras_require"])
+        assert set(extras.split(",")) <= set(read_setup()["options.extras_require"])
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -315,7 +315,7 @@ def _head(code: str, folder: Path) -> None:
     try:
         check_head(dict(type="MeanPool"))
     finally:  # no other test is to meet it
-        del HEADS._module_dict["MeanPool"], HEADS._places["MeanPool"]
+        del HEADS._module_dict["MeanPool"], HEADS.places["MeanPool"]
 
 
 def _open(code: str, folder: Path) -> None:

@@ -33,7 +33,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give the registries back as they were, whatever a plug-in adds."""
     for each in (BACKBONES, HEADS):
         monkeypatch.setattr(each, "_module_dict", dict(each.module_dict))
-        monkeypatch.setattr(each, "_places", dict(each._places))
+        monkeypatch.setattr(each, "places", dict(each.places))
 
 
 # -- names ----------------------------------------------------------------------------------------------------------

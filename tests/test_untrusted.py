@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 import bench
 from backbones.checkpoints import load_checkpoint
 from backbones.internvit import NANO_FOLDER
-from benchmarks.training.checkpoint import CHECKPOINT, write_checkpoint
+from benchmarks.training.checkpoint import CHECKPOINT, write_state
 from registry import BACKBONES, UserError
 from tests.benchmarks.training.test_train import run as train_toy
 from tests.zoo.test_models import write as write_model_folder
@@ -401,7 +401,7 @@ def test_a_pickle_of_a_head_with_a_payload_is_no_plain_pickle_either(tmp_path: P
 
 @pytest.mark.parametrize("content", [b"\x80", b"\x80\x04", b"PK\x03\x04", b"\0" * 8 + b"{"], ids=repr)
 def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -> None:
-    from zoo.upstream import read_checkpoint
+    from zoo.foreign import read_checkpoint
 
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match="x.pth"):
@@ -499,11 +499,11 @@ def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path: Path) -> None
         content[part][key] = value
         if value is None:
             del content[part][key]
-        write_checkpoint(path, content["tensors"], content["numbers"])
+        write_state(path, content["tensors"], content["numbers"])
         with pytest.raises(UserError, match=r"cannot resume from .*checkpoint.safetensors .*; delete it") as error:
             train_toy(tmp_path / "run")
         assert "\n" not in str(error.value)
-    write_checkpoint(path, sound["tensors"], sound["numbers"])
+    write_state(path, sound["tensors"], sound["numbers"])
     assert train_toy(tmp_path / "run")["best_epoch"] > 0
 
 

@@ -24,7 +24,7 @@ from tabulate import tabulate
 from benchmarks.data.synthlam import root
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, read_result
-from benchmarks.table.table import RECORDS, as_text, collect, rows
+from benchmarks.table.table import RECORDS, collect, rows, table_text
 from tools.speed import harness
 from zoo.files.atomic import write_json, write_text
 
@@ -68,7 +68,7 @@ def render_readme(text: str) -> str:
     """The README with the table of the committed records between its marks."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{as_text(None)}\n\n{END}{after}"
+    return f"{before}{BEGIN}\n\n{table_text(None)}\n\n{END}{after}"
 
 
 def render_results(text: str) -> str:

@@ -38,7 +38,7 @@ MAX_MARGIN = 10  # sides of a box
 MAX_COST = 1000  # log odds x seconds, of a change
 
 
-class Config(TypedDict):
+class ModelConfig(TypedDict):
     """`config.json` of a model folder. `backbone` and `fingerprint` are there if the weights are of a head only."""
 
     format: int
@@ -114,7 +114,7 @@ def open_model(name: str, device: str = "cpu") -> Model:
         UserError: there is no such model (says which there are), or its folder is not whole.
     """
     name, folder, card_path = find_model(name)
-    config = read_config(folder)
+    config = read_model_config(folder)
     card = replace(load_card(card_path), name=name)
     file = _weights_file(folder, card, card_path)
     network = read_model(file) if file.name == "model.safetensors" else _with_backbone(file, config)
@@ -177,7 +177,7 @@ def _are_margins(value: float | list[float]) -> bool:
     return len(sides) == 4 and all(0 <= side <= MAX_MARGIN for side in sides)
 
 
-def read_config(folder: Path) -> dict[str, Any]:
+def read_model_config(folder: Path) -> dict[str, Any]:
     """Read and check the `config.json` of a model's folder.
 
     Raises:
@@ -189,7 +189,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     except UserError as error:
         raise UserError(f"{folder} is no model folder ({error}); export writes such") from error
     try:
-        checked(config, Config)
+        checked(config, ModelConfig)
     except ValueError as error:
         raise UserError(f"{path}: {error}; the folder is not of a model, or damaged: export it again") from error
     if config["format"] != FORMAT:
@@ -309,7 +309,7 @@ def copy_model(name: str, folder: Path) -> Card:
         Its card, as the folder has it.
     """
     name, source, card_path = find_model(name)
-    config, card = read_config(source), load_card(card_path)
+    config, card = read_model_config(source), load_card(card_path)
     file = _weights_file(source, card, card_path)
     named = tuple(
         replace(each, file=file.name, origin=f"{name} of lamzoo" if each.origin == "shipped" else each.origin)

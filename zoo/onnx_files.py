@@ -68,15 +68,17 @@ def write_onnx(model: Model, folder: Path) -> dict[str, float]:
         return {"image": torch.randn(count, 3, size, size, generator=random)}
 
     errors = {
-        "head.onnx": _write(_OnFeatures(head), windows(2), [windows(1), windows(5)], "logits", folder / "head.onnx")
+        "head.onnx": write_graph(
+            _OnFeatures(head), windows(2), [windows(1), windows(5)], "logits", folder / "head.onnx"
+        )
     }
     if sum(parameter.numel() for parameter in backbone.parameters()) <= LARGEST:
         path = folder / "backbone.onnx"
-        errors[path.name] = _write(backbone, images(1), [images(1), images(1)], "features", path)
+        errors[path.name] = write_graph(backbone, images(1), [images(1), images(1)], "features", path)
     return errors
 
 
-def _write(
+def write_graph(
     part: nn.Module, example: dict[str, Tensor], inputs: Sequence[dict[str, Tensor]], output: str, path: Path
 ) -> float:
     """Write one file and return its largest difference to torch over some inputs; their number is open if it varies."""

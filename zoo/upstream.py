@@ -2,37 +2,28 @@
 
 from __future__ import annotations
 
-import codecs
 import functools
 import math
-import re
-import tarfile
-import warnings
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from backbones.checkpoints import load_checkpoint
 from backbones.checksums import file_sha256
 from backbones.gaze_resnet import PREFIX as TRUNK
 from registry import BACKBONES, HEADS, UserError
 from zoo.cards import load_card
 from zoo.files.atomic import write_json
+from zoo.foreign import figures, is_plain, read_checkpoint
 from zoo.weights import write_weights
 
 WINDOW = 7  # frames; no tensor's shape tells, all published models have it
 
 # Names that training programs give to the state dict, the likeliest first.
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "network", "weights")
-_FIGURE = re.compile(r"map|acc|epoch|prec", re.IGNORECASE)
 _UNLICENSED = "unknown: the repository has no licence"
 
 
@@ -170,96 +161,6 @@ def import_checkpoint(source: Path, kind: str, output: Path) -> Imported:
 # -- reading without executing ------------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path) -> Any:
-    """Read a checkpoint: tensors, plain Python values and numpy's numbers; whatever else it holds is not made.
-
-    Raises:
-        UserError: there is no such file, it is something else or damaged, or it holds other objects.
-    """
-    if not path.is_file():
-        raise UserError(f"checkpoint {path} {'is a folder' if path.is_dir() else 'does not exist'}")
-    try:
-        with path.open("rb") as file:
-            start = file.read(512)
-    except OSError as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error.strerror}") from error
-    expected = "expected a file that torch.save or safetensors wrote"
-    if what := _something_else(path, start):
-        raise UserError(f"checkpoint {path} is {what}; {expected}")
-    try:
-        if start[8:9] == b"{":
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols and old storages; what matters raises
-            return load_checkpoint(path, safe_globals=_numpy_numbers())
-    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way whatever
-        text = str(error).strip().rpartition("WeightsUnpickler error:")[2].strip()
-        if found := re.search(r"GLOBAL ([\w.]*\w) (?:was not|whose module)", text):
-            raise UserError(
-                f"checkpoint {path} holds a pickled {found[1]}, and not tensors and numbers alone; it is refused, "
-                "nothing of it was run; save its state_dict() and give that"
-            ) from error
-        reason = re.split(r"\. |\n", text)[0][:200] or type(error).__name__
-        if start[:1] == b"\x80" and start[1:2] > b"\x02":
-            reason = f"a pickle of protocol {start[1]}, torch.save writes 2; nothing of it was run"
-        raise UserError(f"checkpoint {path} is damaged or cut short ({reason}); {expected}") from error
-
-
-def _something_else(path: Path, start: bytes) -> str | None:
-    """What a file is that is certainly no checkpoint, in words."""
-    if not start.strip(b"\0"):
-        return "empty, or zeros in place of data"
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer: the file itself was not downloaded"
-    if start.lstrip()[:5].lower() in (b"<!doc", b"<html", b"<head", b"<?xml"):
-        return "a web page: the address gave a page in place of the file"
-    if tarfile.is_tarfile(path):
-        return "a tar archive: unpack it and give the checkpoint inside"
-    if zipfile.is_zipfile(path):
-        # What has the end of an archive and a broken list of contents is torch's to refuse.
-        with suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-            if not any(name.endswith("data.pkl") for name in archive.namelist()):
-                return "a zip archive that torch.save did not write: unpack it and give the checkpoint inside"
-    elif b"\0" not in start:
-        with suppress(UnicodeDecodeError):
-            codecs.getincrementaldecoder("utf-8")().decode(start)  # which bears a letter that is cut in two
-            return "a text file"
-    return None
-
-
-def _numpy_numbers() -> list[Any]:
-    """What unpickling a numpy number takes, under the module names of numpy 1 and 2; it makes numbers, nothing else."""
-
-    def named(module: str) -> Callable:
-        def scalar(dtype: np.dtype, data: Any) -> Any:
-            if not isinstance(dtype, np.dtype) or dtype.kind not in "biuf" or not isinstance(data, bytes):
-                raise ValueError("a numpy scalar that is no number")
-            return np.frombuffer(data, dtype)[0]
-
-        scalar.__module__, scalar.__qualname__ = module, "scalar"
-        return scalar
-
-    numbers = (np.bool_, *np.sctypeDict.values())
-    dtypes = {type(np.dtype(number)) for number in numbers if np.dtype(number).kind in "biuf"}
-    return [named("numpy.core.multiarray"), named("numpy._core.multiarray"), np.dtype, *dtypes]
-
-
-def figures(content: Any) -> dict[str, float]:
-    """Return the numbers beside the tensors whose names say mAP, accuracy, precision or epoch, by name."""
-    found = {}
-    for name, value in content.items() if isinstance(content, Mapping) else ():
-        if not (isinstance(name, str) and _FIGURE.search(name)):
-            continue
-        if isinstance(value, np.number) or (isinstance(value, Tensor) and value.numel() == 1 and _is_plain(value)):
-            value = value.item()
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e15:  # not NaN
-            found[name] = value
-    return dict(sorted(found.items()))
-
-
-# -- finding the model in it --------------------------------------------------------------------------------------
-
-
 def _find(content: Any, kind: str, where: str) -> tuple[str, dict[str, Tensor], Tensors]:
     """Find the state dict of a model in a checkpoint.
 
@@ -275,7 +176,7 @@ def _find(content: Any, kind: str, where: str) -> tuple[str, dict[str, Tensor], 
         raise UserError(f"checkpoint {where} holds no tensors by name (found: {found[:200] or 'nothing'})")
     problems = {}
     for model in (kind, *(other for other in PUBLISHED if other != kind)):
-        names = _names(model)
+        names = tensor_names(model)
         # Of several state dicts the one that fits best; of equals the first.
         prefix, state = max(
             ((_prefix(state, names), state) for state in candidates),
@@ -347,17 +248,12 @@ def _difference(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> st
             problems.append(f"'{name}' has shape {tuple(one.shape)}, expected {tuple(other.shape)}")
         elif one.is_floating_point() != other.is_floating_point() or one.is_complex():
             problems.append(f"'{name}' is of {one.dtype}, expected {other.dtype}".replace("torch.", ""))
-        elif not _is_plain(one):
+        elif not is_plain(one):
             problems.append(f"'{name}' is not a plain tensor ({one.dtype}, {one.layout}, {one.device})")
         else:
             continue
         break
     return "; ".join(problems) or None
-
-
-def _is_plain(tensor: Tensor) -> bool:
-    """Whether a tensor is its numbers one after another: neither sparse nor quantised nor without data."""
-    return tensor.layout == torch.strided and not tensor.is_quantized and tensor.device.type == "cpu"
 
 
 def _outline(tensors: Mapping[str, Any]) -> str:
@@ -459,7 +355,7 @@ def _gaze360(shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
 
 
 @functools.cache
-def _names(kind: str) -> frozenset[str]:
+def tensor_names(kind: str) -> frozenset[str]:
     """The names of a model's tensors at its published size."""
     return frozenset(PUBLISHED[kind].tensors({}).wanted)
 

@@ -17,7 +17,7 @@ import argcomplete
 from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 
 HOME = Path(__file__).resolve().parents[2]
-_PARTS = {  # kind -> where its parts are registered
+PARTS = {  # kind -> where its parts are registered
     "backbone": "backbones",
     "head": "heads",
     "prior": "benchmarks/priors",
@@ -78,20 +78,20 @@ def _files(folder: str, ending: str) -> list[str]:
     return sorted(path.stem for path in (HOME / folder).glob(f"[!_]*{ending}"))
 
 
-def _recipes(prefix: str = "", **_: Any) -> list[str]:
+def complete_recipes(prefix: str = "", **_: Any) -> list[str]:
     """All recipes, after those that are named already with commas between."""
     done, comma, _rest = prefix.rpartition(",")
     names = _files("benchmarks/recipes", ".py")
     return [f"{done},{name}" for name in names] if comma else ["all", *names]
 
 
-def _registered(*kinds: str) -> Callable[..., list[str]]:
+def complete_registered(*kinds: str) -> Callable[..., list[str]]:
     """Names that the source registers: ``register_module(name="lstm")``."""
 
     def names(**_: Any) -> list[str]:
         found: set[str] = set()
         for kind in kinds:
-            for path in (HOME / _PARTS[kind]).glob("*.py"):
+            for path in (HOME / PARTS[kind]).glob("*.py"):
                 found.update(re.findall(r'register_module\(name="([\w.]+)"', path.read_text(encoding="utf-8")))
         return sorted(found)
 
@@ -102,7 +102,7 @@ def _datasets(**_: Any) -> list[str]:
     return _files("benchmarks/datasets", ".py")
 
 
-def _models(**_: Any) -> Iterable[str]:
+def complete_models(**_: Any) -> Iterable[str]:
     """Shipped models, and folders that `export` wrote."""
     configs = (HOME / "zoo" / "weights").glob("*/config.json")
     yield from sorted(path.parent.name for path in configs if '"views"' in path.read_text(encoding="utf-8"))
@@ -116,21 +116,21 @@ def _rows(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
 
 
 def _rows_and_models(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    return [*_rows(parsed_args), *_models()]
+    return [*_rows(parsed_args), *complete_models()]
 
 
 def _everything(**_: Any) -> list[str]:
-    return [*_recipes()[1:], *_registered(*_PARTS)(), *_files("zoo/cards", ".json")]
+    return [*complete_recipes()[1:], *complete_registered(*PARTS)(), *_files("zoo/cards", ".json")]
 
 
 # Option's destination, with its command where that matters -> completer.
 _NAMES: dict[str | tuple[str, str], Callable[..., Iterable[str]]] = {
-    "recipe": _recipes,
-    "backbone": _registered("backbone"),
-    "head": _registered("head"),
-    "detector": _registered("detector"),
+    "recipe": complete_recipes,
+    "backbone": complete_registered("backbone"),
+    "head": complete_registered("head"),
+    "detector": complete_registered("detector"),
     "dataset": _datasets,
-    "model": _models,
+    "model": complete_models,
     "runs": _rows,
     ("compare", "a"): _rows,
     ("compare", "b"): _rows,

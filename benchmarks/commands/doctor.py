@@ -116,7 +116,7 @@ def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
 
 def packages() -> Iterator[Finding]:
     """Python, and the requirements in setup.cfg."""
-    options = _setup()["options"]
+    options = read_setup()["options"]
     wanted = options["python_requires"].strip(">= ")
     version = platform.python_version()
     yield Finding(_at_least(version, wanted), f"Python {version} (>= {wanted})", "a newer Python", needed=True)
@@ -137,7 +137,7 @@ def imports() -> Iterator[Finding]:
 
 def extras() -> Iterator[Finding]:
     """The extras in setup.cfg, and packages that are installed besides them."""
-    for extra, lines in _setup()["options.extras_require"].items():
+    for extra, lines in read_setup()["options.extras_require"].items():
         if extra in _FOR_DEVELOPERS:
             continue
         found = [_installed(requirement, "") for requirement in _requirements(lines)]
@@ -150,7 +150,8 @@ def extras() -> Iterator[Finding]:
         yield Finding(True, f"plug-in {entry_point.name} ({entry_point.value})")
 
 
-def _setup() -> configparser.ConfigParser:
+def read_setup() -> configparser.ConfigParser:
+    """The contents of setup.cfg."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.read(HOME / "setup.cfg", encoding="utf-8")
     return parser

@@ -71,11 +71,11 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
     load_plugins(args.plugin)
     if args.sweep:
-        from benchmarks.table.sweep import parse_grid, rows_of
+        from benchmarks.table.sweep import grid_rows, parse_grid
 
         grid = parse_grid(args.sweep)
         given = dict(backbone=args.backbone, weights=args.weights, head=args.head, settings=args.set, limit=args.limit)
-        combinations = rows_of(grid, _one_recipe(args.recipe), args.dataset, **given)
+        combinations = grid_rows(grid, _one_recipe(args.recipe), args.dataset, **given)
         rows, dataset = list(combinations.values()), _reader(args)
     else:
         rows, dataset = chosen(args, head=args.head, limit=args.limit)
@@ -114,18 +114,18 @@ def run(args: argparse.Namespace) -> int:
     with redirect_stderr(io.StringIO()) if session.rank > 0 else nullcontext():
         finished = run_rows(rows, session)
     if finished and args.sweep:
-        from benchmarks.table.sweep import figures, write_sweep
+        from benchmarks.table.sweep import sweep_figures, write_sweep
 
         name = "+".join([Path(args.recipe).stem, *(f"{key}={','.join(values)}" for key, values in grid.items())])
         folder = args.out / "sweeps" / rows[0].dataset / folder_name(name)
-        table = figures(grid, combinations, finished)
+        table = sweep_figures(grid, combinations, finished)
         place = f"{rows[0].dataset} {table['split'].iloc[0]}"
         print(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
         say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
     elif finished:
-        from benchmarks.table.table import as_text
+        from benchmarks.table.table import table_text
 
-        print(as_text(args.out))
+        print(table_text(args.out))
     return 0
 
 

@@ -36,10 +36,10 @@ def run(args: argparse.Namespace) -> int:
     """Print every thing of that name."""
     if Path(args.name, "result.json").is_file() or args.name.endswith(".json"):
         from benchmarks.rows.schema import read_result
-        from benchmarks.table.diagnosis import as_text
+        from benchmarks.table.diagnosis import diagnosis_text
 
         path = Path(args.name)
-        print(as_text(read_result(path / "result.json" if path.is_dir() else path)))
+        print(diagnosis_text(read_result(path / "result.json" if path.is_dir() else path)))
         return 0
     from benchmarks.config.ensemble import Ensemble, resolve_row
     from benchmarks.config.files import RECIPES, recipe_names

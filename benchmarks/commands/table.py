@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
-    from benchmarks.table.table import as_text
+    from benchmarks.table.table import table_text
 
-    print(as_text(args.out, args.format))
+    print(table_text(args.out, args.format))
     return 0

@@ -14,7 +14,7 @@ from typing_extensions import Unpack  # in typing from Python 3.11
 from benchmarks.config.files import ENSEMBLE_KEYS, is_ensemble, load_ensemble
 from benchmarks.config.recipe import Recipe, Smoothing, plain
 from benchmarks.config.resolve import Changes, resolve
-from benchmarks.config.settings import parse_setting, set_value, spell, tracks
+from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import smoothing_of, typed
 from registry import UserError
 
@@ -181,7 +181,7 @@ def _parse_member(spelling: str) -> dict[str, Any]:
 def _spell_member(member: Mapping[str, Any]) -> str:
     """The inverse of `_parse_member`, without settings that only change where curves are logged."""
     options = [f"{option}={member[option]}" for option in ("backbone", "weights", "head") if member.get(option)]
-    settings = [each for each in member["settings"] if not tracks(each.partition("=")[0])]
+    settings = [each for each in member["settings"] if not is_tracker_key(each.partition("=")[0])]
     return "+".join([member["recipe"], *options, *settings])
 
 

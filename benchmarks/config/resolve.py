@@ -13,7 +13,7 @@ from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
 from benchmarks.config.recipe import RECIPE_KEYS, Recipe, Training, Views, Windows, defaults
-from benchmarks.config.settings import parse_setting, set_value, spell, tracks
+from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import build_section, check_values, smoothing_of, typed
 from registry import BACKBONES, HEADS, PRIORS, UserError
 
@@ -56,7 +56,9 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     stands_in_for = _replace_parts(values, scale, changes)
     frozen = dict(settings).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False
     _apply_scale(values, scale, f"dataset {dataset}", frozen)
-    changed = [f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not tracks(key)]
+    changed = [
+        f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not is_tracker_key(key)
+    ]
     if limit is not None and limit < 1:
         raise UserError(f"--limit is {limit}; it has to be at least 1")
 

@@ -69,7 +69,7 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
     return True
 
 
-def tracks(key: str) -> bool:
+def is_tracker_key(key: str) -> bool:
     """Whether a dotted key only changes where curves are logged; such keys are not part of a row's name."""
     return key in [f"training.{name}" for name in TRACKERS]
 

@@ -195,7 +195,7 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropRe
             for frame, picture in _pictures(container, left):
                 left.discard(frame)
                 for path, box in wanted[frame]:
-                    _write_crop(path, picture, box, report)
+                    write_crop(path, picture, box, report)
                 interrupts.check()
     except (av.error.FFmpegError, IndexError) as error:
         report.failed[clip] = (
@@ -244,7 +244,8 @@ def stretched(crop: Image.Image) -> Image.Image:
     return crop.resize((SIDE, SIDE), Image.Resampling.BILINEAR)
 
 
-def _write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: CropReport) -> None:
+def write_crop(path: Path, picture: Image.Image, box: np.ndarray, report: CropReport) -> None:
+    """Cut a box out of a picture and write it as a crop; counts it in the report."""
     left, top = (max(int(edge), 0) for edge in box[:2])
     right, bottom = min(int(box[2]), picture.width), min(int(box[3]), picture.height)
     if right <= left or bottom <= top:

@@ -14,11 +14,11 @@ from registry import UserError
 STEPS = np.arange(1, 100) / 100  # thresholds that are tried
 
 # Elements of one block of resampled weights: about 2 MB as float64, what a core's cache holds.
-_BLOCK = 1 << 18
+BLOCK = 1 << 18
 
 # Ranks that resamples tell apart. More are merged with their neighbours in rank, which moves a resample's mAP
 # by less than 0.0001: measured at a million rows, and a fiftieth of what a thousand resamples leave uncertain.
-_BINS = 1 << 14
+RANK_BINS = 1 << 14
 
 
 def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray, resamples: int = 1000) -> float:
@@ -197,10 +197,10 @@ def resampled(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: n
         float64 (4, R) in the order of `NAMES`, NaN where a class is missing. mAP is exact up to 16,384 rows, beyond
         that to 0.0001.
     """
-    clips, bins = draws.shape[1], min(len(scores), _BINS)
+    clips, bins = draws.shape[1], min(len(scores), RANK_BINS)
     bin_of_rank = np.arange(len(scores)) * bins // max(len(scores), 1)
     values = np.empty((len(NAMES), len(draws)))
-    step = max(1, _BLOCK // max(bins, 1))
+    step = max(1, BLOCK // max(bins, 1))
     for figure, own, order in zip((1, 2), (1, 0), _rankings(scores, labels, clip), strict=True):
         cell = clip[order] * bins + bin_of_rank
         ours = np.bincount(cell, labels[order] == own, clips * bins).reshape(clips, bins)

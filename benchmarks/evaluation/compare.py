@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from benchmarks.evaluation.bootstrap import resampled
 
 # Permutations that p is computed from.
-_SWAPS = 1000
+SWAPS = 1000
 
 
 @dataclass(frozen=True)
@@ -172,20 +173,18 @@ def _swapped_clips(
     scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray, clips: np.ndarray, seed: int
 ) -> np.ndarray:
     """Differences of means after the rows change places in a random half of the clips, all seeds in the same ones."""
-    import pandas as pd  # the table needs none of it
-
     names, clip = np.unique(np.asarray(clips, dtype=str), return_inverse=True)
-    turned = np.random.default_rng(seed).integers(2, size=(_SWAPS, len(names))).astype(np.float64)
+    turned = np.random.default_rng(seed).integers(2, size=(SWAPS, len(names))).astype(np.float64)
     # Both rows' frames in one list, each row's clips as clips of their own: a swap is a choice of clips.
     one, other = np.hstack([1 - turned, turned]), np.hstack([turned, 1 - turned])
     both_labels, both_clips = np.tile(labels, 2), np.concatenate([clip, clip + len(names)])
-    found = np.zeros(_SWAPS)
+    found = np.zeros(SWAPS)
     pairs = max(len(scores_a), len(scores_b))
     with threadpool_limits(1, user_api="blas"):
         for number in range(pairs):
             ranks = [pd.Series(scores[number % len(scores)]).rank(pct=True) for scores in (scores_a, scores_b)]
             values = resampled(np.concatenate(ranks), both_labels, both_clips, np.concatenate([one, other]))[0]
-            found += (values[:_SWAPS] - values[_SWAPS:]) / pairs
+            found += (values[:SWAPS] - values[SWAPS:]) / pairs
     return found
 
 

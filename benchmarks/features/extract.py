@@ -22,7 +22,7 @@ from backbones.base import Backbone
 from backbones.encoding import dtype_of
 from benchmarks.features.backlog import Backlog
 from benchmarks.features.encoding import Encoding
-from benchmarks.features.loops import in_threads, pipelined
+from benchmarks.features.loops import cpu_loop, gpu_loop
 from benchmarks.features.store import FeatureStore
 from benchmarks.system import interrupts
 from benchmarks.system.progress import Progress
@@ -120,7 +120,7 @@ def extract(
             check_space(store.folder, (backbone.feature_dim * 4 + 150) * expected)
             store.create(backbone.feature_dim)
             encode = Encoding(backbone, torch.device(options.device), options.dtype, options.batch_size)
-            loop = pipelined if encode.device.type == "cuda" else in_threads
+            loop = gpu_loop if encode.device.type == "cuda" else cpu_loop
             steps = loop(encode, root, backlog.batches(shards, encode), options.skip_damaged)
             with closing(steps), Progress("features", expected, "image", show=number == 0) as progress:
                 for encoded, damaged in interrupts.steps(steps):

@@ -25,7 +25,7 @@ _AHEAD = 3  # batches that are decoded before a GPU needs them
 _PAUSE = 0.1  # seconds between looks at other processes' progress
 
 
-def in_threads(
+def cpu_loop(
     encode: Encoding, root: Path, batches: Iterator[list[MissingFeature] | None], skip_damaged: bool
 ) -> Generator[tuple[int, int], None, None]:
     """Work on batches in parallel.
@@ -75,12 +75,12 @@ def in_threads(
             torch.set_num_threads(threads)
 
 
-def pipelined(
+def gpu_loop(
     encode: Encoding, root: Path, batches: Iterator[list[MissingFeature] | None], skip_damaged: bool
 ) -> Generator[tuple[int, int], None, None]:
     """Keep one GPU busy: crops are decoded ahead of it, and features are copied and written behind it.
 
-    A batch is queued while the device computes the one before; only the writer waits for the device. See `in_threads`
+    A batch is queued while the device computes the one before; only the writer waits for the device. See `cpu_loop`
     for the arguments and the results.
     """
     device = encode.device

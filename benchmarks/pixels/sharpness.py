@@ -25,7 +25,7 @@ from zoo.files.atomic import replacing
 SIDE = 224  # pixels; sharpness is measured at the size of Ego4D's stored crops
 SLACK = 0.2  # in both rules of `drop_mask`; published
 
-_CHUNK = 5000  # crops between two writes of the file
+CHUNK = 5000  # crops between two writes of the file
 
 
 def laplacian_variance(picture: np.ndarray) -> float:
@@ -91,8 +91,8 @@ def sharpness(root: Path, images: Sequence[str], cache: Path) -> np.ndarray:
 def _add(root: Path, missing: Sequence[str], cache: Path, known: dict[str, float]) -> None:
     """Computes missing values chunk by chunk, into `known` and the file."""
     with Progress("sharpness", len(missing), "crop") as progress:
-        for start in interrupts.steps(range(0, len(missing), _CHUNK)):
-            chunk = missing[start : start + _CHUNK]
+        for start in interrupts.steps(range(0, len(missing), CHUNK)):
+            chunk = missing[start : start + CHUNK]
             found = over_crops(root, chunk, lambda _, picture: sharpness_of(picture))
             known |= zip(chunk, (math.nan if value is None else value for value in found), strict=True)
             _save(cache, known)

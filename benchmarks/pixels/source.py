@@ -15,7 +15,7 @@ from backbones.base import Backbone
 from benchmarks.data.frames import tracks
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pixels.crops import Crops
-from benchmarks.pixels.windows import PixelData, as_tensors
+from benchmarks.pixels.windows import CropRows, PixelData, as_tensors
 from benchmarks.priors.base import Prior, Priors
 from registry import BACKBONES
 
@@ -50,15 +50,14 @@ class PixelSource:
         shift = [len(self.crops[split]) if view == "flipped" else 0 for view in views]
         of_track = tracks(self.tables[split])[key_frames.centres]
         p = None if self.sharpness is None else np.where(rows >= 0, self.sharpness[split][key_frames.rows], 0.0)
-        return PixelData(
-            self.crops[split],
+        windows = CropRows(
             np.concatenate([np.where(rows >= 0, rows + more, -1) for more in shift]),
             np.tile(key_frames.labels, len(views)),
             # Shifted per view, so that a view's last track and the next view's first stay two tracks.
             np.concatenate([of_track + number * (int(of_track.max(initial=0)) + 1) for number in range(len(views))]),
-            self._priors(key_frames, split, views),
-            None if p is None else np.tile(p, (len(views), 1)),
         )
+        blur = None if p is None else np.tile(p, (len(views), 1))
+        return PixelData(self.crops[split], windows, self._priors(key_frames, split, views), blur)
 
     def _priors(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> dict[str, Tensor] | None:
         if self.prior is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,14 +22,26 @@ from zoo.model import PixelWindow
 _T = TypeVar("_T")
 
 
+class CropRows(NamedTuple):
+    """Which crops make up which windows.
+
+    Attributes:
+        rows: (M, T) int64 crop numbers, plus N for mirrored crops; -1 where the frame is absent.
+        labels: (M,) int64; 1 looking, 0 not, -1 unknown.
+        tracks: (M,) int64, equal for windows of one track and view; windows are in the order of their track.
+    """
+
+    rows: np.ndarray
+    labels: np.ndarray
+    tracks: np.ndarray
+
+
 class PixelData:
     """Windows over crops. Absent frames are filled from present ones by the published rule, `image_windows`.
 
     Args:
         crops: N of them.
-        rows: (M, T) int64 crop numbers, plus N for mirrored crops; -1 where the frame is absent.
-        labels: (M,) int64; 1 looking, 0 not, -1 unknown.
-        tracks: (M,) int64, equal for windows of one track and view; windows are in the order of their track.
+        windows: M windows of T crops.
         priors: by name, (M, ...) each.
         sharpness: (M, T) p of `cumulative_normal`, for Gaussian Temporal Dropout: blurred neighbours count as absent.
             Fixed (p < 0.2) until `start_epoch` draws.
@@ -40,17 +52,15 @@ class PixelData:
     def __init__(
         self,
         crops: Crops,
-        rows: np.ndarray,
-        labels: np.ndarray,
-        tracks: np.ndarray,
+        windows: CropRows,
         priors: Mapping[str, Tensor] | None = None,
         sharpness: np.ndarray | None = None,
     ) -> None:
         self.crops = crops
-        self.labels = torch.from_numpy(np.ascontiguousarray(labels))
-        self.tracks = tracks
+        self.labels = torch.from_numpy(np.ascontiguousarray(windows.labels))
+        self.tracks = windows.tracks
         self._priors = dict(priors) if priors is not None else None
-        self._rows = rows
+        self._rows = windows.rows
         self._sharpness = sharpness
         self._fill(np.random.default_rng(), training=False)
 

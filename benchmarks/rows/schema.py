@@ -50,7 +50,7 @@ class Data(TypedDict):
     splits: dict[str, SplitData]
 
 
-class Weights(TypedDict):
+class WeightsSection(TypedDict):
     """Of `backbone.weights`."""
 
     origin: str
@@ -78,7 +78,7 @@ class BackbonePart(Part):
     """Of `backbone`, likewise."""
 
     stands_in_for: str | None
-    weights: Weights
+    weights: WeightsSection
 
 
 class Seconds(TypedDict):

@@ -58,8 +58,6 @@ def smoothed(
     keys = {split: tables[split].iloc[plan.centres] for split, plan in plans.items()}
     window, fitted = smoothing.window, {}
     if window is None:
-        from benchmarks.scoring.smooth import choose_window
-
         known = plans["val"].labels >= 0
         window = choose_window(keys["val"][known], fused["val"][:, known], plans["val"].labels[known], smoothing.filter)
         fitted = {"smoothing window": window}

@@ -31,8 +31,8 @@ command = "bench.py"  # as the last line calls it
 _process = 0  # the one that heeds
 _speaks = True  # of several processes of torchrun the first does
 _depth = 0  # of steps in work
-_caught = 0  # the signal that waits for their end
-_caught_at = 0.0
+caught = 0  # the signal that waits for their end
+caught_at = 0.0
 
 
 class Stopped(KeyboardInterrupt):
@@ -91,18 +91,18 @@ def follow(stop: Connection) -> None:
 def _watch(stop: Connection) -> None:
     from multiprocessing import connection, parent_process
 
-    global _caught
+    global caught
     parent = parent_process()
     assert parent is not None
     if parent.sentinel not in connection.wait([parent.sentinel, stop]):
-        _caught = signal.SIGTERM
+        caught = signal.SIGTERM
         parent.join()
     os._exit(1)  # a parent that was killed could not end it
 
 
 def requested() -> int:
     """The signal that waits for the end of what is in work; 0 where none has come."""
-    return _caught
+    return caught
 
 
 def check() -> None:
@@ -111,8 +111,8 @@ def check() -> None:
     Raises:
         Stopped: a signal has come.
     """
-    if _caught:
-        raise Stopped(_caught)
+    if caught:
+        raise Stopped(caught)
 
 
 @contextmanager
@@ -161,15 +161,15 @@ def _farewell() -> str:
 
 
 def _on_signal(number: int, frame: Any) -> None:
-    global _caught, _caught_at
+    global caught, caught_at
     if os.getpid() != _process:  # a worker that has just been forked; its parent sees to it
         return
-    again = _caught and ("TORCHELASTIC_RUN_ID" not in os.environ or time.monotonic() - _caught_at > _FORWARDED)
-    if not _caught and _depth:
-        _caught, _caught_at = number, time.monotonic()
+    again = caught and ("TORCHELASTIC_RUN_ID" not in os.environ or time.monotonic() - caught_at > _FORWARDED)
+    if not caught and _depth:
+        caught, caught_at = number, time.monotonic()
         if _speaks and sys.stderr.isatty():
             _write("finishing what is in work; once more ends it now")
-    elif again or not _caught:
+    elif again or not caught:
         if _speaks:
             _write(_farewell())
         _end(128 + number)

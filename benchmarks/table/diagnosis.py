@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from tabulate import tabulate
 
 from benchmarks.evaluation.diagnosis import (
     BINS,
@@ -26,7 +27,7 @@ _MEASURED = {  # what the groups are told by, for a reader
 }
 
 
-def as_text(result: Result) -> str:
+def diagnosis_text(result: Result) -> str:
     """A record's diagnosis as tables for a terminal, one set a split; figures but log losses in per cent."""
     diagnosis = result["diagnosis"]
     if diagnosis is None:
@@ -84,8 +85,6 @@ def _group_table(title: str, groups: Groups) -> str:
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
-    from tabulate import tabulate
-
     return tabulate(body, head, disable_numparse=True, colalign=("left", *["right"] * (len(head) - 1)))
 
 

@@ -48,7 +48,7 @@ def parse_grid(sweeps: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def rows_of(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple[str, ...], Recipe | Ensemble]:
+def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple[str, ...], Recipe | Ensemble]:
     """Resolve a recipe under every combination of the grid.
 
     Args:
@@ -81,7 +81,9 @@ def rows_of(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple[s
     return found
 
 
-def figures(grid: Grid, rows: Mapping[tuple[str, ...], Recipe | Ensemble], results: Sequence[Result]) -> pd.DataFrame:
+def sweep_figures(
+    grid: Grid, rows: Mapping[tuple[str, ...], Recipe | Ensemble], results: Sequence[Result]
+) -> pd.DataFrame:
     """The grid as a table in the long form: a column a key, then `row`, `split`, `mAP`, `std`, `seeds`.
 
     Args:

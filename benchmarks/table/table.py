@@ -292,7 +292,7 @@ def _seconds(row: TableRow) -> str:
     return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
 
 
-def as_text(out: Path | None, form: str = "github") -> str:
+def table_text(out: Path | None, form: str = "github") -> str:
     """The whole table with its notes, ready to print; machine-readable formats come without notes."""
     table = rows(collect(out))
     text = render(table, form)

@@ -10,20 +10,18 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import msgspec
 import safetensors.torch
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from benchmarks.config.recipe import Training
 from registry import UserError
 from zoo.files.atomic import replacing
 from zoo.files.untrusted import read_bytes
-
-if TYPE_CHECKING:
-    from benchmarks.training.loop import Loop
 
 CHECKPOINT = "checkpoint.safetensors"  # in the seed's folder, while a training is unfinished
 
@@ -40,7 +38,7 @@ class Epoch(TypedDict):
 
 
 @dataclass
-class Progress:
+class TrainingProgress:
     """Where a training stands.
 
     Attributes:
@@ -83,9 +81,8 @@ class _Numbers(TypedDict):
     history: list[Epoch]
 
 
-def save_checkpoint(loop: Loop, folder: Path) -> None:
+def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, progress: TrainingProgress) -> None:
     """Write all that resuming needs, atomically: weights, Adam's state, best epoch, history, learning rate."""
-    progress = loop.progress
     numbers: _Numbers = {
         "epoch": progress.epoch,
         "lr": progress.lr,
@@ -93,24 +90,34 @@ def save_checkpoint(loop: Loop, folder: Path) -> None:
         "best_map": progress.best_map,
         "history": progress.history,
     }
-    tensors = {f"model.{name}": tensor for name, tensor in loop.model.state_dict().items()}
+    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items()}
-    for name, parameter in loop.model.named_parameters():
-        state = loop.optimizer.state.get(parameter, {})  # none for a parameter that never had a gradient
+    for name, parameter in model.named_parameters():
+        state = optimizer.state.get(parameter, {})  # none for a parameter that never had a gradient
         tensors |= {f"adam.{key}.{name}": value for key, value in state.items()}
-    write_checkpoint(folder / CHECKPOINT, tensors, numbers)
+    write_state(folder / CHECKPOINT, tensors, numbers)
 
 
-def write_checkpoint(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
+def write_state(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> None:
     """Write tensors and numbers atomically, with a checksum."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(numbers)
     with replacing(path) as temporary:
-        safetensors.torch.save_file(tensors, temporary, {"training": text, "crc32": _crc32(text, tensors)})
+        # Not save_file: it writes a temporary file of its own, which a killed process would leave behind.
+        temporary.write_bytes(safetensors.torch.save(tensors, {"training": text, "crc32": _crc32(text, tensors)}))
 
 
-def load_checkpoint(loop: Loop, folder: Path) -> None:
-    """Bring a loop to where its checkpoint was written; without a checkpoint it stays at its start.
+def resume(
+    folder: Path, model: nn.Module, optimizer: Optimizer, progress: TrainingProgress, training: Training
+) -> None:
+    """Bring a training to where its checkpoint was written; without a checkpoint it stays at its start.
+
+    Args:
+        folder: of the seed.
+        model: receives the weights.
+        optimizer: Adam over the model's parameters; receives its state.
+        progress: receives the epoch, the best epoch and the history.
+        training: settings of the training.
 
     Raises:
         UserError: the checkpoint is damaged, or of another training.
@@ -119,61 +126,64 @@ def load_checkpoint(loop: Loop, folder: Path) -> None:
     if not path.exists():
         return
     try:
-        tensors, numbers = read_checkpoint(path)
-        _check(tensors, numbers, loop)
-    except Exception as error:  # safetensors fails in many ways on bytes that are none of its own
+        tensors, numbers = read_state(path)
+        _check_numbers(numbers, training)
+        _check_tensors(tensors, model)
+    except Exception as error:  # safetensors fails in many ways on foreign bytes
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"cannot resume from {path} ({type(error).__name__}: {reason}); delete it to restart this training"
         ) from error
-    loop.model.load_state_dict(_part(tensors, "model."))
-    loop.progress.best_state = _part(tensors, "best.")
-    loop.progress.epoch, loop.progress.lr = numbers["epoch"], numbers["lr"]
-    loop.progress.best_epoch, loop.progress.best_map = numbers["best_epoch"], numbers["best_map"]
-    loop.progress.history = numbers["history"]
+    model.load_state_dict(_part(tensors, "model."))
+    progress.best_state = _part(tensors, "best.")
+    progress.epoch, progress.lr = numbers["epoch"], numbers["lr"]
+    progress.best_epoch, progress.best_map = numbers["best_epoch"], numbers["best_map"]
+    progress.history = numbers["history"]
     state = {}
-    for number, (name, parameter) in enumerate(loop.model.named_parameters()):
+    for number, (name, parameter) in enumerate(model.named_parameters()):
         if f"adam.step.{name}" in tensors:
             # Into tensors like the parameter, which keeps its memory format.
             averages = {key: torch.empty_like(parameter).copy_(tensors[f"adam.{key}.{name}"]) for key in _AVERAGES}
             state[number] = {"step": tensors[f"adam.step.{name}"], **averages}
-    groups = loop.optimizer.state_dict()["param_groups"]
+    groups = optimizer.state_dict()["param_groups"]
     groups[0]["lr"] = numbers["lr"]
-    loop.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
 _AVERAGES = ("exp_avg", "exp_avg_sq")
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
+def read_state(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
     """Read what `write_checkpoint` wrote.
 
     Raises:
         Exception: of whatever kind safetensors or msgspec raise; the file is damaged, or is not a checkpoint.
     """
-    with safe_open(path, "pt") as file:
-        metadata = file.metadata() or {}
-    tensors = safetensors.torch.load(read_bytes(path, "a checkpoint"))
+    content = read_bytes(path, "a checkpoint")
+    tensors = safetensors.torch.load(content)
+    # From the bytes: safe_open would wait forever for a named pipe.
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    metadata = header.get("__metadata__", {})
     if metadata.get("crc32") != _crc32(metadata["training"], tensors):
         raise ValueError("damaged, its checksum differs")
     return tensors, msgspec.json.decode(metadata["training"], type=_Numbers)
 
 
-def _check(tensors: Mapping[str, Tensor], numbers: _Numbers, loop: Loop) -> None:
-    """Check that this training could have written a checkpoint.
-
-    Raises:
-        ValueError: it could not.
-    """
-    if not 0 < numbers["epoch"] < loop.job.training.epochs or len(numbers["history"]) != numbers["epoch"]:
-        raise ValueError(f"it has {numbers['epoch']} epochs of {loop.job.training.epochs}")
+def _check_numbers(numbers: _Numbers, training: Training) -> None:
+    """Raise a ValueError if this training could not have written the numbers."""
+    if not 0 < numbers["epoch"] < training.epochs or len(numbers["history"]) != numbers["epoch"]:
+        raise ValueError(f"it has {numbers['epoch']} epochs of {training.epochs}")
     if not 0 < numbers["best_epoch"] <= numbers["epoch"] or not 0 <= numbers["best_map"] <= 1:
         raise ValueError(f"its best epoch is {numbers['best_epoch']}, with mAP {numbers['best_map']}")
-    if not 0 <= numbers["lr"] <= loop.job.training.lr:
+    if not 0 <= numbers["lr"] <= training.lr:
         raise ValueError(f"its learning rate is {numbers['lr']}")
-    model = loop.model.state_dict()
-    wanted = {f"{part}.{name}": tensor for part in ("model", "best") for name, tensor in model.items()}
-    for name, parameter in loop.model.named_parameters():
+
+
+def _check_tensors(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Raise a ValueError if a training of this model could not have written the tensors."""
+    state = model.state_dict()
+    wanted = {f"{part}.{name}": tensor for part in ("model", "best") for name, tensor in state.items()}
+    for name, parameter in model.named_parameters():
         if f"adam.step.{name}" in tensors:
             wanted |= {f"adam.{key}.{name}": parameter for key in _AVERAGES}
             wanted[f"adam.step.{name}"] = torch.zeros(())

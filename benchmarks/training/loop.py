@@ -19,9 +19,9 @@ from benchmarks.features.windows import WindowData
 from benchmarks.pixels.windows import PixelData, made_ahead, shuffled_blocks
 from benchmarks.scoring.predict import logits, score_windows
 from benchmarks.system import interrupts, processes
-from benchmarks.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from benchmarks.training.checkpoint import TrainingProgress, resume, save_state
 from benchmarks.training.job import TrainingJob
-from benchmarks.training.trackers import Tracker
+from benchmarks.training.trackers import RunTracker
 
 _TOLD_EVERY = 50  # steps on features between two updates of the progress bar; a step may take less time than an update
 
@@ -50,11 +50,11 @@ class Loop:
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=job.training.lr, weight_decay=job.training.weight_decay, fused=fused
         )
-        self.progress = Progress(lr=job.training.lr)
+        self.progress = TrainingProgress(lr=job.training.lr)
         self._class_weights = job.weights.to(self.device)
         self._logits: Callable[[Any], Tensor] = _parallel(self.model, self.device)
 
-    def run(self, folder: Path, advance: Callable[[int, str], None], trackers: list[Tracker]) -> None:
+    def run(self, folder: Path, advance: Callable[[int, str], None], trackers: list[RunTracker]) -> None:
         """Train all epochs, or those that an interrupted run left; ends with the weights of the best epoch.
 
         Args:
@@ -67,7 +67,7 @@ class Loop:
             UserError: the checkpoint is damaged, or of another training.
         """
         epochs, progress = self.job.training.epochs, self.progress
-        load_checkpoint(self, folder)
+        resume(folder, self.model, self.optimizer, progress, self.job.training)
         advance(progress.epoch * self.steps_per_epoch, "")
         while progress.epoch < epochs:
             loss = self.train_epoch(progress.epoch, advance).mean().item()
@@ -78,7 +78,7 @@ class Loop:
             signal = max(processes.gather(interrupts.requested()))  # all processes stop, or none
             unfinished = progress.epoch < epochs
             if unfinished and (progress.epoch % max(1, epochs // 8) == 0 or signal) and processes.rank() == 0:
-                save_checkpoint(self, folder)
+                save_state(folder, self.model, self.optimizer, progress)
             if unfinished and signal:
                 processes.meet()
                 raise interrupts.Stopped(signal)

@@ -25,7 +25,7 @@ _REMEDIES = {
 }
 
 
-class Tracker(Protocol):
+class RunTracker(Protocol):
     """One connected run of a tracker."""
 
     def log(self, values: Mapping[str, float], step: int) -> None:
@@ -99,12 +99,12 @@ class MLflow:
         self._mlflow.end_run()
 
 
-_TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], Tracker]] = dict(
+_TRACKERS: dict[str, Callable[[Path, str, Mapping[str, Any]], RunTracker]] = dict(
     zip(TRACKERS, (TensorBoard, Wandb, MLflow), strict=True)
 )
 
 
-def open_trackers(training: Training, folder: Path, name: str, settings: Mapping[str, Any]) -> list[Tracker]:
+def open_trackers(training: Training, folder: Path, name: str, settings: Mapping[str, Any]) -> list[RunTracker]:
     """Connect the trackers that a training's settings turn on; none in processes other than the first.
 
     Args:
@@ -118,7 +118,7 @@ def open_trackers(training: Training, folder: Path, name: str, settings: Mapping
     """
     if processes.rank() > 0:
         return []
-    opened: list[Tracker] = []
+    opened: list[RunTracker] = []
     for package, tracker in _TRACKERS.items():
         if not getattr(training, package):
             continue

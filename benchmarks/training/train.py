@@ -35,7 +35,7 @@ _ONE_THREAD_PARAMETERS = 2_000_000
 REPORT = "training.json"
 
 
-class Report(TypedDict):
+class TrainingReport(TypedDict):
     """The part of `training.json` that every training has."""
 
     seed: int
@@ -98,7 +98,7 @@ def read_report(path: Path) -> dict[str, Any]:
     """
     report: dict[str, Any] = read_json(path, "a training's report")
     try:
-        checked(report, Report)
+        checked(report, TrainingReport)
     except ValueError as error:
         raise UserError(f"{path} is not a training's report ({error}); delete {path.parent} to train again") from error
     return report

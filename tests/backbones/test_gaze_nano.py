@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from backbones.gaze_nano import EYES_SHARE, EYES_SIZE, GazeNetwork, _cut
+from backbones.gaze_nano import EYES_SHARE, EYES_SIZE, GazeNetwork, cut_parts
 from benchmarks.data import synthlam
 from registry import BACKBONES
 from tests.contracts import check_backbone
@@ -32,7 +32,7 @@ def test_eyes_are_cut_out_where_they_are(x: float, y: float) -> None:
     found = found / (found.square().mean().sqrt() + 0.05)
     assert seen[0].shape == (1, 3, *EYES_SIZE)
     assert torch.allclose(seen[0][0], found, atol=1e-4)
-    assert torch.equal(seen[0], _cut(images, torch.tensor([[x, y]])))
+    assert torch.equal(seen[0], cut_parts(images, torch.tensor([[x, y]])))
 
 
 def _plain_cut(ramps: Tensor, x: float, y: float) -> Tensor:

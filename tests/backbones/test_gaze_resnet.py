@@ -51,7 +51,7 @@ def test_imagenet_through_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     torch.manual_seed(3)
     whole = timm.create_model("resnet18")  # with its classifier, as the hub's file has it
     save_file(whole.state_dict(), file)
-    monkeypatch.setattr(timm_models, "_from_hub", lambda model, cfg: (file, f"hub:{cfg['hf_hub_id']}"))
+    monkeypatch.setattr(timm_models, "load_from_hub", lambda model, cfg: (file, f"hub:{cfg['hf_hub_id']}"))
     one, other = (BACKBONES.build({"type": "gaze_resnet18", "pretrained": "imagenet", "seed": seed}) for seed in (1, 2))
     assert torch.equal(one.network.layer4[1].conv2.weight, whole.layer4[1].conv2.weight)
     assert one.weights_info.name == "timm/resnet18.tv_in1k, fc1 and fc2 random (seed 1)"

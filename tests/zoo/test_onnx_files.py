@@ -57,7 +57,9 @@ def test_a_graph_that_answers_otherwise_is_not_left_behind(tmp_path: Path) -> No
 
     example = {"features": torch.ones(2, 7, 4)}
     with pytest.raises(UserError, match="head.onnx would differ from torch"):
-        onnx_files._write(Counting(), example, [{"features": torch.ones(5, 7, 4)}], "logits", tmp_path / "head.onnx")
+        onnx_files.write_graph(
+            Counting(), example, [{"features": torch.ones(5, 7, 4)}], "logits", tmp_path / "head.onnx"
+        )
     assert not list(tmp_path.iterdir())
 
 

@@ -22,8 +22,9 @@ from registry import BACKBONES, HEADS, UserError
 from tests.contracts import golden_tensor, uniform
 from tests.zoo.test_golden_models import GOLDEN, assert_golden_logits, golden_state
 from zoo.cards import load_card
+from zoo.foreign import figures, read_checkpoint
 from zoo.model import read_model
-from zoo.upstream import PUBLISHED, figures, import_checkpoint, read_checkpoint
+from zoo.upstream import PUBLISHED, import_checkpoint
 from zoo.weights import read_head, read_weights
 
 # InternLSTM's head at a size of its own.

@@ -19,7 +19,7 @@ HOME = Path(__file__).parents[3]
 
 @pytest.fixture(autouse=True)
 def _few_swaps(monkeypatch):
-    monkeypatch.setattr("benchmarks.evaluation.compare._SWAPS", 50)
+    monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 50)
 
 
 def write_row(out, name, table, dataset="synthlam"):

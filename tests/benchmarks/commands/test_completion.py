@@ -63,13 +63,11 @@ def test_names_are_those_of_the_registries() -> None:
     kinds = {"backbone": BACKBONES, "head": HEADS, "prior": PRIORS, "detector": DETECTORS, "dataset": DATASETS}
     for kind, registry in kinds.items():
         shipped = {name for name in registry if not Path(registry.origin(name)).is_relative_to(HOME / "tests")}
-        places = {
-            name for name in shipped if Path(registry.origin(name)).is_relative_to(HOME / completion._PARTS[kind])
-        }
-        assert completion._registered(kind)() == sorted(places)
-    assert completion._recipes() == ["all", *recipe_names()]
-    assert completion._recipes("probe,int")[:1] == [f"probe,{recipe_names()[0]}"]
-    assert [name for name in completion._models() if not Path(name).is_dir()] == model_names()
+        places = {name for name in shipped if Path(registry.origin(name)).is_relative_to(HOME / completion.PARTS[kind])}
+        assert completion.complete_registered(kind)() == sorted(places)
+    assert completion.complete_recipes() == ["all", *recipe_names()]
+    assert completion.complete_recipes("probe,int")[:1] == [f"probe,{recipe_names()[0]}"]
+    assert [name for name in completion.complete_models() if not Path(name).is_dir()] == model_names()
 
 
 def test_rows_that_were_run(tmp_path: Path) -> None:

@@ -99,7 +99,7 @@ def test_a_worker_that_is_killed_is_told_in_a_line(tmp_path, monkeypatch):
     write_video(tmp_path / "videos/a.mp4", 3)
     shutil.copy(tmp_path / "videos/a.mp4", tmp_path / "videos/b.mp4")
     rows = table([(clip, "t", 1, 0, 0, 64, 64) for clip in "ab"])
-    monkeypatch.setattr(crops, "_write_crop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    monkeypatch.setattr(crops, "write_crop", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(UserError, match="was killed, possibly out of memory; run the same command again"):
         cut_crops(tmp_path, rows, workers=2)
 

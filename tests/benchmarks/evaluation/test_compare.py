@@ -137,7 +137,7 @@ def test_seeds_in_common_are_pairs_whatever_the_order():
 
 
 def test_a_row_differs_from_itself_by_nothing(monkeypatch):
-    monkeypatch.setattr("benchmarks.evaluation.compare._SWAPS", 20)
+    monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 20)
     made = draw_clips(0)
     scores = made.train(3)
     one = row(scores, made.labels, made.clip)
@@ -162,14 +162,14 @@ def test_p_of_one_seed_is_that_of_all_swaps_in_a_loop(monkeypatch):
         turned = np.array([number >> place & 1 for place in range(6)], dtype=bool)[clips]
         one, other = np.where(turned, ranks[1], ranks[0]), np.where(turned, ranks[0], ranks[1])
         beyond += abs(lam_map(one, labels).map - lam_map(other, labels).map) >= observed - 1e-9
-    monkeypatch.setattr("benchmarks.evaluation.compare._SWAPS", 20_000)
+    monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 20_000)
     found = Difference(observed, 0, 0, 1.0, 0.0, math.inf)
     assert 0 < beyond < 64
     assert permutation_p(found, a[None], b[None], labels, clips) == pytest.approx(beyond / 64, abs=0.015)
 
 
 def test_p_without_clips_is_students(monkeypatch):
-    monkeypatch.setattr("benchmarks.evaluation.compare._SWAPS", 50)
+    monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 50)
     made = draw_clips(1)
     a, b = made.train(4), made.train(4)
     found = Difference(0.02, 0, 0, 0.0, 0.01, 3.0)
@@ -203,7 +203,7 @@ def test_a_recipe_is_not_told_from_itself_and_is_told_from_a_much_better_one():
 def test_a_recipe_is_not_told_from_itself_in_93_of_100_and_three_standard_errors_are_found(monkeypatch):
     """Five seeds a side. At three standard errors no test at 5 % has a power above 0.85, and with the eight degrees of
     freedom that five seeds and five leave, none above 0.75; at four and a half 0.97."""
-    monkeypatch.setattr("benchmarks.evaluation.compare._SWAPS", 200)
+    monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 200)
     none, apart, p = repeat(100, 0.0, 10_000)
     assert (~apart).sum() >= 93
     assert (p >= 0.05).sum() >= 93

@@ -21,9 +21,10 @@ from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pixels.properties import frame_properties
 from benchmarks.pixels.sharpness import sharpness_of
 from benchmarks.priors.base import Prior, Priors
-from benchmarks.rows.record import RowScores, record
+from benchmarks.rows.provenance import environment
+from benchmarks.rows.record import RowContext, RowScores, make_record, write_row
 from benchmarks.rows.schema import read_result
-from benchmarks.table.diagnosis import as_text
+from benchmarks.table.diagnosis import diagnosis_text
 from registry import UserError
 
 RECORDS = Path(__file__).parents[3] / "benchmarks" / "records" / "synthlam"
@@ -349,7 +350,7 @@ def test_facts_of_labelled_key_frames(tmp_path: Path) -> None:
     half = {
         "test": KeyFrames(*(part[::2] for part in (plans["test"].rows, plans["test"].centres, plans["test"].labels)))
     }
-    found = frame_properties(tmp_path, tables, [half, plans], tmp_path / "sharpness.npz", Turned(tmp_path, tmp_path))
+    found = frame_properties(tmp_path, tables, plans, tmp_path / "sharpness.npz", Turned(tmp_path, tmp_path))
     assert list(found) == ["test"]  # train is not looked at, nor are frames without labels: their crops do not exist
     assert list(found["test"]) == ["sharpness", "head yaw"]
     judged = {name: sharpness_of(Image.open(tmp_path / name)) for name in names}
@@ -358,17 +359,18 @@ def test_facts_of_labelled_key_frames(tmp_path: Path) -> None:
         expected = [judged.get(image, math.nan), math.nan if frame == 2 else abs(2 * frame - 62)]
         got = [found["test"][name][row] for name in ("sharpness", "head yaw")]
         assert got == pytest.approx(expected if key else [math.nan] * 2, nan_ok=True)
-    assert list(frame_properties(tmp_path, tables, [plans], tmp_path / "sharpness.npz", None)["test"]) == ["sharpness"]
+    assert list(frame_properties(tmp_path, tables, plans, tmp_path / "sharpness.npz", None)["test"]) == ["sharpness"]
 
 
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
-    """The folder of a row that `record` wrote, with facts."""
+    """The folder of a row, with frame properties in its diagnosis."""
     scores, plans, tables = two_splits()
     weights = {"origin": "none", "licence": "none", "sha256": None, "random_init": False}
     splits = {split: {"rows": 1, "crops": 1, "clips": 1, "sha256": split} for split in plans}
-    made = RowScores(
+    row_scores = RowScores(
         seeds=[1, 2],
+        key_frames=plans,
         parts={split: {"original": list(of_split)} for split, of_split in scores.items()},
         fused=scores,
         fitted={},
@@ -378,18 +380,16 @@ def written(tmp_path: Path) -> Path:
         counts={"damaged": 0},
         seconds={"features": 1.0, "training": 1.0},
     )
-    record(
-        tmp_path,
-        resolve("probe"),
-        made,
-        settings={},
-        description={"name": "made up", "note": "", "checksum": None, "splits": splits},
-        plans=plans,
+    context = RowContext(
+        identity={},
+        dataset_info={"name": "made up", "note": "", "checksum": None, "splits": splits},
         tables=tables,
         strides=dict.fromkeys(plans, 2),
-        device="cpu",
-        facts={split: {"head yaw": np.linspace(0, 90, len(table))} for split, table in tables.items()},
+        frame_properties={split: {"head yaw": np.linspace(0, 90, len(table))} for split, table in tables.items()},
+        environment={**environment("cpu"), "deterministic": {"features": True, "training": True, "scores": True}},
     )
+    row = resolve("probe")
+    write_row(tmp_path, row, make_record(row, row_scores, context), row_scores, tables)
     return tmp_path
 
 
@@ -399,7 +399,7 @@ def test_the_record_has_it_and_it_is_told_in_tables(written: Path) -> None:
     facts = {split: {"head yaw": np.linspace(0, 90, len(table))} for split, table in tables.items()}
     assert result["diagnosis"] == json.loads(json.dumps(diagnose(scores, plans, tables, facts)))
 
-    text = as_text(result)
+    text = diagnosis_text(result)
     cells = [[cell.strip() for cell in line.split("  ") if cell.strip()] for line in text.splitlines()]
     of_test = result["diagnosis"]["splits"]["test"]
     assert text.count("calibration error") == 2  # val and test
@@ -421,4 +421,4 @@ def test_records_from_before_are_read_and_say_so(tmp_path: Path) -> None:
     (tmp_path / "result.json").write_text(json.dumps(content))
     result = read_result(tmp_path / "result.json")
     assert result["diagnosis"] is None
-    assert "run the recipe again" in as_text(result)
+    assert "run the recipe again" in diagnosis_text(result)

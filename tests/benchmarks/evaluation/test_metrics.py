@@ -196,7 +196,7 @@ def test_bootstrap_is_that_of_the_repeated_rows(monkeypatch):
     for name in NAMES:
         expected = np.quantile([one[name] for one in each], (tail, 1 - tail))
         assert interval.bounds[name] == pytest.approx(tuple(expected), abs=1e-12)
-    monkeypatch.setattr("benchmarks.evaluation.bootstrap._BLOCK", 7)  # one resample at a time
+    monkeypatch.setattr("benchmarks.evaluation.bootstrap.BLOCK", 7)  # one resample at a time
     assert bootstrap_interval(scores, labels, clips, repeats=50, seed=7) == interval
     order = random.permutation(60)
     assert bootstrap_interval(scores[order], labels[order], clips[order], repeats=50, seed=7) == interval
@@ -209,7 +209,7 @@ def test_bootstrap_of_more_distinct_scores_than_it_tells_apart(monkeypatch):
     scores[:700] = 0.125  # one distinct score far wider than a bin
     clips = random.integers(0, 12, 3000)
     exact = bootstrap_interval(scores, labels, clips, repeats=100)
-    monkeypatch.setattr("benchmarks.evaluation.bootstrap._BINS", 1000)
+    monkeypatch.setattr("benchmarks.evaluation.bootstrap.RANK_BINS", 1000)
     merged = bootstrap_interval(scores, labels, clips, repeats=100)
     for name in NAMES:
         assert merged.bounds[name] == pytest.approx(exact.bounds[name], abs=2e-3)

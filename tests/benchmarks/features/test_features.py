@@ -301,7 +301,7 @@ def test_the_pipeline_for_a_gpu_gives_what_workers_give(tmp_path: Path, monkeypa
         store = FeatureStore(tmp_path / folder, backbone.fingerprint())
         done = extract(backbone, tmp_path / "images", views, store, ExtractOptions(skip_damaged=True, batch_size=5))
         assert (done.encoded, done.damaged) == (46 + 27 - 2, [images[7]])
-        monkeypatch.setattr("benchmarks.features.extract.in_threads", loops.pipelined)
+        monkeypatch.setattr("benchmarks.features.extract.cpu_loop", loops.gpu_loop)
     assert names_that_differ(tmp_path / "workers", tmp_path / "pipeline") == []
 
 

@@ -132,7 +132,7 @@ def test_an_interrupted_run_keeps_what_it_wrote(crops: Path, tmp_path: Path, mon
     cache = tmp_path / "sharpness.npz"
     images = [f"{number}.png" for number in range(7)]
     expected = [sharpness_of(Image.open(crops / image)) for image in images]
-    monkeypatch.setattr(module, "_CHUNK", 3)
+    monkeypatch.setattr(module, "CHUNK", 3)
     (crops / "5.png").rename(crops / "away.png")
     with pytest.raises(UserError, match=r"5\.png does not exist"):
         sharpness(crops, images, cache)

@@ -6,7 +6,7 @@ from PIL import Image
 
 import bench
 from benchmarks.rows.schema import read_result
-from benchmarks.table.sweep import parse_grid, rows_of
+from benchmarks.table.sweep import grid_rows, parse_grid
 from registry import UserError
 
 SETTINGS = "windows.stride.train=2", "windows.stride.val=2", "training.epochs=1", "head.projection=8", "head.mlp=[8]"
@@ -77,10 +77,10 @@ def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.C
 
 
 def test_rows_are_what_each_would_be_alone() -> None:
-    rows = rows_of({"head": ["lstm", "gru"], "training.lr": ["1e-3"]}, "internlstm", "synthlam", limit=5)
+    rows = grid_rows({"head": ["lstm", "gru"], "training.lr": ["1e-3"]}, "internlstm", "synthlam", limit=5)
     assert [(values, row.name) for values, row in rows.items()] == [
         (("lstm", "1e-3"), "internlstm+head=lstm+training.lr=0.001+limit=5"),
         (("gru", "1e-3"), "internlstm+head=gru+training.lr=0.001+limit=5"),
     ]
     with pytest.raises(UserError, match="no head of its own"):
-        rows_of({"head": ["lstm", "gru"]}, "ensemble", "synthlam")
+        grid_rows({"head": ["lstm", "gru"]}, "ensemble", "synthlam")
