@@ -346,10 +346,7 @@ def test_facts_of_labelled_key_frames(tmp_path: Path) -> None:
     for name in names:
         Image.fromarray(random.integers(0, 256, (20, 24, 3), dtype=np.uint8)).save(tmp_path / name)
     tables["test"]["image"] = np.array([*names, ""])[np.arange(len(tables["test"])) % 6]
-    tables["val"]["label"] = -1
-    half = {
-        "test": KeyFrames(*(part[::2] for part in (plans["test"].rows, plans["test"].centres, plans["test"].labels)))
-    }
+    plans["val"] = KeyFrames(plans["val"].rows, plans["val"].centres, np.full_like(plans["val"].labels, -1))
     found = frame_properties(tmp_path, tables, plans, tmp_path / "sharpness.npz", Turned(tmp_path, tmp_path))
     assert list(found) == ["test"]  # train is not looked at, nor are frames without labels: their crops do not exist
     assert list(found["test"]) == ["sharpness", "head yaw"]
