@@ -1,4 +1,4 @@
-"""What a head is given, and what it gives back."""
+"""The contract of temporal heads: `Window` in, logits out."""
 
 from dataclasses import dataclass, fields, replace
 
@@ -13,11 +13,11 @@ class Window:
     """A batch of windows: T frames of one track around the key frame, which is frame ``T // 2``.
 
     Attributes:
-        features: ``(B, T, D)``, one vector a frame.
-        present: ``(B, T)`` bool, False where the track has no frame or the frame has no image. What ``features`` holds
-            there is nobody's business: read it through `zeroed`.
-        centre_map: ``(B, C, H, W)`` feature map of the key frame, for heads that look inside the image.
-        priors: what estimators say about the key frame, by name, ``(B, ...)`` each.
+        features: ``(B, T, D)``, one vector per frame.
+        present: ``(B, T)`` bool, False where the track has no frame or the frame has no image. The contents of
+            ``features`` at absent frames are undefined; use `zeroed`.
+        centre_map: ``(B, C, H, W)`` feature map of the key frame, for heads that need spatial detail.
+        priors: estimates about the key frame by name, such as head pose, each ``(B, ...)``.
     """
 
     features: Tensor
@@ -30,7 +30,7 @@ class Window:
         return self.features.masked_fill(~self.present[..., None], 0.0)
 
     def to(self, device: str | torch.device) -> "Window":
-        """Return the same windows on ``device``, the features in float32 whatever they were kept in."""
+        """Return the windows on ``device`` with features in float32."""
         if self.features.device == torch.device(device) and self.features.dtype == torch.float32:
             return self
         moved: dict = {}
@@ -44,19 +44,31 @@ class Window:
 
 
 class Head(nn.Module):
-    """Windows of features -> logits; the key frame is what is judged, its neighbours are context.
+    """Base class of heads: windows of features -> logits for the key frame; its neighbours are context.
 
-    A subclass takes ``(feature_dim, window, **its own arguments)``, each annotated and with a default, and implements
-    `forward`. One that is solved rather than descended to has ``fit(window, labels, class_weight)`` as well, with
-    labels ``(B,)`` int64 and class_weight ``(2,)``; it is called once, with all windows there are.
+    A subclass takes ``(feature_dim, window, **own_arguments)``, all annotated, all but ``feature_dim`` with defaults,
+    and implements `forward`. A head with a closed-form fit also has ``fit(window, labels, class_weight)``, with labels
+    ``(B,)`` int64 and class_weight ``(2,)``. It is called once, with all training windows.
 
     Attributes:
-        map_channels: C of the key frame's map for a head that needs ``Window.centre_map``, else None.
-        needs_priors: names of the ``Window.priors`` that it needs.
+        map_channels: C if the head needs ``Window.centre_map``, else None.
+        needs_priors: names of the ``Window.priors`` that the head needs.
 
     Args:
-        feature_dim: D, numbers a frame.
-        window: T, frames a window, odd.
+        feature_dim: D, features per frame.
+        window: T, frames per window, odd.
+
+    Example:
+        >>> class Mean(Head):
+        ...     "The mean of the frames that are present; features 0 and 1 are the logits."
+        ...
+        ...     def forward(self, window):
+        ...         count = window.present.sum(1, keepdim=True).clamp(min=1)
+        ...         return (window.zeroed().sum(1) / count)[:, :2]
+        >>> features = torch.tensor([[[0.0, 2.0], [4.0, 4.0], [9.0, 9.0]]])  # (B, T, D) = (1, 3, 2)
+        >>> present = torch.tensor([[True, True, False]])
+        >>> Mean(feature_dim=2, window=3)(Window(features, present)).tolist()
+        [[2.0, 3.0]]
     """
 
     map_channels: int | None = None
@@ -72,32 +84,32 @@ class Head(nn.Module):
         self.window = window
 
     def forward(self, window: Window) -> Tensor:
-        """Return logits ``(B, 2)``; class 1 is looking at the camera's wearer. Absent frames have no say."""
+        """Return logits ``(B, 2)``; class 1 is looking at the camera wearer. Absent frames must not affect them."""
         raise NotImplementedError
 
     def encode(self, features: Tensor) -> Tensor:
-        """Return what `judge` needs of each frame, ``(N, D)`` -> ``(N, E)``; here the features as they are.
+        """Do the per-frame part of scoring, ``(N, D)`` -> ``(N, E)``; by default nothing.
 
-        Windows around neighbouring key frames share most of their frames. A head that works on each frame by itself
-        before it looks at windows does that here, once a frame, when windows are scored. It overrides `judge` too.
+        Windows of neighbouring key frames share most of their frames. A head whose first layers act on single frames
+        runs them here, once per frame, and overrides `judge` too.
         """
         return features
 
     def judge(self, encoded: Tensor, rows: Tensor, present: Tensor) -> Tensor:
-        """Return the logits ``(B, 2)`` of windows that share frames; they are those of `forward`, up to rounding.
+        """Return logits ``(B, 2)`` of windows that share frames, equal to those of `forward` up to rounding.
 
         Args:
-            encoded: ``(N, E)``, what `encode` returned for the features of N frames.
-            rows: ``(B, T)`` int64, places in ``encoded``; an absent frame's is that of a zero vector.
+            encoded: ``(N, E)``, output of `encode` for N frames.
+            rows: ``(B, T)`` int64, indices into ``encoded``; absent frames point to an encoded zero vector.
             present: ``(B, T)`` bool, as in `Window`.
         """
         return self(Window(encoded[rows], present))
 
     def require(self, window: Window) -> None:
-        """Check that a window has the map and the priors that the head needs; `forward` calls it where it needs any.
+        """Check that a window has the map and the priors that the head needs; for use in `forward`.
 
         Raises:
-            UserError: one is missing; says which.
+            UserError: the map or a prior is missing.
         """
         name = type(self).__name__
         if self.map_channels is not None and window.centre_map is None:

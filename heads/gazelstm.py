@@ -8,14 +8,15 @@ from registry import HEADS
 
 @HEADS.register_module(name="gazelstm")
 class GazeLSTM(Head):
-    """BiLSTM of two layers of 256, the key frame's state, 512 -> 128 -> 2 with no nonlinearity between.
+    """Two-layer BiLSTM of width 256, its state at the key frame, then linear 512 -> 128 -> 2.
 
-    Parameters carry the names of the published program. It was published for windows of pixels, in which absent frames
-    are filled from present ones; over features an absent frame is a zero vector.
+    Parameters have the names of the published program. There is no nonlinearity between the linear layers. The
+    program was published for windows of pixels, where absent frames are filled from present ones; over features an
+    absent frame is a zero vector.
 
     Args:
-        feature_dim: D, numbers a frame; 256 of `gaze_resnet18`.
-        window: T, frames a window.
+        feature_dim: D, features per frame; 256 for `gaze_resnet18`.
+        window: T, frames per window.
     """
 
     def __init__(self, feature_dim: int, window: int = 7) -> None:

@@ -1,7 +1,7 @@
-"""GazePose's head: a BiLSTM over the window beside a transformer that asks the key frame's map about the head's pose.
+"""GazePose's head: a BiLSTM over the window, and a transformer over the key frame's feature map.
 
-The transformer's queries are priors: three bins of head pose and five facial landmarks. The functions that turn angles
-and landmarks into bins are here too, because checkpoints fix them.
+The transformer's queries are priors: three bins of head pose and five facial landmarks. The binning functions are here
+because checkpoints depend on them.
 """
 
 import math
@@ -13,15 +13,15 @@ from torch.nn import functional
 from heads.base import Head, Window
 from registry import HEADS, UserError
 
-ATTENTION_HEADS = 8  # of the published program; no tensor's shape tells
+ATTENTION_HEADS = 8  # as published; tensor shapes do not determine it
 
 
 def angle_bins(degrees: Tensor, bins: int = 91) -> Tensor:
-    """Bin the size of an angle: floor(|angle| / 1 degree), the last bin (90) where it is unknown or beyond.
+    """Return bins of absolute angles: floor(|angle| / 1 degree), the last bin (90) if unknown or larger.
 
     Args:
         degrees: yaw, pitch or roll, any shape; NaN where unknown.
-        bins: so many over 0 to 90 degrees, both ends included.
+        bins: number of bins from 0 to 90 degrees inclusive.
 
     Returns:
         int64 of the same shape, in [0, bins - 1].
@@ -35,14 +35,15 @@ def angle_bins(degrees: Tensor, bins: int = 91) -> Tensor:
 
 
 def landmark_cells(x: Tensor, y: Tensor, grid: int = 41) -> Tensor:
-    """Number the grid cell of a landmark: 20 * floor((x + 2) / 0.1) + floor((y + 2) / 0.1), as published.
+    """Return the grid cells of landmarks: 20 * floor((x + 2) / 0.1) + floor((y + 2) / 0.1), as published.
 
-    The grid has 41 cells a side, so 20 makes cells of neighbouring columns share numbers; it is kept for checkpoints.
+    The grid has 41 cells per side, so with a factor of 20 cells of neighbouring columns share numbers. Published
+    checkpoints depend on it.
 
     Args:
-        x: relative to the mid-point of the eyes, in units of the crop, any shape; clipped to [-2, 2], NaN is 0.
-        y: the same downwards.
-        grid: cells a side.
+        x: relative to the midpoint of the eyes, in units of the crop, any shape; clipped to [-2, 2], NaN is 0.
+        y: same as ``x``, downwards.
+        grid: cells per side.
 
     Returns:
         int64 of the same shape, below ``grid ** 2``.
@@ -57,11 +58,11 @@ def landmark_cells(x: Tensor, y: Tensor, grid: int = 41) -> Tensor:
 
 
 def confidence_bins(confidence: Tensor, bins: int = 11) -> Tensor:
-    """Bin a landmark's confidence: floor(confidence / 0.1).
+    """Return bins of landmark confidences: floor(confidence / 0.1).
 
     Args:
         confidence: any shape; clipped to [0, 1], NaN is 0.
-        bins: so many over 0 to 1, both ends included.
+        bins: number of bins from 0 to 1 inclusive.
 
     Returns:
         int64 of the same shape, in [0, bins - 1].
@@ -74,9 +75,9 @@ def confidence_bins(confidence: Tensor, bins: int = 11) -> Tensor:
 
 
 def sine_positions(height: int, width: int, dim: int) -> Tensor:
-    """Sine embeddings of the places of a map, row by row: half of the numbers for y, then half for x.
+    """Return sine position embeddings of a map, row by row: the first half encodes y, the second x.
 
-    Coordinates run from 1 to the side's length and are normalised to 2 pi; temperature 10000.
+    Coordinates run from 1 to the length of the side and are normalised to 2 pi; temperature 10000.
 
     Source: DETR (Carion et al., ECCV 2020).
 
@@ -115,7 +116,7 @@ class _EncoderLayer(nn.Module):
 
 
 class _DecoderLayer(nn.Module):
-    """The same, with attention to the encoder's answer between."""
+    """Pre-norm self-attention, cross-attention to the encoder's output, and feed-forward."""
 
     def __init__(self, width: int, feed_forward: int, dropout: float) -> None:
         super().__init__()
@@ -139,7 +140,7 @@ class _DecoderLayer(nn.Module):
 
 
 class _Stack(nn.Module):
-    """Layers one after another, and a norm behind the last."""
+    """A sequence of layers and a final norm."""
 
     def __init__(self, layers: list[nn.Module], width: int) -> None:
         super().__init__()
@@ -156,27 +157,27 @@ class _Stack(nn.Module):
 class GazePose(Head):
     """GazePose: BiLSTM over the window, and a transformer over the key frame's map queried by pose and landmarks.
 
-    Parameters carry the names of the published program. The checkpoint's sizes are read off its tensors by `import`;
-    the defaults here are DETR's.
+    Parameters have the names of the published program. `import` infers the sizes from the tensors of a checkpoint; the
+    defaults are DETR's.
 
     The window needs ``centre_map (B, 512, H, W)`` and two ``priors``:
 
-    - ``head_pose_bins``: ``(B, 3)`` int64, yaw, pitch and roll as `angle_bins` gives them.
-    - ``landmarks``: ``(B, 15)`` float, five x, five y, five confidences; x and y relative to the mid-point of the eyes
+    - ``head_pose_bins``: ``(B, 3)`` int64, yaw, pitch and roll from `angle_bins`.
+    - ``landmarks``: ``(B, 15)`` float, five x, five y, five confidences; x and y relative to the midpoint of the eyes
       in units of the crop, NaN where unknown.
 
     Args:
-        feature_dim: D, numbers a frame; 256 of `gaze_resnet18`.
-        window: T, frames a window.
-        width: of the transformer, a multiple of its 8 heads.
-        feed_forward: width of each layer's hidden layer.
+        feature_dim: D, features per frame; 256 for `gaze_resnet18`.
+        window: T, frames per window.
+        width: width of the transformer, a multiple of its 8 attention heads.
+        feed_forward: hidden width of the feed-forward blocks.
         encoder_layers: layers over the map.
         decoder_layers: layers over the eight queries.
         dropout: probability in the transformer.
-        pose_bins: bins of each angle of the head's pose.
-        grid: cells a side of the landmarks' grid.
-        confidence_bins: bins of a landmark's confidence.
-        train_landmark_embeddings: False leaves the landmarks' embeddings as they are initialised, as the published
+        pose_bins: bins per head pose angle.
+        grid: cells per side of the landmark grid.
+        confidence_bins: bins of landmark confidence.
+        train_landmark_embeddings: False keeps the landmark embeddings at their initial values, as the published
             program did.
     """
 
@@ -235,11 +236,11 @@ class GazePose(Head):
         positions = sine_positions(height, breadth, x.shape[2]).to(x)
         memory = self.transformer["encoder"](x, positions)
         learned = self.headpos_emeb.expand(len(x), -1, -1)
-        answers = self.transformer["decoder"](learned, self._queries(window.priors), memory, positions)  # (B, 8, width)
+        decoded = self.transformer["decoder"](learned, self._queries(window.priors), memory, positions)  # (B, 8, width)
 
-        fused = self.fusion_layer(answers.flatten(1))
-        together = torch.cat([states[:, states.shape[1] // 2], fused], dim=1)
-        return self.last_layer(self.combine_layer(together))
+        fused = self.fusion_layer(decoded.flatten(1))
+        combined = torch.cat([states[:, states.shape[1] // 2], fused], dim=1)
+        return self.last_layer(self.combine_layer(combined))
 
     def _queries(self, priors: dict[str, Tensor]) -> Tensor:
         """Embed the priors: yaw, pitch, roll and five landmarks, ``(B, 8, width)``."""

@@ -1,4 +1,4 @@
-"""Linear probes of the key frame alone: what every temporal head has to beat."""
+"""Linear probes of the key frame alone: the baseline for temporal heads."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from registry import HEADS
 
 @HEADS.register_module(name="probe")
 class Probe(Head):
-    """One linear layer on the key frame's features, trained by descent as the temporal heads are."""
+    """One linear layer on the key frame's features, trained by gradient descent like the temporal heads."""
 
     def __init__(self, feature_dim: int, window: int = 7) -> None:
         super().__init__(feature_dim, window)
@@ -22,14 +22,14 @@ class Probe(Head):
 
 @HEADS.register_module(name="probe_sklearn")
 class SklearnProbe(Probe):
-    """`Probe` solved by scikit-learn's logistic regression on standardised features.
+    """`Probe` fitted by scikit-learn's logistic regression on standardised features.
 
-    The scaling is folded into the linear layer, so that the weights are those of `Probe`; the logits are ``(-z, z)/2``
-    for scikit-learn's decision value z, whose softmax is its ``predict_proba``.
+    The standardisation is folded into the linear layer, so the parameters are those of `Probe`. The logits are
+    ``(-z, z) / 2`` for scikit-learn's decision value z; their softmax is ``predict_proba``.
 
     Args:
-        feature_dim: D, numbers a frame.
-        window: T, frames a window.
+        feature_dim: D, features per frame.
+        window: T, frames per window.
         c: inverse strength of the L2 penalty.
     """
 
@@ -39,7 +39,7 @@ class SklearnProbe(Probe):
 
     @torch.no_grad()
     def fit(self, window: Window, labels: Tensor, class_weight: Tensor) -> None:
-        """Solve for the weights from all windows at once.
+        """Fit the weights to all training windows.
 
         Args:
             window: all training windows.

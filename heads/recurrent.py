@@ -1,7 +1,7 @@
-"""Recurrent heads: InternLSTM's bidirectional LSTM, and the same with gated recurrent units.
+"""Recurrent heads: InternLSTM's bidirectional LSTM, and a GRU in its place.
 
-Only the key frame's state of the last recurrent layer is used. On a CPU each of its directions runs over its half of
-the window: 4 + 4 steps instead of 14 for a window of 7 frames, with the same result.
+Only the last layer's state at the key frame is used. On a CPU each direction of the last layer runs over its half of
+the window only: 4 + 4 steps instead of 14 for a window of 7 frames, with the same result.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class _Recurrent(Head):
         """State ``(B, 2 H)`` of the last layer at the key frame, for frames ``(T, B, P)``."""
         layers: Any = self.get_submodule(self.cell_name)
         centre = len(x) // 2
-        if x.is_cuda:  # cuDNN runs all layers and steps in one call, and wants the weights of a call in one piece
+        if x.is_cuda:  # cuDNN runs all layers in one call, for which the weights must be contiguous
             return layers(x)[0][centre]
         *lower, ahead, behind = layers.all_weights
         if lower:
@@ -76,8 +76,8 @@ class _Recurrent(Head):
         )
 
     def _run(self, x: Tensor, weights: list[Tensor], bidirectional: bool) -> Tensor:
-        """Outputs of some layers with these weights, from a zero state."""
-        count = len(weights) // 4  # directions of all layers; each has two matrices and two biases
+        """Outputs of the layers with these weights, from a zero state."""
+        count = len(weights) // 4  # layers x directions; each has two matrices and two biases
         zeros = x.new_zeros(count, x.shape[1], weights[1].shape[1])
         layers = count // 2 if bidirectional else count
         options = (True, layers, 0.0, self.training, bidirectional, False)
@@ -97,13 +97,13 @@ class LSTMHead(_Recurrent):
     """InternLSTM's head: 3200 -> 1000 -> BiLSTM -> 2 at its published size. Absent frames are zero vectors.
 
     Args:
-        feature_dim: D, numbers per frame.
+        feature_dim: D, features per frame.
         window: T, frames per window.
         projection: width of the linear layer before the LSTM.
         hidden: width of each direction of the LSTM.
         layers: LSTM layers.
-        mlp: widths of the layers between the state and the two logits.
-        dropout: probability after each of those.
+        mlp: widths of the hidden layers between the state and the two logits.
+        dropout: probability after each hidden layer.
         input_dropout: probability of dropping a feature in all frames of a window at once (Gal and Ghahramani 2016,
             "A theoretically grounded application of dropout in recurrent neural networks").
     """
@@ -114,7 +114,7 @@ class LSTMHead(_Recurrent):
 
 @HEADS.register_module(name="gru")
 class GRUHead(_Recurrent):
-    """`LSTMHead` with gated recurrent units in place of the LSTM; the same arguments."""
+    """`LSTMHead` with a GRU in place of the LSTM; same arguments."""
 
     cell = nn.GRU
     cell_name = "gru"

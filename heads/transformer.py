@@ -1,4 +1,4 @@
-"""Transformer head: attention over the frames that are there."""
+"""Transformer head: attention over the present frames."""
 
 import torch
 from torch import Tensor, nn
@@ -11,16 +11,16 @@ from registry import HEADS, UserError
 class TransformerHead(Head):
     """Pre-norm transformer encoder over the window, read out at the key frame.
 
-    Positions in the window have learned embeddings; absent frames are masked out of the attention.
+    Position embeddings are learned; absent frames are masked out of the attention.
 
     Args:
-        feature_dim: D, numbers a frame.
-        window: T, frames a window.
+        feature_dim: D, features per frame.
+        window: T, frames per window.
         width: width of the encoder.
-        depth: layers.
+        depth: number of layers.
         heads: attention heads; must divide ``width``.
-        mlp: width of the hidden layer of each block.
-        dropout: probability in attention, in each block and before the last layer.
+        mlp: hidden width of the feed-forward blocks.
+        dropout: probability in attention, in the feed-forward blocks and before the output layer.
     """
 
     def __init__(
@@ -49,6 +49,6 @@ class TransformerHead(Head):
     def forward(self, window: Window) -> Tensor:
         centre = self.window // 2
         absent = ~window.present
-        absent[:, centre] = False  # a row with nothing to attend to is NaN; an absent key frame is a zero vector
+        absent[:, centre] = False  # attention over no frame at all gives NaN; an absent key frame is a zero vector
         x = self.encoder(self.input(window.zeroed()) + self.position, src_key_padding_mask=absent)
         return self.output(self.dropout(x[:, centre]))
