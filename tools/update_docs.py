@@ -205,7 +205,7 @@ def versions_table(record: dict[str, Any]) -> str:
     ]
     body = [["Python", *(part["environment"]["python"] for part in parts)]]
     for name in dict.fromkeys(canonicalize_name(each.name) for each in requirements()):
-        body.append([name, *(of[name] for of in packages)])
+        body.append([name, *(of.get(name, "not yet tested") for of in packages)])
     body += [[f"tests {outcome}", *(f"{part[outcome]:,}" for part in parts)] for outcome in OUTCOMES]
     body.append([AGAIN, *(str(len(part["passed when run again"])) for part in parts)])
     codes = [part["environment"]["code"] for part in parts]

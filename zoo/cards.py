@@ -69,7 +69,7 @@ class Card:
     name: str
     title: str
     description: str
-    backbone: Mapping[str, Any]
+    backbone: Mapping[str, Any] | None
     head: Mapping[str, Any] | None
     training: str
     limits: tuple[str, ...]
