@@ -48,13 +48,13 @@ def laid(folder: Path, files: dict[str, bytes]) -> None:
 @functools.cache
 def warm() -> None:
     """Import and build once what the readers do: its time is not theirs."""
-    import zoo.models
-    import zoo.upstream
+    import zoo.models  # noqa: F401
     from registry import BACKBONES
+    from zoo.published import PUBLISHED, tensor_names
 
     BACKBONES.build({"type": "timm:resnet10t", "pretrained": False})
-    for kind in zoo.upstream.PUBLISHED:
-        zoo.upstream.tensor_names(kind)
+    for kind in PUBLISHED:
+        tensor_names(kind)
     model_files()
 
 

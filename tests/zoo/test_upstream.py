@@ -1,4 +1,4 @@
-"""Published checkpoints come over whole, wrong files are told in one line, and nothing in them is executed."""
+"""Published checkpoints are imported completely, wrong files give one line, and nothing in them is executed."""
 
 import hashlib
 import importlib
@@ -24,7 +24,8 @@ from tests.zoo.test_golden_models import GOLDEN, assert_golden_logits, golden_st
 from zoo.cards import load_card
 from zoo.foreign import figures, read_checkpoint
 from zoo.model import read_model
-from zoo.upstream import PUBLISHED, import_checkpoint
+from zoo.published import PUBLISHED
+from zoo.upstream import import_checkpoint
 from zoo.weights import read_head, read_weights
 
 # InternLSTM's head at a size of its own.
@@ -232,12 +233,12 @@ def test_card_and_bytes(tmp_path: Path) -> None:
 def test_files_that_are_not_overwritten(tmp_path: Path) -> None:
     source = tmp_path / "x.safetensors"
     save_file(dict(STATE), source)
-    with pytest.raises(UserError, match="would overwrite the checkpoint itself"):
+    with pytest.raises(UserError, match="would overwrite the checkpoint;"):
         import_checkpoint(source, "internlstm", source)
     with pytest.raises(UserError, match="must end in .safetensors"):
         import_checkpoint(source, "internlstm", tmp_path / "y.pth")
     (tmp_path / "y.json").write_text('{"mine": 1}')
-    with pytest.raises(UserError, match="y.json is there and no card"):
+    with pytest.raises(UserError, match="y.json exists and is not a model card"):
         import_checkpoint(source, "internlstm", tmp_path / "y.safetensors")
     assert (tmp_path / "y.json").read_text() == '{"mine": 1}'
     assert not (tmp_path / "y.safetensors").exists()
@@ -276,7 +277,7 @@ def test_a_payload_is_refused_and_does_not_run(tmp_path: Path, form: str, how: s
     else:
         source = save(tmp_path, content, _use_new_zipfile_serialization=form != "legacy")
     message = refused(source)
-    assert "nothing of it was run" in message
+    assert "no code in it was run" in message
     if form != "pickle 4":
         assert {"os.mkdir": "posix.mkdir", "eval": "eval"}[how] in message
     assert not canary.exists()
@@ -324,18 +325,18 @@ def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
     assert "does not exist" in refused(path)
     assert "is a folder" in refused(tmp_path)
     for content, words in (
-        (b"", "is empty"),
-        (bytes(4000), "zeros in place of data"),
+        (b"", "is empty or filled with zeros"),
+        (bytes(4000), "is empty or filled with zeros"),
         (b"mAP 76.57\n" * 99, "is a text file"),
         ("Genauigkeit für später\n".encode() * 99, "is a text file"),
         (b"\n<!DOCTYPE html><html>Sign in</html>", "is a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
-        (bytes(range(256)) * 20, "is damaged or cut short"),
+        (bytes(range(256)) * 20, "is damaged or truncated"),
     ):
         path.write_bytes(content)
         message = refused(path)
         assert words in message
-        assert "expected a file that torch.save or safetensors wrote" in message
+        assert "expected a file written by torch.save or safetensors" in message
     inner = tmp_path / "inner.txt"
     inner.write_text("x" * 600)
     with tarfile.open(path, "w") as archive:
@@ -356,11 +357,11 @@ def test_truncated(tmp_path: Path, form: str) -> None:
     whole = path.read_bytes()
     for part in (0.1, 0.5, 0.99):
         path.write_bytes(whole[: int(len(whole) * part)])
-        assert "is damaged or cut short" in refused(path)
+        assert "is damaged or truncated" in refused(path)
 
 
 def test_no_tensors_by_name(tmp_path: Path) -> None:
-    assert "holds no tensors by name (found: a list)" in refused(save(tmp_path, [torch.ones(2)]))
+    assert "holds no named tensors (found: a list)" in refused(save(tmp_path, [torch.ones(2)]))
     assert "(found: a Tensor)" in refused(save(tmp_path, torch.ones(2)))
     assert "(found: nothing)" in refused(save(tmp_path, {}))
     assert "(found: 'epoch', 'optimizer')" in refused(save(tmp_path, {"epoch": 1, "optimizer": {"state": {}}}))
@@ -375,19 +376,19 @@ def test_tensors_that_do_not_fit(tmp_path: Path, prefix: str) -> None:
 
     text = message(fc1__bias=None)
     assert (
-        "is no internlstm checkpoint: expected 32 tensors (fc1, lstm, last_layer1, last_layer2, ...), found 31" in text
+        "does not fit --as internlstm: expected 32 tensors (fc1, lstm, last_layer1, last_layer2, ...), found 31" in text
     )
     assert "it lacks 'fc1.bias' (5,)" in text
     assert "it has unknown 'odd.a' (2, 3), 'odd.b' (1,) and 1 more" in message(
         odd__a=torch.ones(2, 3), odd__b=torch.ones(1), odd__c=torch.ones(1)
     )
     assert "'lstm.bias_hh_l1' has shape (15,), expected (16,)" in message(lstm__bias_hh_l1=torch.ones(15))
-    assert "'fc1.bias' is of int8, expected float32" in message(fc1__bias=torch.ones(5, dtype=torch.int8))
-    assert "'fc1.bias' is of complex64" in message(fc1__bias=torch.ones(5, dtype=torch.complex64))
+    assert "'fc1.bias' has dtype int8, expected float32" in message(fc1__bias=torch.ones(5, dtype=torch.int8))
+    assert "'fc1.bias' has dtype complex64" in message(fc1__bias=torch.ones(5, dtype=torch.complex64))
     assert "'fc1.bias' is not a plain tensor" in message(fc1__bias=torch.ones(5).to_sparse())
     assert "'fc1.bias' is not a plain tensor" in message(fc1__bias=torch.ones(5, device="meta"))
     not_finite = message(fc1__bias=torch.full((5,), float("nan")))
-    assert f"tensor '{prefix}fc1.bias' has numbers that are not finite" in not_finite
+    assert f"tensor '{prefix}fc1.bias' has values that are not finite" in not_finite
     assert "not finite" in message(fc1__bias=torch.full((5,), 1e300, dtype=torch.float64))
     assert "found" in message(fc1__weight=torch.ones(3))  # sizes are read off it
     assert "it lacks" in message(**{name.replace(".", "__"): None for name in STATE if "last_layer" in name})
@@ -409,7 +410,7 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
         for other in PUBLISHED:
             if other != kind:
                 message = refused(source, other)
-                assert message.startswith(f"checkpoint {source} is no {other} checkpoint: expected ")
+                assert message.startswith(f"checkpoint {source} does not fit --as {other}: expected ")
                 assert message.endswith(f"it fits --as {kind}")
     resnet = {name.removeprefix("base_model."): tensor for name, tensor in states["gaze360"].items()}
     assert "looks like" not in refused(save(tmp_path, resnet), "gazelstm")
@@ -417,7 +418,7 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
 
 def test_sizes_that_no_head_has(tmp_path: Path) -> None:
     state = {**golden_state("gazepose"), "headpos_emeb": torch.ones(8, 20)}
-    assert "its sizes make no gazepose: head gazepose: width 20 is no multiple of its 8 heads" in refused(
+    assert "its sizes do not fit gazepose: head gazepose: width 20 is no multiple of its 8 heads" in refused(
         save(tmp_path, state), "gazepose"
     )
 
@@ -440,7 +441,7 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.count("\n") == 1
-    assert printed.err.startswith(f"bench.py import: checkpoint {source} is no gazepose checkpoint: ")
+    assert printed.err.startswith(f"bench.py import: checkpoint {source} does not fit --as gazepose: ")
 
 
 def test_the_command_knows_every_kind() -> None:
