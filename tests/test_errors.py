@@ -50,7 +50,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT[:3], "internlstm_nan", "-o", "out", *BOXES], "did you mean 'internlstm_nano'?"),
         ([*PREDICT[:3], "internlstm_flip_tta", "-o", "out", *BOXES], "there is no model 'internlstm_flip_tta'"),
         ([*PREDICT[:3], "half", "-o", "out", *BOXES], "half"),
-        ([*PREDICT[:3], "folder", "-o", "out", *BOXES], "folder is no model folder"),
+        (
+            [*PREDICT[:3], "folder", "-o", "out", *BOXES],
+            "folder/config.json: no such file",
+        ),
         ([*PREDICT[:3], "text.txt", "-o", "out", *BOXES], "there is no model 'text.txt'"),
         ([*PREDICT, "--modle", "x"], "did you mean --model?"),
         ([*PREDICT, "--threshold", "2"], "--threshold is 2; it has to lie between 0 and 1"),
@@ -98,11 +101,17 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["export", "internlstm_flip", "-o", "e"], "run it first: python bench.py --recipe internlstm_flip"),
         (["export", "internlstm_flip", "-o", "e", "--dataset", "ego4"], "did you mean 'ego4d'?"),
         (["export", "broken", "-o", "e"], "broken JSON"),
-        (["export", "folder", "-o", "e"], "folder is no model folder"),
+        (
+            ["export", "folder", "-o", "e"],
+            "folder/config.json: no such file",
+        ),
         (["export", "internlstm_nano", "-o", "full"], "full exists and is not an empty folder"),
         (["export", "internlstm_nano", "-o", "text.txt"], "text.txt is no folder"),
         (["export", "internlstm_nano", "-o", "e", "--seed", "3"], "--seed chooses among a row's"),
-        (["export", "internlstm_nano", "-o", "e", "--push", "mine"], "--push mine: a repository is called OWNER/NAME"),
+        (
+            ["export", "internlstm_nano", "-o", "e", "--push", "mine"],
+            "--push mine: a repository name has the form",
+        ),
     ],
     ids=lambda value: " ".join(value)[:80] if isinstance(value, list) else "",
 )

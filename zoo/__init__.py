@@ -1,1 +1,1 @@
-"""Backbone, head and weights made one: the models, and the cards that say what they are."""
+"""Models made of a backbone, a head and their weights, with model cards."""

@@ -1,4 +1,4 @@
-"""Model cards: one JSON file a model, saying what it is made of, where its weights are from, and what was measured."""
+"""Model cards: one JSON file per model with its parts, the origin of its weights, and its measured figures."""
 
 import dataclasses
 import re
@@ -13,7 +13,7 @@ from registry import UserError, did_you_mean, printable
 from zoo.files.untrusted import checked, read_json
 
 FOLDER = Path(__file__).resolve().parent / "cards"
-MOST = 1e15  # that a figure can be
+MAX_FIGURE = 1e15
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,10 @@ class Weights:
     """One weights file.
 
     Attributes:
-        file: path below ``zoo/weights``, or the file's name where it comes from elsewhere.
-        origin: where it comes from: ``shipped``, a package, an address.
-        sha256: of its bytes, 64 hexadecimal digits.
-        licence: SPDX name.
+        file: path below ``zoo/weights`` for shipped weights, otherwise the file name.
+        origin: ``shipped``, a package, or a URL.
+        sha256: 64 hexadecimal digits.
+        licence: SPDX identifier.
     """
 
     file: str
@@ -35,13 +35,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Figure:
-    """One number that was measured or cited.
+    """One measured or cited number.
 
     Attributes:
-        metric: what was measured, with its unit.
+        metric: name and unit.
         value: the number.
-        split: what it was measured on.
-        source: the record or command it is from, or the publication.
+        split: data set and split.
+        source: record, command or publication.
     """
 
     metric: str
@@ -52,18 +52,18 @@ class Figure:
 
 @dataclass(frozen=True)
 class Card:
-    """What is to be known about one model; its name is the file's.
+    """Description of one model.
 
     Attributes:
         name: stem of the card's file.
         title: one line.
-        description: what it is, and what it is not.
-        backbone: ``dict(type=NAME, ...)`` that builds it.
-        head: the same for the head, None where the card is of a backbone alone.
-        training: data, task and why that task.
-        limits: known weaknesses, one each.
-        weights: files.
-        figures: numbers.
+        description: what the model is, and what it is not.
+        backbone: ``dict(type=NAME, ...)``. None for an imported head whose features come from elsewhere.
+        head: ``dict(type=NAME, ...)``. None if the card describes only a backbone.
+        training: data, task, and the reason for the task.
+        limits: known weaknesses, one per entry.
+        weights: weights files.
+        figures: measured or cited numbers.
     """
 
     name: str
@@ -86,12 +86,9 @@ def load_card(path: Path) -> Card:
     """Read and validate one card.
 
     Raises:
-        UserError: broken JSON; a key that is missing, unknown or of the wrong type; or an invalid sha256.
+        UserError: the JSON is broken, a key is missing, unknown or of the wrong type, or a sha256 is invalid.
     """
-    try:
-        data = read_json(path, "a model's card")
-    except UserError as error:
-        raise UserError(f"card {error}") from error
+    data = read_json(path, "a model card")
     if isinstance(data, dict):
         data["name"] = path.stem
     try:
@@ -103,20 +100,20 @@ def load_card(path: Path) -> Card:
         card = msgspec.convert(data, Card)
         for weights in card.weights:
             if not re.fullmatch("[0-9a-f]{64}", weights.sha256):
-                raise ValueError(f"'{weights.sha256}' is not a sha256")
+                raise ValueError(f"'{weights.sha256}' is not a sha256 (64 lower-case hexadecimal digits)")
         for part in (card.backbone, card.head):
             if part is not None and "type" not in part:
-                raise ValueError(f"a part needs a 'type', got {part!r}")
+                raise ValueError(f"backbone and head need a 'type', got {part!r}")
     except ValueError as error:
         raise UserError(f"card {path}: {error}") from error
     return card
 
 
 def _check_keys(data: Mapping[str, Any], kind: type, where: str) -> None:
-    """Check that there are no unknown keys, that texts can be printed and are not empty, and that numbers are sane.
+    """Check for unknown keys, empty or unprintable text, and absurdly large numbers.
 
     Raises:
-        ValueError: otherwise; names the key.
+        ValueError: names the key.
     """
     names = [field.name for field in dataclasses.fields(kind)]
     for key, value in data.items():
@@ -125,11 +122,11 @@ def _check_keys(data: Mapping[str, Any], kind: type, where: str) -> None:
         if isinstance(value, str) and not value:
             raise ValueError(f"{where}'{key}' is empty")
         if isinstance(value, str) and not all(letter.isprintable() or letter in "\n\t" for letter in value):
-            raise ValueError(f"{where}'{key}' has characters that cannot be printed: {value!r:.60}")
-        if key == "value" and not -MOST < value < MOST:
-            raise ValueError(f"{where}'{key}' is {value!r}")
+            raise ValueError(f"{where}'{key}' has unprintable characters: {value!r:.60}")
+        if key == "value" and not -MAX_FIGURE < value < MAX_FIGURE:
+            raise ValueError(f"{where}'{key}' is {value!r}; the limit is {MAX_FIGURE:g}")
 
 
 def in_markdown(text: str) -> str:
-    """Text as Markdown that shows it: in one line, and nothing in it is obeyed, by Markdown or as HTML."""
+    """Escape text for Markdown: one line, shown literally, with no Markdown or HTML markup taking effect."""
     return re.sub(r"([\\`*\[\]<>|~])", r"\\\1", printable(text))

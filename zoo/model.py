@@ -1,4 +1,4 @@
-"""A backbone and a head, joined; nowhere else are they."""
+"""A backbone and a head in one module."""
 
 import inspect
 from collections.abc import Mapping
@@ -17,17 +17,17 @@ from heads.base import Head, Window
 from registry import BACKBONES, HEADS, UserError
 from zoo.weights import build_head, read_weights, write_weights
 
-PASS = 64  # frames a forward pass where no gradient is wanted: what is kept of a pass is its vectors
+PASS = 64  # frames per forward pass without gradients: only the feature vectors are kept, so memory stays small
 
 
 @dataclass
 class PixelWindow:
-    """A batch of windows whose frames are pixels; windows overlap, so each frame comes once.
+    """A batch of windows of pixels. Windows overlap, so each distinct frame is stored once.
 
     Attributes:
-        pixels: ``(U, size, size, 3)`` uint8, RGB, as the backbone's preprocessing makes them.
-        rows: ``(B, T)`` int64, places in ``pixels``, -1 where a frame is absent.
-        priors: of the key frames, by name, ``(B, ...)`` each, for heads that need them.
+        pixels: ``(U, size, size, 3)`` uint8 RGB, from the backbone's preprocessing.
+        rows: ``(B, T)`` int64 indices into ``pixels``, -1 for absent frames.
+        priors: name -> ``(B, ...)`` prior of the key frames, for heads that need them.
     """
 
     pixels: Tensor
@@ -41,36 +41,35 @@ class PixelWindow:
 
 
 class LookingAtMeModel(nn.Module):
-    """Windows of face crops -> looking at the camera's wearer or not.
+    """Classifies windows of face crops: looking at the camera wearer or not.
 
     Args:
-        backbone: image -> D numbers.
-        head: window of D numbers a frame -> two logits.
+        backbone: maps an image to a feature vector of length D.
+        head: maps a window of feature vectors to two logits.
 
     Raises:
-        UserError: the head was made for features of another size, or looks inside the image where the backbone gives
-            no map.
+        UserError: the head expects features of another size, or a feature map that the backbone does not provide.
     """
 
     def __init__(self, backbone: Backbone, head: Head) -> None:
         super().__init__()
         if head.feature_dim != backbone.feature_dim:
             raise UserError(
-                f"the head takes features of {head.feature_dim} numbers, the backbone "
-                f"({backbone.weights_info.name}) gives {backbone.feature_dim}; use the backbone it was trained on"
+                f"the head takes {head.feature_dim} features, the backbone ({backbone.weights_info.name}) gives "
+                f"{backbone.feature_dim}; use the backbone the head was trained on"
             )
         given = getattr(backbone, "map_channels", None)
         if head.map_channels is not None and head.map_channels != given:
             raise UserError(
-                f"the head ({type(head).__name__}) takes the key frame's map of {head.map_channels} channels, the "
-                f"backbone ({backbone.weights_info.name}) gives {given or 'none'}; use gaze_resnet18"
+                f"the head ({type(head).__name__}) needs a feature map with {head.map_channels} channels, the backbone "
+                f"({backbone.weights_info.name}) gives {given or 'none'}; use gaze_resnet18"
             )
         self.backbone = backbone
         self.head = head
 
     @classmethod
     def build(cls, backbone: Mapping[str, Any], head: Mapping[str, Any]) -> "LookingAtMeModel":
-        """Build both parts by name, ``dict(type=NAME, **arguments)``; the head's feature_dim is the backbone's.
+        """Build both parts from ``dict(type=NAME, **arguments)``. The head's feature_dim is the backbone's.
 
         Example:
             >>> model = LookingAtMeModel.build(dict(type="internvit_nano"), dict(type="lstm", hidden=64))
@@ -79,22 +78,23 @@ class LookingAtMeModel(nn.Module):
         return cls(built, HEADS.build({**head, "feature_dim": built.feature_dim}))
 
     def encode(self, images: Tensor, present: Tensor, priors: dict[str, Tensor] | None = None) -> Window:
-        """Run the backbone over the frames that are there; the others become zero vectors and cost nothing.
+        """Run the backbone over the present frames. Absent frames get zero vectors, at no cost.
 
-        The key frame's map is in the window where the head needs one, all zeros where that frame is absent.
+        The window includes the key frame's feature map if the head needs one, all zeros if that frame is absent.
 
         Args:
             images: ``(B, T, 3, H, W)`` normalised.
             present: ``(B, T)`` bool.
-            priors: of the key frames, by name, for heads that need them.
+            priors: name -> prior of the key frames, for heads that need them.
         """
-        rows = present.long().flatten().cumsum(0).view_as(present) - 1  # numbers those that are there
+        rows = present.long().flatten().cumsum(0).view_as(present) - 1  # index among the present frames
         return self._window(*self._vectors(images[present]), rows.masked_fill(~present, -1), priors)
 
     def encode_pixels(self, batch: PixelWindow) -> Window:
-        """Do the same for frames that several windows share, each of which runs through the backbone once.
+        """Like `encode`, for windows that share frames: each frame passes through the backbone once.
 
-        Outside of training it does so `PASS` frames at a time, since then no frame has a say in another's vector.
+        Outside training, frames are encoded `PASS` at a time, because no frame affects another's vector there. A
+        backbone in training sees all frames at once, because batch normalisation depends on the batch.
         """
         size = max(1, len(batch.pixels)) if self.training and not self.backbone.frozen else PASS
         passes = [self._vectors(self.backbone.preprocessing.normalise(part)) for part in batch.pixels.split(size)]
@@ -104,15 +104,15 @@ class LookingAtMeModel(nn.Module):
         )
 
     def _vectors(self, images: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Vectors ``(U, D)`` of normalised ``images (U, 3, H, W)``, and their maps where the head looks at one."""
+        """Return vectors ``(U, D)`` of normalised ``images (U, 3, H, W)``, and their maps if the head needs them."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.backbone.frozen):
             if self.head.map_channels is None:
                 return self.backbone(images), None
-            backbone: Any = self.backbone  # one that has maps
+            backbone: Any = self.backbone  # has forward_map, as checked in __init__
             return backbone.forward_map(images)
 
     def _window(self, vectors: Tensor, maps: Tensor | None, rows: Tensor, priors: dict[str, Tensor] | None) -> Window:
-        """Give each place of the windows the vector of its frame: ``rows (B, T)`` are places in ``vectors``."""
+        """Assemble windows: ``rows (B, T)`` are indices into ``vectors``, -1 for absent frames."""
         present = rows >= 0
         features = vectors.new_zeros(*rows.shape, vectors.shape[-1])
         features[present] = vectors[rows[present]]
@@ -126,17 +126,17 @@ class LookingAtMeModel(nn.Module):
     def forward(self, images: Tensor, present: Tensor, priors: dict[str, Tensor] | None = None) -> Tensor:
         """Return logits ``(B, 2)``, class 1 = looking, for ``images (B, T, 3, H, W)`` and ``present (B, T)``.
 
-        Where features are at hand, call ``model.head(window)`` instead.
+        With precomputed features, call ``model.head(window)`` instead.
         """
         return self.head(self.encode(images, present, priors))
 
     def judge(self, batch: PixelWindow) -> Tensor:
-        """Return logits ``(B, 2)`` of windows of pixels."""
+        """Return logits ``(B, 2)``, class 1 = looking, for windows of pixels."""
         return self.head(self.encode_pixels(batch))
 
 
 def without_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's configuration less what says where its weights come from."""
+    """Return a backbone's configuration without the arguments that choose its weights."""
     bare = {key: value for key, value in backbone.items() if key not in ("weights", "pretrained", "frozen")}
     pretrained = inspect.signature(BACKBONES.get(backbone["type"])).parameters.get("pretrained")
     if pretrained is not None and pretrained.default is True:
@@ -145,23 +145,23 @@ def without_weights(backbone: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _named_elsewhere(backbone: Mapping[str, Any]) -> str | None:
-    """What a backbone's configuration names that is not in its file: weights, or a folder or repository; or None."""
+    """Name what a backbone's configuration needs from outside its file: weights, a folder or a repository; or None."""
     if backbone != without_weights(backbone):
-        return "weights of its own"
+        return "separate weights"
     return next((repr(value) for value in backbone.values() if isinstance(value, str) and "/" in value), None)
 
 
 def write_model(
     path: Path, model: LookingAtMeModel, backbone: Mapping[str, Any], head: Mapping[str, Any], **about: Any
 ) -> str:
-    """Write both parts with what builds them, for `read_model`.
+    """Write the weights and configurations of backbone and head to one file, for `read_model`.
 
     Args:
         path: a ``.safetensors`` file.
-        model: trained.
-        backbone: ``dict(type=NAME, **arguments)``; what says where its weights came from is left out, they are here.
-        head: the same; feature_dim and window are added.
-        **about: what else to remember.
+        model: trained model.
+        backbone: ``dict(type=NAME, **arguments)``. Arguments that choose its weights are dropped: the file has them.
+        head: ``dict(type=NAME, **arguments)``. feature_dim and window are added.
+        **about: more metadata.
 
     Returns:
         The file's sha256.
@@ -172,22 +172,24 @@ def write_model(
 
 
 def read_model(path: Path) -> LookingAtMeModel:
-    """Build the backbone and the head that `write_model`, or `import --as gazelstm` or `gazepose`, wrote.
+    """Read a model written by `write_model`, or by `import --as gazelstm` or `--as gazepose`.
 
     Returns:
-        The model in evaluation mode, its backbone frozen.
+        The model in evaluation mode, with a frozen backbone.
 
     Raises:
-        UserError: a damaged file, one that does not hold both, or tensors that do not fit.
+        UserError: the file is damaged, lacks the backbone or the head, or has tensors that do not fit.
     """
     state, about = read_weights(path)
     backbone, head = about.get("backbone"), about.get("head")
     if not isinstance(backbone, dict) or "type" not in backbone or not isinstance(head, dict):
-        raise UserError(f"weights {path} are not those of a backbone and its head; import --as gazelstm makes such")
+        raise UserError(
+            f"weights {path} are not those of a backbone and its head; use a file that export or import wrote"
+        )
     numbers = sum(tensor.numel() for tensor in state.values())
     try:
         if elsewhere := _named_elsewhere(backbone):
-            raise UserError(f"its backbone names {elsewhere}; a model's file has all that its backbone needs in it")
+            raise UserError(f"its backbone refers to {elsewhere}; a model file must hold its backbone's weights itself")
         with at_most(len(state), numbers, "it"), nothing_fetched():
             built: Backbone = BACKBONES.build(backbone)
     except UserError as error:
@@ -209,13 +211,13 @@ def read_model(path: Path) -> LookingAtMeModel:
 
 
 def initialise_lstm(head: Head, path: Path) -> dict[str, Any] | None:
-    """Give a head's LSTM the weights that a file of `import` has for it: Gaze360's, beside the trunk.
+    """Initialise a head's LSTM from an imported file, such as Gaze360's, which holds one beside the trunk.
 
     Returns:
-        The file's name, what was imported, and the tensors taken; None where the file has no LSTM of these shapes.
+        File name, kind of import, and tensors used. None if the file has no LSTM of these shapes.
 
     Raises:
-        UserError: the file does not exist or is damaged.
+        UserError: the file is missing or damaged.
     """
     state, about = read_weights(path)
     wanted = {name: tensor.shape for name, tensor in head.state_dict().items() if name.startswith("lstm.")}

@@ -1,9 +1,9 @@
-"""Trained models that can be run: shipped in the zoo, in a folder that `export` wrote, or in a repository of the hub.
+"""Trained models: shipped in the zoo, exported to a folder, or stored in a hub repository.
 
-Such a folder holds `model.safetensors` (backbone and head, as `zoo.model.write_model` writes them), `config.json` (what
-has to be known to run them), `card.json` and `README.md`, the card as the hub shows it. Where a backbone cannot be
-built without a folder of its own, `head.safetensors` takes the place of `model.safetensors`, and `config.json` says
-where that was and what its fingerprint must be. A shipped model has its card in `zoo/cards`.
+A model folder holds `model.safetensors` (backbone and head, see `zoo.model.write_model`), `config.json` (settings
+needed to run the model), `card.json`, and `README.md` (the card in the hub's form). If the backbone needs a folder of
+its own, the model folder holds `head.safetensors` instead of `model.safetensors`, and `config.json` gives the
+backbone's location and fingerprint. The cards of shipped models are in `zoo/cards`.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
 from zoo.weights import LONGEST_WINDOW, read_head, write_head
 
 FORMAT = 1  # of config.json
-FILES = ("config.json", "card.json", "model.safetensors", "head.safetensors")  # that a model's repository is asked for
+FILES = ("config.json", "card.json", "model.safetensors", "head.safetensors")  # downloaded from a model's repository
 LABELS = ("not looking", "looking")  # of the two logits
 VIEWS = ("original", "flipped")
 FILTERS = ("median", "gaussian")  # of the scores along a track
-MAX_RATE = 1000  # frames a second
-MAX_MARGIN = 10  # sides of a box
-MAX_COST = 1000  # log odds x seconds, of a change
+MAX_RATE = 1000  # frames per second
+MAX_MARGIN = 10  # box sides
+MAX_COST = 1000  # of a change, log odds x seconds
 
 
 class ModelConfig(TypedDict):
-    """`config.json` of a model folder. `backbone` and `fingerprint` are there if the weights are of a head only."""
+    """`config.json` of a model folder. With a `head.safetensors` it also has `backbone` and `fingerprint`."""
 
     format: int
     views: list[str]
-    """`original`, and perhaps `flipped`: their probabilities are averaged."""
+    """`original`, optionally with `flipped`; their probabilities are averaged."""
     rate: float
     """Frames per second of the training windows."""
     margin: float | list[float]
-    """Shares of a face detector's box to add on all sides, or left, above, right and below."""
+    """Margin around a face detector's box, as a share of its size: one for all sides, or left, top, right, bottom."""
     smoothing: dict[str, Any] | None
     """`filter` and `window` in frames."""
     rendered_only: bool
@@ -61,27 +61,27 @@ class ModelConfig(TypedDict):
     cost: NotRequired[float]
 
 
-_ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # what holds where a folder is older than the key
+_ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # defaults for folders older than the key
 
 
 @dataclass(frozen=True)
 class Model:
-    """A trained model with what has to be known to run it.
+    """A trained model and the settings needed to run it.
 
     Attributes:
-        name: of a shipped model; else the folder's name, or ``OWNER/NAME@COMMIT``.
-        card: what it is, where it is from, how good it is.
-        network: in evaluation mode, its backbone frozen.
-        views: ``original``, and perhaps ``flipped``: their probabilities are averaged.
-        rate: frames a second that its windows were made of.
-        margin: shares of a face detector's box to be added on its left, above it, on its right and below it, to have
-            crops like those it was trained on.
-        smoothing: ``{"filter": "median", "window": frames}`` of the scores along a track, or None.
-        rendered_only: it has learnt from rendered faces alone; whatever shows its scores says so.
-        square: its training crops were stretched to squares, whatever their boxes were, as `prepare` cuts Ego4D's.
-        threshold: of the score from which on a frame looks, where nobody asks for another.
-        cost: of a change between looking and not looking, log odds x seconds; where it is 0, each frame looks or not
-            by its own score.
+        name: name of a shipped model, name of the folder, or ``OWNER/NAME@COMMIT``.
+        card: description, origin and figures.
+        network: the network in evaluation mode, with a frozen backbone.
+        views: ``original``, optionally with ``flipped``; their probabilities are averaged.
+        rate: frames per second of the training windows.
+        margin: margin to add to a face detector's box to get crops like the training crops, as a share of its size:
+            left, top, right, bottom.
+        smoothing: ``{"filter": "median", "window": frames}`` for the scores along a track, or None.
+        rendered_only: trained on rendered faces only; every output of its scores says so.
+        square: the training crops were stretched to squares, as `prepare` does for Ego4D.
+        threshold: default score at which a frame counts as looking.
+        cost: cost of a change between looking and not looking, log odds x seconds. With 0, each frame is judged by its
+            own score.
     """
 
     name: str
@@ -98,20 +98,31 @@ class Model:
 
 
 def model_names() -> list[str]:
-    """Names of the shipped models, sorted; a backbone alone is none."""
+    """Return the names of the shipped models, sorted. Cards of backbones without a head are left out."""
     return sorted(name for name, card in load_cards(cards.FOLDER).items() if card.head is not None)
 
 
 def open_model(name: str, device: str = "cpu") -> Model:
-    """Open a model by its name in the zoo, its folder, or its repository on the hub.
+    """Open a shipped model, a model folder, or a hub repository.
 
     Args:
-        name: a shipped model's, a path, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. Of a repository the JSON and
-            safetensors files are downloaded, all of one commit.
+        name: name of a shipped model, path of a folder, ``OWNER/NAME`` or ``OWNER/NAME@REVISION``. From a repository,
+            only JSON and safetensors files are downloaded, all of one commit.
         device: torch device of the network.
 
     Raises:
-        UserError: there is no such model (says which there are), or its folder is not whole.
+        UserError: the model is unknown (lists the shipped ones), or its folder is incomplete or damaged.
+
+    Example:
+        >>> import torch
+        >>> model = open_model("internlstm_nano")
+        >>> model.views, model.rate, model.threshold
+        (('original', 'flipped'), 15.0, 0.5)
+        >>> window = torch.zeros(1, 7, 3, 112, 112)  # one window of seven grey crops, normalised
+        >>> with torch.inference_mode():
+        ...     logits = model.network(window, present=torch.ones(1, 7, dtype=torch.bool))
+        >>> [round(logit, 1) for logit in logits[0].tolist()]  # not looking, looking
+        [5.9, -5.9]
     """
     name, folder, card_path = find_model(name)
     config = read_model_config(folder)
@@ -134,22 +145,22 @@ def open_model(name: str, device: str = "cpu") -> Model:
 
 
 def _weights_file(folder: Path, card: Card, card_path: Path) -> Path:
-    """The file with a model's weights, which has to be the one that its card describes.
+    """Return the path of a model's weights, after comparing their sha256 with the card.
 
     Raises:
-        UserError: there is none, or it is another.
+        UserError: the file is missing or differs from the card.
     """
     files = [folder / file for file in ("model.safetensors", "head.safetensors") if (folder / file).is_file()]
     if len(files) != 1:
-        raise UserError(f"model folder {folder} must hold model.safetensors or head.safetensors; export it again")
+        raise UserError(f"{folder} must hold either model.safetensors or head.safetensors; export the model again")
     known = {Path(each.file).name: each.sha256 for each in card.weights}
     if file_sha256(files[0]) != known.get(files[0].name):
-        raise UserError(f"{files[0]} is not the file that {card_path} describes: damaged, or of another version")
+        raise UserError(f"the sha256 of {files[0]} differs from the one in {card_path}; export the model again")
     return files[0]
 
 
 def find_model(name: str) -> tuple[str, Path, Path]:
-    """Find a model: its name, its folder and the file of its card; arguments and errors as of `open_model`."""
+    """Return a model's name, folder and card path; arguments and errors as in `open_model`."""
     known = model_names()
     if name in known:
         return name, weights.FOLDER / name, cards.FOLDER / f"{name}.json"
@@ -159,15 +170,15 @@ def find_model(name: str) -> tuple[str, Path, Path]:
     if is_hub_id(name):
         folder, repository, commit = download_snapshot(name, FILES)
         return f"{repository}@{commit}", folder, folder / "card.json"
-    shipped = f"; shipped are: {', '.join(known)}" if known else ""
+    shipped = f"; shipped models: {', '.join(known)}" if known else ""
     raise UserError(
-        f"there is no model '{name}'{did_you_mean(name, known)}; give a folder that export wrote, or OWNER/NAME of a "
-        f"repository{shipped}"
+        f"there is no model '{name}'{did_you_mean(name, known)}; give an exported folder or a hub repository "
+        f"OWNER/NAME{shipped}"
     )
 
 
 def four_sides(margin: float | Sequence[float]) -> tuple[float, float, float, float]:
-    """Margins on the left, above, on the right and below, of as many or of one for all."""
+    """Expand a margin to left, top, right, bottom; a single number applies to all sides."""
     left, top, right, bottom = [margin] * 4 if isinstance(margin, (int, float)) else margin
     return float(left), float(top), float(right), float(bottom)
 
@@ -178,66 +189,69 @@ def _are_margins(value: float | list[float]) -> bool:
 
 
 def read_model_config(folder: Path) -> dict[str, Any]:
-    """Read and check the `config.json` of a model's folder.
+    """Read and validate the `config.json` of a model folder.
 
     Raises:
-        UserError: there is none, or a key is missing or of the wrong type.
+        UserError: the file is missing, or a key is missing, of the wrong type or out of range.
     """
     path = folder / "config.json"
     try:
-        config = read_json(path, "what is known of a model")
+        config = read_json(path, "the configuration of a model")
     except UserError as error:
-        raise UserError(f"{folder} is no model folder ({error}); export writes such") from error
+        raise UserError(f"{error}; give a model folder, as written by export") from error
     try:
         checked(config, ModelConfig)
     except ValueError as error:
-        raise UserError(f"{path}: {error}; the folder is not of a model, or damaged: export it again") from error
+        raise UserError(f"{path}: {error}; not a model folder, or damaged: export it again") from error
     if config["format"] != FORMAT:
-        raise UserError(f"{path} has format {config['format']}, this program reads {FORMAT}; export it again")
+        raise UserError(f"{path} has format {config['format']}, this version reads {FORMAT}; export it again")
     views = config["views"]
     if not views or any(view not in VIEWS for view in views) or len(views) != len(set(views)):
-        raise UserError(f"{path}: 'views' is {views!r}; it has to be some of {', '.join(VIEWS)}, each once")
+        raise UserError(f"{path}: 'views' is {views!r}; expected one or more of {', '.join(VIEWS)}, each once")
     if not 0 < config["rate"] <= MAX_RATE or not _are_margins(config["margin"]):
         raise UserError(
-            f"{path}: rate {config['rate']} must be above 0 and margin {config['margin']}, one number or four, not "
-            f"below, and no more than {MAX_RATE} and {MAX_MARGIN}"
+            f"{path}: rate is {config['rate']} (must be above 0, at most {MAX_RATE}), margin is {config['margin']} "
+            f"(must be one number or four, from 0 to {MAX_MARGIN})"
         )
     threshold = config.get("threshold", _ABSENT["threshold"])
     if not 0 < threshold < 1:
-        raise UserError(f"{path}: threshold {threshold} has to lie between 0 and 1")
+        raise UserError(f"{path}: threshold is {threshold}; it must be between 0 and 1")
     if not 0 <= (cost := config.get("cost", _ABSENT["cost"])) <= MAX_COST:
-        raise UserError(f"{path}: cost {cost} has to lie between 0 and {MAX_COST}")
+        raise UserError(f"{path}: cost is {cost}; it must be between 0 and {MAX_COST}")
     smoothing = config["smoothing"]
     if smoothing is not None:
         window = smoothing.get("window")
         if smoothing.keys() != {"filter", "window"} or smoothing["filter"] not in FILTERS:
             raise UserError(
-                f"{path}: 'smoothing' is {smoothing!r}; it has to be a filter, {' or '.join(FILTERS)}, and a window"
+                f"{path}: 'smoothing' is {smoothing!r}; it must have a filter ({' or '.join(FILTERS)}) and a window"
             )
         if type(window) is not int or window % 2 == 0 or not 1 <= window <= LONGEST_WINDOW:
-            raise UserError(f"{path}: the smoothing's window is {window!r}; it has to be odd, {LONGEST_WINDOW} at most")
+            raise UserError(f"{path}: the smoothing window is {window!r}; it must be odd and at most {LONGEST_WINDOW}")
     return config
 
 
 def _with_backbone(path: Path, config: Mapping[str, Any]) -> LookingAtMeModel:
-    """Put a head on the backbone that `config.json` names, if that still is what the head was trained on."""
+    """Build the backbone that `config.json` names and attach the head.
+
+    Raises:
+        UserError: the backbone cannot be built, or differs from the one the head was trained on.
+    """
     head, _ = read_head(path)
     where = path.parent / "config.json"
     try:
         with nothing_fetched():
             backbone: Backbone = BACKBONES.build(config.get("backbone"))  # type: ignore[arg-type]
     except UserError as error:
-        raise UserError(f"{error}; {where} says where this model's backbone is: change its 'backbone'") from error
+        raise UserError(f"{error}; to use another location, change 'backbone' in {where}") from error
     if backbone.fingerprint() != config.get("fingerprint"):
-        raise UserError(f"the backbone that {where} names is not the one that the head was trained on")
+        raise UserError(f"the backbone named in {where} differs from the one the head was trained on")
     return LookingAtMeModel(backbone, head).eval()
 
 
 def stands_alone(backbone: Mapping[str, Any]) -> bool:
-    """Whether a backbone's weights can move into `model.safetensors`: the rest of its configuration builds it anew.
+    """Whether `model.safetensors` can hold the backbone, because its configuration builds it without other files.
 
-    It cannot where that names a folder or repository, as `internvit:DIR` does, or where there is no building without
-    weights.
+    Not if the configuration names a folder or repository, like `internvit:DIR`, or cannot be built without weights.
     """
     rest = without_weights(backbone)
     texts = [part for value in rest.values() if isinstance(value, str) for part in (value, value.partition(":")[2])]
@@ -253,18 +267,18 @@ def stands_alone(backbone: Mapping[str, Any]) -> bool:
 def write_folder(
     folder: Path, model: Model, backbone: Mapping[str, Any], head: Mapping[str, Any], *, origin: str, licence: str
 ) -> Card:
-    """Write a model's folder; `config.json` comes last, since it is what says that the rest is whole.
+    """Write a model folder. `config.json` comes last: its presence marks the folder as complete.
 
     Args:
-        folder: empty or not there.
-        model: its card names no weights yet.
+        folder: empty or missing.
+        model: trained model. Its card does not list weights yet.
         backbone: ``dict(type=NAME, **arguments)``.
-        head: the same; feature_dim and window are added.
-        origin: where the weights come from, for the card.
-        licence: of the weights.
+        head: ``dict(type=NAME, **arguments)``. feature_dim and window are added.
+        origin: origin of the weights, for the card.
+        licence: licence of the weights, for the card.
 
     Returns:
-        The card, its weights named.
+        The card with the weights listed.
     """
     network = model.network
     fingerprint = network.backbone.fingerprint()
@@ -296,17 +310,17 @@ def write_folder(
 
 
 def write_card(folder: Path, card: Card, rendered_only: bool) -> None:
-    """Write a card in both its forms: `card.json`, and `README.md` as the hub shows it."""
+    """Write a card as `card.json` and, for the hub, as `README.md`."""
     data = {key: value for key, value in asdict(card).items() if key != "name"}
     write_json(folder / "card.json", data)
     write_text(folder / "README.md", readme(card, rendered_only))
 
 
 def copy_model(name: str, folder: Path) -> Card:
-    """Copy a model into a folder of its own; arguments and errors as of `open_model`.
+    """Copy a model to a new folder; `name` and errors as in `open_model`.
 
     Returns:
-        Its card, as the folder has it.
+        The card in the new folder.
     """
     name, source, card_path = find_model(name)
     config, card = read_model_config(source), load_card(card_path)
@@ -325,27 +339,27 @@ def copy_model(name: str, folder: Path) -> Card:
 
 
 def check_repository(repository: str) -> None:
-    """Refuse what no repository of the hub is called.
+    """Check that a repository name has the form ``OWNER/NAME``.
 
     Raises:
-        UserError: it is not ``OWNER/NAME``.
+        UserError: it does not.
     """
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise UserError(f"--push {repository}: a repository is called OWNER/NAME")
+        raise UserError(f"--push {repository}: a repository name has the form OWNER/NAME")
 
 
 def push_model(folder: Path, repository: str) -> str:
-    """Upload a model's folder to a repository of the hub; one that is not there is made, private.
+    """Upload a model folder to a hub repository, creating a private one if it does not exist.
 
     Args:
-        folder: as `write_folder` and `copy_model` leave it.
+        folder: written by `write_folder` or `copy_model`.
         repository: ``OWNER/NAME``.
 
     Returns:
-        The address of the commit.
+        The URL of the commit.
 
     Raises:
-        UserError: the name is none, nobody is logged in, or the hub says no.
+        UserError: the name is invalid, you are not logged in, or the upload failed.
     """
     import huggingface_hub
 
@@ -359,24 +373,24 @@ def push_model(folder: Path, repository: str) -> str:
             commit_message="Model exported by lamzoo",
             allow_patterns=["*.safetensors", "*.json", "*.onnx", "README.md"],
         )
-    except Exception as error:  # the hub's own errors, and any of three libraries' for a network that breaks off
+    except Exception as error:  # errors of the hub, and of three libraries when the network fails
         reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{repository} was not uploaded ({reason}); {folder} is whole: log in by hf auth login, then export again"
+            f"upload to {repository} failed ({reason}); {folder} is complete; log in (hf auth login) and export again"
         ) from error
     return str(done.commit_url)
 
 
-# -- the hub's model card -----------------------------------------------------------------------------------------
+# -- model card of the hub -----------------------------------------------------------------------------------------
 
-# Licences as the hub calls them.
+# Licence -> the hub's identifier.
 _LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "unknown": "unknown"}
-# Metrics as the hub calls them, by the first word of a figure's.
+# First word of a figure's metric -> the hub's identifier.
 _METRICS = {"mAP": "mean_average_precision", "accuracy": "accuracy"}
 
 
 def readme(card: Card, rendered_only: bool) -> str:
-    """A card as a model card of the hub: YAML with licence, tags and figures (`model-index`), then Markdown."""
+    """Render a card for the hub: YAML with licence, tags and figures (`model-index`), then Markdown."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -415,11 +429,11 @@ def readme(card: Card, rendered_only: bool) -> str:
     return (
         f"---\n{data.to_yaml()}\n---\n\n# {in_markdown(card.title)}\n\n{in_markdown(card.description)}\n\n"
         + (
-            "**Trained on rendered faces alone: no figure here says how it does on real ones.**\n\n"
+            "**Trained on rendered faces only: no figure here shows how it performs on real ones.**\n\n"
             if rendered_only
             else ""
         )
-        + "In a checkout of lamzoo, whoever looks at the wearer of a head-worn camera is found by\n\n"
+        + "To find the people who look at the camera wearer, run in a checkout of lamzoo:\n\n"
         "```console\n$ python bench.py predict VIDEO.mp4 --model THIS_FOLDER -o OUT/\n```\n\n"
         f"## Figures\n\n| metric | value | split | source |\n| --- | --- | --- | --- |\n{figures}\n\n"
         f"## Training\n\n{in_markdown(card.training)}\n\n## Limits\n\n"

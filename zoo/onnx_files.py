@@ -1,4 +1,4 @@
-"""A model's head, and its backbone if that is small, as ONNX files that give what torch gives."""
+"""ONNX export of a model's head and, if it is small enough, its backbone, checked against torch."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from zoo.files.atomic import replacing
 from zoo.models import Model
 
 OPSET = 20
-TOLERANCE = 1e-5  # largest difference to torch, of random input
-LARGEST = 500_000_000  # parameters of a backbone: a file of ONNX ends at 2 GB
+TOLERANCE = 1e-5  # largest absolute difference from torch on random input
+LARGEST = 500_000_000  # parameters of a backbone: ONNX files are limited to 2 GB
 
 
 class _OnFeatures(nn.Module):
-    """A head whose window comes as two tensors."""
+    """A head that takes the two tensors of a window."""
 
     def __init__(self, head: Head) -> None:
         super().__init__()
@@ -35,28 +35,32 @@ class _OnFeatures(nn.Module):
 
 
 def check_packages() -> None:
-    """Raise a UserError where ONNX files could not be written or not be compared."""
+    """Check that the packages that write and run ONNX files are installed.
+
+    Raises:
+        UserError: names the missing package.
+    """
     for package in ("onnx", "onnxruntime"):
         if importlib.util.find_spec(package) is None:
             raise UserError(f"--onnx needs the package {package}: pip install '.[onnx]'")
 
 
 def write_onnx(model: Model, folder: Path) -> dict[str, float]:
-    """Write `head.onnx` and, of a small backbone, `backbone.onnx`, and run both against torch.
+    """Write `head.onnx` and, for a small backbone, `backbone.onnx`, and compare both with torch.
 
-    `backbone.onnx` takes one ``image (1, 3, size, size)``, normalised as `config.json` says under `preprocessing`, to
-    ``features (1, D)``: not every network's batch can be left open. `head.onnx` takes ``features (N, T, D)`` and
-    ``present (N, T)`` bool to ``logits (N, 2)``, whatever N.
+    `backbone.onnx` maps one ``image (1, 3, size, size)``, normalised as in `preprocessing` of `config.json`, to
+    ``features (1, D)``. Its batch size is fixed because some networks do not export with a variable one. `head.onnx`
+    maps ``features (N, T, D)`` and ``present (N, T)`` bool to ``logits (N, 2)`` for any N.
 
     Returns:
-        File -> the largest difference to torch, over random input.
+        File name -> largest absolute difference from torch on random input.
 
     Raises:
-        UserError: a head that needs more than features, an operator that ONNX does not have, or another answer.
+        UserError: the head needs more than features, ONNX lacks an operator, or the outputs differ.
     """
     head, backbone = model.network.head, model.network.backbone
     if head.map_channels is not None or head.needs_priors:
-        raise UserError(f"head {type(head).__name__} takes more than features; ONNX files are for those that do not")
+        raise UserError(f"head {type(head).__name__} needs more than features and cannot be exported to ONNX")
     random = torch.Generator().manual_seed(0)
 
     def windows(count: int) -> dict[str, Tensor]:
@@ -81,16 +85,21 @@ def write_onnx(model: Model, folder: Path) -> dict[str, float]:
 def write_graph(
     part: nn.Module, example: dict[str, Tensor], inputs: Sequence[dict[str, Tensor]], output: str, path: Path
 ) -> float:
-    """Write one file and return its largest difference to torch over some inputs; their number is open if it varies."""
-    # torch's newer exporter takes minutes over the written-out steps of a recurrent head; this one takes seconds, and
-    # needs telling about one operator.
+    """Export one module and compare it with torch.
+
+    The batch size is variable if `example` holds more than one.
+
+    Returns:
+        The largest absolute difference from torch over `inputs`.
+    """
+    # torch's newer exporter takes minutes to unroll a recurrent head. This one takes seconds, but lacks rms_norm.
     torch.onnx.register_custom_op_symbolic("aten::rms_norm", _rms_norm, OPSET)
     fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)  # of an attention layer in one piece, which ONNX does not have
+    torch.backends.mha.set_fastpath_enabled(False)  # ONNX has no fused attention layer
     is_open = {name: {0: "N"} for name in (*example, output)} if len(next(iter(example.values()))) > 1 else {}
     try:
         with replacing(path) as temporary, torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter's age, and of sizes that are constant in all windows
+            warnings.simplefilter("ignore")  # deprecation of the exporter, and sizes that are the same in all windows
             torch.onnx.export(
                 part.eval(),
                 tuple(example.values()),
@@ -120,12 +129,12 @@ def _rms_norm(graph: Any, x: Any, shape: Sequence[int], weight: Any, eps: float)
 
 
 def _difference(part: nn.Module, inputs: dict[str, Tensor], path: Path) -> float:
-    """The largest difference between what onnxruntime and torch make of the same input; infinite where one fails."""
+    """Return the largest absolute difference between onnxruntime and torch; infinity if onnxruntime fails."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     try:
         (found,) = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    except Exception:  # of a graph that a number of windows was written into
+    except Exception:  # the exporter fixed the number of windows in the graph
         return math.inf
     return float(np.abs(found - part(*inputs.values()).numpy()).max())

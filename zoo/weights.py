@@ -1,4 +1,4 @@
-"""Read and write weights: safetensors files whose metadata says what they are the weights of."""
+"""Weights files: safetensors with the configuration of the model in the metadata."""
 
 import json
 from collections.abc import Mapping
@@ -17,26 +17,26 @@ from heads.base import Head
 from registry import HEADS, UserError
 from zoo.files.atomic import replacing
 
-FOLDER = Path(__file__).resolve().parent / "weights"  # what ships with the project
+FOLDER = Path(__file__).resolve().parent / "weights"  # weights that ship with the project
 METADATA_KEY = "lamzoo"
-LONGEST_WINDOW = 1001  # frames; the published models have 7
+LONGEST_WINDOW = 1001  # frames; the published models use 7
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> str:
-    """Write tensors and what they belong to, atomically: whoever reads ``path`` finds the old file or the new one.
+    """Write tensors and metadata atomically.
 
     Args:
-        path: a ``.safetensors`` file; its folder is made where it is missing.
+        path: a ``.safetensors`` file. Its folder is created if missing.
         state: tensors by name.
-        about: JSON-serialisable.
+        about: JSON-serialisable metadata.
 
     Returns:
-        The file's sha256; equal tensors and words give equal bytes.
+        The file's sha256. Equal tensors and metadata give equal bytes.
 
     Raises:
-        UserError: it cannot be written there.
+        UserError: the file cannot be written.
     """
-    # One metadata key: safetensors writes several in no fixed order, and the bytes would differ from run to run.
+    # A single metadata key: safetensors writes several in random order, so the bytes would differ between runs.
     metadata = {METADATA_KEY: json.dumps(about, sort_keys=True)}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     with replacing(path) as temporary:
@@ -45,10 +45,10 @@ def write_weights(path: Path, state: Mapping[str, Tensor], about: Mapping[str, A
 
 
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read what `write_weights` wrote; of another safetensors file the words are empty.
+    """Read a file written by `write_weights`.
 
     Returns:
-        Tensors by name, and what was said about them.
+        Tensors by name, and the metadata. The metadata of any other safetensors file is empty.
 
     Raises:
         UserError: the file does not exist or is damaged.
@@ -59,20 +59,23 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
             if not isinstance(about, dict):
-                raise ValueError(f"what it says about itself is no JSON object but {about!r:.50}")
-        return safetensors.torch.load(path.read_bytes()), about  # each `get_tensor` of 0.8 leaves a number behind
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
-        raise UserError(f"weights {path} are damaged or no safetensors file: {error}") from error
+                raise ValueError(f"its metadata is not a JSON object: {about!r:.50}")
+        # Not `get_tensor`: in safetensors 0.8 each call leaks a number.
+        return safetensors.torch.load(path.read_bytes()), about
+    except OSError as error:
+        raise UserError(f"cannot read weights {path}: {error.strerror or error}") from error
+    except (SafetensorError, ValueError, RecursionError) as error:
+        raise UserError(f"weights {path} are damaged or not a safetensors file: {error}") from error
 
 
 def write_head(path: Path, head: Head, config: Mapping[str, Any], **about: Any) -> str:
-    """Write a head's weights with the configuration that builds it.
+    """Write a head's weights and configuration.
 
     Args:
         path: a ``.safetensors`` file.
         head: trained.
-        config: ``dict(type=NAME, **arguments)``; feature_dim and window are added.
-        **about: what else to remember, such as the backbone's fingerprint.
+        config: ``dict(type=NAME, **arguments)``. feature_dim and window are added.
+        **about: more metadata, such as the backbone's fingerprint.
 
     Returns:
         The file's sha256.
@@ -82,40 +85,42 @@ def write_head(path: Path, head: Head, config: Mapping[str, Any], **about: Any) 
 
 
 def read_head(path: Path) -> tuple[Head, dict[str, Any]]:
-    """Build the head that `write_head` wrote, in evaluation mode, by its registered name.
+    """Read a head written by `write_head`.
 
     Returns:
-        The head, and everything that was said about it.
+        The head in evaluation mode, and the file's metadata.
 
     Raises:
-        UserError: a damaged file, one without a head, a head whose plug-in is not loaded, or tensors that do not fit.
+        UserError: the file is damaged or has no head, the head's plug-in is not loaded, or tensors do not fit.
     """
     state, about = read_weights(path)
     if "head" not in about:
-        raise UserError(f"weights {path} are not those of a head; lamzoo writes what they belong to into the file")
+        raise UserError(f"weights {path} are not those of a head (no 'head' in the metadata); use a file lamzoo wrote")
     head = build_head(about["head"], state, str(path))
     head.load_state_dict(state)
     return head.eval(), about
 
 
 def build_head(config: Any, state: Mapping[str, Tensor], where: str, prefix: str = "") -> Head:
-    """Build the head that a file describes; first without memory, since its sizes are whatever somebody wrote there.
+    """Build the head that a file describes, without loading its tensors.
+
+    The head is built on the meta device first: the sizes in an untrusted file could ask for any amount of memory.
 
     Args:
         config: ``dict(type=NAME, **arguments)``.
         state: the file's tensors.
         where: the file, for messages.
-        prefix: of the names of the head's own tensors.
+        prefix: prefix of the head's tensor names.
 
     Raises:
-        UserError: there is no such head, or the tensors do not fit it.
+        UserError: the head is unknown, or the tensors do not fit it.
     """
     found = {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith(prefix)}
     try:
         with at_most(len(found), sum(tensor.numel() for tensor in state.values()), "it"), torch.device("meta"):
             empty: Head = HEADS.build(config)
         if empty.window > LONGEST_WINDOW:
-            raise UserError(f"its window has {empty.window} frames; it has to be {LONGEST_WINDOW} at most")
+            raise UserError(f"its window has {empty.window} frames; the maximum is {LONGEST_WINDOW}")
     except UserError as error:
         raise UserError(f"weights {where}: {error}") from error
     check_state(found, {prefix + name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}, where)

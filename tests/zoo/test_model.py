@@ -58,7 +58,7 @@ def test_pixels_are_features_and_a_head(frozen: bool) -> None:
 
 def test_sizes_must_fit() -> None:
     model = make(True)
-    with pytest.raises(UserError, match="takes features of 5 numbers, the backbone .* gives 3"):
+    with pytest.raises(UserError, match="takes 5 features, the backbone .* gives 3"):
         LookingAtMeModel(model.backbone, HEADS.build({"type": "probe", "feature_dim": 5}))
 
 

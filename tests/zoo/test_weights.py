@@ -87,7 +87,7 @@ def test_damaged(tmp_path: Path) -> None:
     whole = path.read_bytes()
     for damage in (whole[:-1], whole[:9], b""):
         path.write_bytes(damage)
-        with pytest.raises(UserError, match="damaged or no safetensors file"):
+        with pytest.raises(UserError, match="damaged or not a safetensors file"):
             read_weights(path)
     save_file(STATE, path)
     assert read_weights(path)[1] == {}
