@@ -88,7 +88,7 @@ def test_missing_priors_and_maps_are_told() -> None:
     frames = torch.zeros(1, 7, 3, 64, 64)
     with pytest.raises(UserError, match="needs the prior 'head_pose_bins'"):
         model(frames, torch.ones(1, 7, dtype=torch.bool))
-    with pytest.raises(UserError, match=r"takes the key frame's map of 512 channels, the backbone \(none\) gives none"):
+    with pytest.raises(UserError, match=r"needs a feature map with 512 channels, the backbone \(none\) gives none"):
         LookingAtMeModel.build({"type": "tiny_means"}, golden_head("gazepose"))
 
 
