@@ -102,7 +102,7 @@ def diagnose(
         scores: split -> (S, M) P(looking) of S seeds.
         plans: split -> its M key frames.
         tables: split -> frame table; face sizes come from its boxes.
-        facts: split -> name -> (rows of the table,) float64, NaN where unknown; may be empty. See `known_facts`.
+        facts: split -> name -> (rows of the table,) float64, NaN where unknown; may be empty.
 
     Returns:
         The record's section.
