@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from registry import UserError, did_you_mean, printable
 from zoo.files.untrusted import checked, read_json
 
@@ -92,12 +90,11 @@ def load_card(path: Path) -> Card:
     if isinstance(data, dict):
         data["name"] = path.stem
     try:
-        checked(data, Card)
+        card: Card = checked(data, Card)
         _check_keys(data, Card, "")
         for key, kind in (("weights", Weights), ("figures", Figure)):
             for number, item in enumerate(data[key]):
                 _check_keys(item, kind, f"{key}[{number}]: ")
-        card = msgspec.convert(data, Card)
         for weights in card.weights:
             if not re.fullmatch("[0-9a-f]{64}", weights.sha256):
                 raise ValueError(f"'{weights.sha256}' is not a sha256 (64 lower-case hexadecimal digits)")

@@ -188,17 +188,18 @@ def _of_recipes(args: argparse.Namespace) -> int:
     load_plugins(args.plugin)
     recipes, dataset = chosen(args)
 
+    from benchmarks.features.extract import ExtractOptions
     from benchmarks.features.ray import torchrun_share
     from benchmarks.pipeline.extract import extract_features
     from benchmarks.pipeline.session import Session
 
-    share = torchrun_share()
+    options = ExtractOptions(batch_size=args.batch_size, share=torchrun_share())
     out = args.out or Path("runs")
     session = Session(
         dataset, out=out, device=_device(args.device), skip_damaged=args.skip_damaged, plugins=args.plugin
     )
-    done = extract_features(recipes, session, batch_size=args.batch_size, share=share, engine=args.engine)
-    return _print(done, out, share)
+    done = extract_features(recipes, session, options, args.engine)
+    return _print(done, out, options.share)
 
 
 def _device(name: str | None) -> str:

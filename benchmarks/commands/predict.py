@@ -1,7 +1,7 @@
 """A video of your own -> who looked at the camera, when, for how long.
 
 Writes into the folder: frames.csv (every face of every frame with its score), bouts.csv (looks: track, start, end,
-duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. Killed, it goes on where it was.
+duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. A killed run resumes.
 
 example:
   python bench.py predict walk.mp4 --model gaze_nano_lstm -o walk/

@@ -12,6 +12,7 @@ import msgspec
 from benchmarks.config.files import check_keys
 from benchmarks.config.recipe import VIEWS, Recipe, Smoothing
 from registry import UserError
+from zoo.files.untrusted import explained
 
 
 def leaves(cls: type) -> Iterator[str]:
@@ -52,13 +53,12 @@ def typed(value: Any, kind: Any, where: str) -> Any:
     try:
         return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        keys = path.rstrip("`")
+        keys, missing, what = explained(error)
         for key in keys.split(".")[1:]:
             value = value[key.partition("[")[0]]
-        if "missing required field" in what:
-            raise UserError(f"{where}{keys} lacks {what.split('`')[1]}") from error
-        raise UserError(f"{where}{keys} is {value!r}; {what.replace('`', '').lower()}") from error
+        if missing is not None:
+            raise UserError(f"{where}{keys} lacks {missing}") from error
+        raise UserError(f"{where}{keys} is {value!r}; {what}") from error
 
 
 def check_values(recipe: Recipe) -> None:

@@ -74,7 +74,7 @@ def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray)
         clips: (N,) names.
 
     Returns:
-        Clip, in the order of their names -> mAP of all other clips, one a seed, to six decimals; None where they have
+        Clip, in the order of their names -> mAP of all other clips, one per seed, to six decimals; None where they have
         one class only.
     """
     names, clip = np.unique(np.asarray(clips, dtype=str), return_inverse=True)

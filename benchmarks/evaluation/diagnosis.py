@@ -1,6 +1,6 @@
-"""Where a row is right, and whether its scores can be taken at their word: calibration, and mAP by groups of frames.
+"""Where a row is right, and how far its scores can be trusted: mAP by groups of frames, and calibration.
 
-Nothing here changes a score. What repairs the calibration is fitted on validation and told beside the rest.
+Nothing here changes a score. The recalibrations are fitted on validation and reported beside the raw scores.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ if TYPE_CHECKING:
     from benchmarks.data.windows import KeyFrames
 
 
-# Resamples of a group's interval. They leave a bound uncertain by about a twelfth of the interval's half, and take a
-# second where the thousand of a row's own interval would take three.
+# Resamples per group's interval. A bound is then uncertain by about a twelfth of the interval's half width, and the
+# groups take one second; the 1000 resamples of a row's own interval would take three.
 REPEATS = 300
 
-# Absent frames of a window: none, one or two, more.
-_ABSENT_EDGES, _ABSENT_NAMES = (1.0, 3.0), ("none", "1 or 2", "3 or more")
+# Absent frames per window: none, one or two, more.
+_ABSENT = (1.0, 3.0), ("none", "1 or 2", "3 or more")
 
 BINS = 15  # of the reliability diagram; Guo et al. 2017
 
 
 class Calibration(TypedDict):
-    """How far scores are from shares: of frames scored 0.7, 7 of 10 should be looking."""
+    """How far scores are from frequencies: of frames scored 0.7, 7 of 10 should be labelled looking."""
 
     ece: float
     """Expected calibration error (see `benchmarks.evaluation.diagnosis.calibration_error`), mean over the seeds."""
     ece_std: float
     """Sample standard deviation over the seeds; 0 for one seed."""
     log_loss: float
-    """Mean negative log likelihood of the labels in nats, of scores cut off 1e-6 from 0 and 1; mean over the seeds."""
+    """Mean negative log likelihood of the labels in nats, mean over the seeds; scores are clipped to
+    [1e-6, 1 - 1e-6]."""
 
 
 class Reliability(TypedDict):
@@ -45,49 +46,50 @@ class Reliability(TypedDict):
 
     count: list[int]
     score: list[float | None]
-    """Mean of the bin's scores; None where there are none."""
+    """Mean score of each bin; None for an empty bin."""
     looking: list[float | None]
-    """Share of them whose frame is labelled looking."""
+    """Share of each bin's frames that are labelled looking; None for an empty bin."""
 
 
 class Groups(TypedDict):
-    """mAP by something known of the key frames; one entry a group in every list but `edges`."""
+    """mAP by a property of the key frames; every list but `edges` has one entry per group."""
 
     edges: list[float]
-    """Between the groups, ascending; a value on an edge belongs above it. Key frames of unknown value come last."""
+    """Boundaries between the groups, ascending; a value on an edge belongs to the group above. Key frames whose value
+    is unknown are the last group."""
     groups: list[str]
-    """What they are called: `below 31`, `31 to 41`, `49.2 or more`, `unknown`."""
+    """Their names: `below 31`, `31 to 41`, `49.2 or more`, `unknown`."""
     windows: list[int]
     positives: list[int]
     clips: list[int]
     mAP: list[float | None]
-    """Mean over the seeds; None where a group has one class only."""
+    """Mean over the seeds; None for a group with one class only."""
     low: list[float | None]
-    """Lower end of its 95 % interval, by bootstrap over clips and seeds; None where there is none."""
+    """Lower end of its 95 % interval, by bootstrap over clips and seeds; None without an interval."""
     high: list[float | None]
 
 
 class SplitDiagnosis(TypedDict):
-    """Of one labelled split."""
+    """The diagnosis of one labelled split."""
 
     calibration: dict[str, Calibration]
-    """Of the row's own scores (`raw`), and of those after `temperature` and `platt`."""
+    """Of the row's own scores (`raw`), and of the scores recalibrated by `temperature` and by `platt`."""
     reliability: dict[str, Reliability]
     """Of `raw` and `platt`."""
     groups: dict[str, Groups]
     """By `face size` (shorter side of the box, pixels), `absent frames` (of the window), `sharpness` (variance of the
-    Laplacian), `head yaw` (absolute, degrees); what is known of no frame is left out."""
+    Laplacian), `head yaw` (absolute, degrees); a property that is unknown for every frame is left out."""
 
 
 class Diagnosis(TypedDict):
-    """Where a row is right, and whether its scores can be taken at their word; see docs/diagnosis.md."""
+    """Where a row is right, and how far its scores can be trusted; see docs/diagnosis.md."""
 
     temperature: list[float] | None
-    """Fitted on validation, one a seed; None without validation frames of both classes."""
+    """One temperature per seed, fitted on validation; None unless validation has frames of both classes."""
     platt: list[list[float]] | None
-    """Likewise, slope and bias of the logits."""
+    """One pair per seed, slope and bias of the logits, fitted on validation; None as for `temperature`."""
     splits: dict[str, SplitDiagnosis]
-    """The labelled splits but train. No score, metric or rank of the row rests on anything in here."""
+    """Every labelled split but train. No score, metric or rank of the row depends on anything here."""
 
 
 def diagnose(
@@ -128,12 +130,12 @@ def diagnose(
         values |= {name: of_rows[centres] for name, of_rows in facts.get(split, {}).items()}
         clips = frames["clip"].to_numpy()
         groups = {
-            name: _groups(own, labels, clips, of_key, *_quarters(of_key))
+            name: _groups(own, labels, clips, of_key, _quarters(of_key))
             for name, of_key in values.items()
             if np.isfinite(of_key).any()
         }
         absent = (plans[split].rows[rows] < 0).sum(axis=1)
-        groups["absent frames"] = _groups(own, labels, clips, absent, _ABSENT_EDGES, _ABSENT_NAMES)
+        groups["absent frames"] = _groups(own, labels, clips, absent, _ABSENT)
         splits[split] = {
             "calibration": {name: calibration(version, labels) for name, version in versions.items()},
             "reliability": {
@@ -224,8 +226,7 @@ def _groups(
     labels: np.ndarray,
     clips: np.ndarray,
     values: np.ndarray,
-    edges: Sequence[float],
-    names: Sequence[str],
+    division: tuple[Sequence[float], Sequence[str]],
 ) -> Groups:
     """Score each group of key frames.
 
@@ -234,9 +235,9 @@ def _groups(
         labels: (N,) 0 or 1.
         clips: (N,) the clip of each.
         values: (N,) what they are grouped by, NaN where unknown.
-        edges: G - 1, ascending; a value on an edge belongs above it.
-        names: G.
+        division: G - 1 edges, ascending, and the names of the G groups; a value on an edge belongs to the group above.
     """
+    edges, names = division
     group = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), len(names))
     if (group == len(names)).any():
         names = [*names, "unknown"]

@@ -13,6 +13,7 @@ from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.rows.predictions import read_predictions
 from benchmarks.rows.schema import Result, read_result
 from benchmarks.scoring.looks import COST, GAP, looks_at
+from benchmarks.training.train import REPORT
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
 from zoo.files.checksums import check_file
@@ -74,7 +75,7 @@ def find_training(result: Result, seed: int, out: Path) -> Path:
         UserError: there is no such folder.
     """
     report = _report(result, seed)
-    for path in sorted((out / "trainings").glob(f"*/seed{seed}/training.json")):
+    for path in sorted((out / "trainings").glob(f"*/seed{seed}/{REPORT}")):
         if read_json(path, "a training's report") == report:
             return path.parent
     raise UserError(
@@ -117,7 +118,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
     crops: Any = DATASETS.get(config["dataset"])
     training = find_training(result, seed, row.resolve().parents[2])
     for file in training.glob("*.safetensors"):
-        check_file(file, "training.json", f"delete {row} and run the recipe again")
+        check_file(file, REPORT, f"delete {row} and run the recipe again")
     network = _network(result, training)
     smoothing = config["smoothing"]
     if smoothing is not None and smoothing["window"] is None:

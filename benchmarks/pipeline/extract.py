@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.config.ensemble import Ensemble
 from benchmarks.config.recipe import Recipe
-from benchmarks.features.extract import Extraction
+from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions
 from benchmarks.pipeline.row import rows_of
 from benchmarks.pipeline.run import by_backbone, check_needs
 from benchmarks.pipeline.session import Session
@@ -18,9 +18,7 @@ from zoo.files.atomic import check_writable
 def extract_features(
     recipes: Sequence[Recipe | Ensemble],
     session: Session,
-    *,
-    batch_size: int | None = None,
-    share: tuple[int, int] = (0, 1),
+    options: ExtractOptions = DEFAULT_OPTIONS,
     engine: str = "local",
 ) -> Extraction:
     """Encode the frames in the windows of some rows into the stores that `run` reads.
@@ -28,8 +26,7 @@ def extract_features(
     Args:
         recipes: resolved recipes and ensembles of one dataset.
         session: of the command.
-        batch_size: images per forward pass; None for what suits the device.
-        share: number of this process, and how many processes there are.
+        options: how to extract; device, `skip_damaged` and `plugins` come from the session.
         engine: `local`, or `ray` for the machines of a cluster.
 
     Returns:
@@ -47,8 +44,8 @@ def extract_features(
     total = Extraction()
     for group in by_backbone([row for row in rows if not row.recipe.on_pixels]):
         plan = plan_features(group, session.device if engine == "local" else "cpu")
-        done = encode_missing(plan, session, batch_size=batch_size, share=share, engine=engine)
-        if share[0] == 0:
+        done = encode_missing(plan, session, options, engine)
+        if options.share[0] == 0:
             say_encoded(plan, done, session.dataset.root)
         total.add(done)
     return total

@@ -43,10 +43,10 @@ class Row(ABC):
     """
 
     def __init__(self, recipe: Recipe | Ensemble, session: Session) -> None:
+        self.recipe = recipe
         self.session = session
         self.name = recipe.name
         self.folder: Path = result_folder(session.out, recipe)
-        self._config = recipe
         self._stamp = -1  # modification time of the record at the last look
         self._result: schema.Result | None = None
 
@@ -63,13 +63,13 @@ class Row(ABC):
     @property
     def strides(self) -> dict[str, int]:
         """Split -> frames between two key frames of a track. An ensemble scores the key frames its members share."""
-        strides = [recipe.windows.stride for recipe in recipes_of([self._config])]
+        strides = [recipe.windows.stride for recipe in recipes_of([self.recipe])]
         return {split: math.lcm(*(getattr(stride, split) for stride in strides)) for split in self.session.tables}
 
     @cached_property
     def dataset_info(self) -> dict[str, Any]:
         """The record's section `dataset`."""
-        return self.session.dataset_info(self._config.dataset)
+        return self.session.dataset_info(self.recipe.dataset)
 
     def seeds(self) -> list[int]:
         """Seeds to train: those asked for, and those that the row's folder has already."""
@@ -111,19 +111,18 @@ class Row(ABC):
                 "deterministic": deterministic(session.device),
             },
         )
-        result = make_record(self._config, scores, context)
-        write_row(self.folder, self._config, result, scores, session.tables)
+        result = make_record(self.recipe, scores, context)
+        write_row(self.folder, self.recipe, result, scores, session.tables)
         self._stamp, self._result = self._record_stamp(), result
         return result
 
     def _frame_properties(self, key_frames: Mapping[str, KeyFrames]) -> dict[str, dict[str, np.ndarray]]:
-        session, name = self.session, self._config.dataset
+        session, name = self.session, self.recipe.dataset
         prior = self.prior or session.shipped_prior(name)
-        cache = session.cache("sharpness", name).with_suffix(".npz")
-        return frame_properties(session.dataset.root, session.tables, key_frames, cache, prior)
+        return frame_properties(session.dataset.root, session.tables, key_frames, session.sharpness_cache(name), prior)
 
     def _asked_seeds(self) -> list[int]:
-        first = recipes_of([self._config])[0].training.seed
+        first = recipes_of([self.recipe])[0].training.seed
         return list(range(first, first + self.session.seeds))
 
     def _record_stamp(self) -> int:
@@ -141,7 +140,7 @@ class Row(ABC):
                 return None
         found = schema.read_result(self.folder / "result.json")
         differs = identity.first_difference(found["settings"], self.identity)
-        if differs is None and isinstance(self._config, Recipe):  # an ensemble's members check their own weights
+        if differs is None and isinstance(self.recipe, Recipe):  # an ensemble's members check their own weights
             differs = _changed_weights(found)
         if differs:
             raise UserError(
@@ -159,9 +158,10 @@ class Row(ABC):
 class RecipeRow(Row):
     """The row of a recipe."""
 
+    recipe: Recipe
+
     def __init__(self, recipe: Recipe, session: Session) -> None:
         super().__init__(recipe, session)
-        self.recipe = recipe
 
     @cached_property
     def key_frames(self) -> dict[str, KeyFrames]:
@@ -172,7 +172,7 @@ class RecipeRow(Row):
     def prior(self) -> Prior | None:
         """The prior that the recipe names."""
         config = self.recipe.priors
-        return None if config is None else self.session.build_prior(config, self.recipe.dataset)
+        return None if config is None else self.session.prior(config, self.recipe.dataset)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -183,9 +183,10 @@ class RecipeRow(Row):
 class EnsembleRow(Row):
     """The row of an ensemble, made from the rows of its members."""
 
+    recipe: Ensemble
+
     def __init__(self, recipe: Ensemble, session: Session, members: Sequence[RecipeRow]) -> None:
         super().__init__(recipe, session)
-        self.recipe = recipe
         self.members = members
 
     @property

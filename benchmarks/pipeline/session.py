@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -49,6 +50,10 @@ class Session:
         return {split: self.dataset.frames(split) for split in self.dataset.splits()}
 
     @cached_property
+    def _priors(self) -> dict[str, Prior]:
+        return {}
+
+    @cached_property
     def split_info(self) -> dict[str, dict[str, Any]]:
         """Split -> its counts and sha256, as in a record's `dataset.splits`."""
         return {
@@ -76,15 +81,21 @@ class Session:
         """This dataset's folder under `out/<kind>`."""
         return self.out / kind / f"{name}-{short_hash(self.data_identity())}"
 
-    def build_prior(self, config: dict[str, Any], name: str) -> Prior:
-        """Build a prior from a recipe's or a dataset's configuration of it."""
-        prior: Prior = PRIORS.build({**config, "root": self.dataset.root, "cache": self.cache("priors", name)})
-        return prior
+    def sharpness_cache(self, name: str) -> Path:
+        """File with the sharpness of this dataset's crops."""
+        return self.cache("sharpness", name).with_suffix(".npz")
+
+    def prior(self, config: dict[str, Any], name: str) -> Prior:
+        """The prior of a recipe's or a dataset's configuration; rows share it, so its files are read once."""
+        key = json.dumps([config, name], sort_keys=True)
+        if key not in self._priors:
+            self._priors[key] = PRIORS.build({**config, "root": self.dataset.root, "cache": self.cache("priors", name)})
+        return self._priors[key]
 
     def shipped_prior(self, name: str) -> Prior | None:
         """The prior shipped with the dataset; None if there is none, or if `--root` names a copy that may lack it."""
         config = load_dataset(name).get("priors") if self.dataset.checksum() else None
-        return None if config is None else self.build_prior(config, name)
+        return None if config is None else self.prior(config, name)
 
     def check_splits(self, name: str) -> None:
         """Check that there is data to train on and to choose epochs on.

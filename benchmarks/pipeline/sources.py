@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ import torch
 from backbones.base import Backbone, WeightsInfo
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
-from benchmarks.features.extract import Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
 from benchmarks.features.manifest import FORMAT
 from benchmarks.features.ray import extract_with_ray
 from benchmarks.features.source import FeatureSource
@@ -102,9 +102,7 @@ def plan_features(rows: Sequence[RecipeRow], device: str) -> FeaturePlan:
 def encode_missing(
     plan: FeaturePlan,
     session: Session,
-    *,
-    batch_size: int | None = None,
-    share: tuple[int, int] = (0, 1),
+    options: ExtractOptions = DEFAULT_OPTIONS,
     engine: str = "local",
 ) -> Extraction:
     """Encode what the stores of a plan lack.
@@ -112,21 +110,14 @@ def encode_missing(
     Args:
         plan: of `plan_features`.
         session: of the command.
-        batch_size: images per forward pass; None for what suits the device.
-        share: number of this process, and how many processes there are.
+        options: how to extract; device, `skip_damaged` and `plugins` come from the session.
         engine: `local`, or `ray` for the machines of a cluster.
 
     Returns:
         Images computed and found; damaged crops with the tree in front of their path.
     """
     total = Extraction()
-    options = ExtractOptions(
-        batch_size=batch_size,
-        device=session.device,
-        skip_damaged=session.skip_damaged,
-        share=share,
-        plugins=session.plugins,
-    )
+    options = replace(options, device=session.device, skip_damaged=session.skip_damaged, plugins=session.plugins)
     for tree, views in plan.images.items():
         root, store = session.dataset.root / tree, plan.stores[tree]
         if engine == "ray":
@@ -177,7 +168,7 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     started = time.perf_counter()
     blur = None
     if recipe.temporal_dropout:  # relative to all frames of a split, whatever --limit leaves of them
-        cache = session.cache("sharpness", recipe.dataset).with_suffix(".npz")
+        cache = session.sharpness_cache(recipe.dataset)
         blur = {
             split: cumulative_normal(sharpness(session.dataset.root, table["image"].tolist(), cache))
             for split, table in session.tables.items()

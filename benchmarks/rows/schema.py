@@ -160,7 +160,7 @@ class Split(TypedDict):
     views: dict[str, Metric]
     """mAP of each view alone, before averaging and smoothing; of an ensemble, of each member's own row."""
     without_clip: NotRequired[dict[str, list[float | None]]]
-    """Clip -> mAP of all other clips, one a seed: what comparing rows takes. Older records lack it."""
+    """Clip -> mAP of all other clips, one per seed: what comparing rows takes. Older records lack it."""
 
 
 class Result(TypedDict):
@@ -194,7 +194,7 @@ class Result(TypedDict):
     Where the backbone trains too, `initial` has the `sha256` of all weights as they were at the start.
     """
     fitted: dict[str, Any]
-    """What was fitted on validation after training: `smoothing window`; `weights`, member -> one a seed."""
+    """What was fitted on validation after training: `smoothing window`; `weights`, member -> one per seed."""
     counts: dict[str, int]
     """Windows of each split, training windows over all views, damaged crops left out."""
     splits: dict[str, Split]
@@ -259,7 +259,7 @@ def read_result(path: Path) -> Result:
 
 
 def _check_lengths(result: Result) -> None:
-    """Check that whatever comes one a seed, a bin or a group comes so often, and that splits are of the data set."""
+    """Check that lists with one entry per seed, bin or group have that length, and that splits are of the data set."""
     seeds, found = len(result["seeds"]), result["diagnosis"]
     ensemble = "of" in result["backbone"]  # which has no training of its own
     lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), 0 if ensemble else seeds)]

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from registry import printable
-
-if TYPE_CHECKING:
-    pass
 
 
 class Progress:

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 from tabulate import tabulate
 
-from benchmarks.evaluation.diagnosis import (
-    BINS,
-    Groups,
-    SplitDiagnosis,
-)
+from benchmarks.evaluation.diagnosis import BINS, Groups, SplitDiagnosis
 from benchmarks.rows.schema import Result
 
-if TYPE_CHECKING:
-    pass
-
-
-_MEASURED = {  # what the groups are told by, for a reader
+# How the tables name the property that key frames are grouped by.
+_MEASURED = {
     "face size": "face size, shorter side in pixels",
     "absent frames": "absent frames in the window",
     "sharpness": "sharpness, variance of the Laplacian",
@@ -28,7 +20,7 @@ _MEASURED = {  # what the groups are told by, for a reader
 
 
 def diagnosis_text(result: Result) -> str:
-    """A record's diagnosis as tables for a terminal, one set a split; figures but log losses in per cent."""
+    """A record's diagnosis as tables for a terminal, one set per split; all figures but log losses in per cent."""
     diagnosis = result["diagnosis"]
     if diagnosis is None:
         return f"{result['name']}: its record is from before there was a diagnosis; run the recipe again"

@@ -89,7 +89,7 @@ def sweep_figures(
     Args:
         grid: of the sweep.
         rows: of `rows_of`.
-        results: one a row, in order. mAP and std are fractions, NaN where a split has one class only.
+        results: one per row, in order. mAP and std are fractions, NaN where a split has one class only.
     """
     lines = []
     for values, result in zip(rows, results, strict=True):

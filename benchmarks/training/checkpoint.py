@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
-import msgspec
 import safetensors.torch
 import torch
 from torch import Tensor, nn
@@ -21,9 +20,10 @@ from torch.optim import Optimizer
 from benchmarks.config.recipe import Training
 from registry import UserError
 from zoo.files.atomic import replacing
-from zoo.files.untrusted import read_bytes
+from zoo.files.untrusted import checked, read_bytes
 
 CHECKPOINT = "checkpoint.safetensors"  # in the seed's folder, while a training is unfinished
+_AVERAGES = ("exp_avg", "exp_avg_sq")  # that Adam keeps of each parameter
 
 
 class Epoch(TypedDict):
@@ -72,7 +72,7 @@ class TrainingProgress:
 
 
 class _Numbers(TypedDict):
-    """A checkpoint's metadata."""
+    """A checkpoint's metadata: what `TrainingProgress` holds beside the weights."""
 
     epoch: int
     lr: float
@@ -83,13 +83,7 @@ class _Numbers(TypedDict):
 
 def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, progress: TrainingProgress) -> None:
     """Write all that resuming needs, atomically: weights, Adam's state, best epoch, history, learning rate."""
-    numbers: _Numbers = {
-        "epoch": progress.epoch,
-        "lr": progress.lr,
-        "best_epoch": progress.best_epoch,
-        "best_map": progress.best_map,
-        "history": progress.history,
-    }
+    numbers = {name: getattr(progress, name) for name in _Numbers.__annotations__}
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items()}
     for name, parameter in model.named_parameters():
@@ -136,9 +130,8 @@ def resume(
         ) from error
     model.load_state_dict(_part(tensors, "model."))
     progress.best_state = _part(tensors, "best.")
-    progress.epoch, progress.lr = numbers["epoch"], numbers["lr"]
-    progress.best_epoch, progress.best_map = numbers["best_epoch"], numbers["best_map"]
-    progress.history = numbers["history"]
+    for name, value in numbers.items():
+        setattr(progress, name, value)
     state = {}
     for number, (name, parameter) in enumerate(model.named_parameters()):
         if f"adam.step.{name}" in tensors:
@@ -150,14 +143,11 @@ def resume(
     optimizer.load_state_dict({"state": state, "param_groups": groups})
 
 
-_AVERAGES = ("exp_avg", "exp_avg_sq")
-
-
 def read_state(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
-    """Read what `write_checkpoint` wrote.
+    """Read what `write_state` wrote.
 
     Raises:
-        Exception: of whatever kind safetensors or msgspec raise; the file is damaged, or is not a checkpoint.
+        Exception: of whatever kind safetensors raises; the file is damaged, or is not a checkpoint.
     """
     content = read_bytes(path, "a checkpoint")
     tensors = safetensors.torch.load(content)
@@ -166,7 +156,7 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
     metadata = header.get("__metadata__", {})
     if metadata.get("crc32") != _crc32(metadata["training"], tensors):
         raise ValueError("damaged, its checksum differs")
-    return tensors, msgspec.json.decode(metadata["training"], type=_Numbers)
+    return tensors, checked(json.loads(metadata["training"]), _Numbers)
 
 
 def _check_numbers(numbers: _Numbers, training: Training) -> None:

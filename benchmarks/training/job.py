@@ -49,6 +49,10 @@ class TrainingJob:
         """File name of the trained weights: of a head, or of a whole model."""
         return "head.safetensors" if self.backbone_config is None else "model.safetensors"
 
+    def seed_folder(self, seed: int) -> Path:
+        """Folder for one seed's checkpoint, weights and report."""
+        return self.folder / f"seed{seed}"
+
     @property
     def steps(self) -> int:
         """Optimiser steps of one training in a single process."""

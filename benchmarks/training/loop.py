@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -155,11 +156,10 @@ class Loop:
 
 def _parallel(model: nn.Module, device: torch.device) -> Callable[[Any], Tensor]:
     """`logits` of a model; with several processes their gradients are averaged."""
-    module = _Logits(model)
     if processes.count() == 1:
-        return module
+        return partial(logits, model)
     own = None if device.type == "cpu" else [device]
-    return DistributedDataParallel(module, device_ids=own, find_unused_parameters=True)
+    return DistributedDataParallel(_Logits(model), device_ids=own, find_unused_parameters=True)
 
 
 class _Logits(nn.Module):

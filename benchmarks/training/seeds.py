@@ -21,7 +21,7 @@ from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress
 from benchmarks.system.shortage import line_of
 from benchmarks.training.job import TrainingJob
-from benchmarks.training.train import on_one_thread, threads_for, train
+from benchmarks.training.train import REPORT, has_closed_form, on_one_thread, threads_for, train
 from registry import HEADS, UserError, load_plugins
 from zoo.model import read_model
 from zoo.weights import read_head
@@ -53,7 +53,7 @@ def run_seed(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | 
     if processes.rank() > 0:
         return SeedResult(report, {}, 0.0)
     started = time.perf_counter()
-    file = job.folder / f"seed{seed}" / job.weights_name
+    file = job.seed_folder(seed) / job.weights_name
     model = (read_head(file)[0] if job.backbone_config is None else read_model(file)).to(job.device)
     with threads_for(model, job.device):
         scores = {key: score_windows(model, windows, device=job.device) for key, windows in job.to_score.items()}
@@ -77,7 +77,7 @@ def run_seeds(
         UserError: of a training, or a process was killed. Finished seeds are kept.
     """
     with locked(job.folder / NAME, str(job.folder), wait=True) if processes.rank() == 0 else nullcontext():
-        fresh = [seed for seed in seeds if not (job.folder / f"seed{seed}" / "training.json").exists()]
+        fresh = [seed for seed in seeds if not (job.seed_folder(seed) / REPORT).exists()]
         workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
         if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job):
             return [run_seed(job, seed) for seed in seeds]
@@ -155,7 +155,7 @@ def _side_by_side(job: TrainingJob) -> bool:
         return False
     with torch.device("meta"):
         head = HEADS.build(job.head_config)
-    return on_one_thread(head) and not hasattr(head, "fit")
+    return on_one_thread(head) and not has_closed_form(head)
 
 
 def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: Sequence[str]) -> None:

@@ -67,7 +67,7 @@ def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | Non
         UserError: the windows have one class only, or a checkpoint cannot be resumed from.
         Stopped: a signal came.
     """
-    folder = job.folder / f"seed{seed}"
+    folder = job.seed_folder(seed)
     report = _find(job, folder)
     if report is not None:
         return {**report, "reused": True}
@@ -75,7 +75,7 @@ def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | Non
     started = time.perf_counter()
     model, initial = build_model(job, seed)
     with threads_for(model, job.device):
-        outcome = _fit_closed_form(model, job) if _has_closed_form(model) else _fit(model, job, seed, advance)
+        outcome = _fit_closed_form(model, job) if has_closed_form(model) else _fit(model, job, seed, advance)
     head = model.head if isinstance(model, LookingAtMeModel) else model
     report = {
         "seed": seed,
@@ -134,6 +134,11 @@ def on_one_thread(model: nn.Module) -> bool:
     )
 
 
+def has_closed_form(model: nn.Module) -> bool:
+    """Whether a model's head is fitted in closed form, by its own `fit`."""
+    return hasattr(model.head if isinstance(model, LookingAtMeModel) else model, "fit")
+
+
 @contextmanager
 def threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
     """Set the number of threads that a model is trained and scored with."""
@@ -184,10 +189,6 @@ def _check_classes(job: TrainingJob) -> None:
             raise UserError(f"the {which} windows have one class only, so nothing can be learnt; use more of the data")
 
 
-def _has_closed_form(model: nn.Module) -> bool:
-    return hasattr(model.head if isinstance(model, LookingAtMeModel) else model, "fit")
-
-
 def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:
     """Fit a head that has a closed-form solution on all training windows at once."""
     if not isinstance(job.data, WindowData) or not isinstance(job.validation, WindowData):
@@ -201,7 +202,7 @@ def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:
 def _fit(model: nn.Module, job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None) -> dict[str, Any]:
     """Train a model by gradient descent, down to the weights of its best epoch."""
     loop = Loop(model, job, seed)
-    folder = job.folder / f"seed{seed}"
+    folder = job.seed_folder(seed)
     name = f"{job.name} seed {seed}".strip()
     with ExitStack() as stack:
         if advance is None:

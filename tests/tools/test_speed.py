@@ -39,6 +39,12 @@ def test_both_ways_in_turn_after_comparing():
     json.dumps(record, allow_nan=False)
 
 
+def test_the_record_names_the_gpu(monkeypatch):
+    monkeypatch.setattr("benchmarks.system.device.device_name", lambda device: f"the GPU behind {device}")
+    assert measure(work(lambda: 1, lambda: 1), pairs=1, device="cuda")["environment"]["device"] == "the GPU behind cuda"
+    assert measure(work(lambda: 1, lambda: 1), pairs=1)["environment"]["device"] == "cpu"
+
+
 def test_no_ratio_where_results_differ():
     calls = []
     with pytest.raises(Disagree, match="w: the two ways differ, so there is no ratio: 1 and 2"):

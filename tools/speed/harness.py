@@ -63,7 +63,7 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, An
     Args:
         work: what to measure.
         pairs: how often each way is timed.
-        device: what it runs on, for the record.
+        device: torch device, for the record.
 
     Returns:
         The record, ready for JSON. `ratio` is the lower quartile of the pairs' ratios: three of four runs do better.
@@ -97,7 +97,7 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, An
         "aim": work.aim,
         "seconds_allowed": work.seconds,
         "facts": work.facts(),
-        "environment": environment(device),
+        "environment": environment(_device_name(device)),
         "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -135,6 +135,14 @@ def write_record(record: dict[str, Any], kind: str) -> Path:
     path = RECORDS / kind / f"{record['name']}.json"
     write_json(path, record)
     return path
+
+
+def _device_name(device: str) -> str:
+    if device == "cpu":
+        return device
+    from benchmarks.system.device import device_name  # needs torch, which work on a CPU may do without
+
+    return device_name(device)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

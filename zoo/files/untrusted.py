@@ -23,6 +23,7 @@ LONGEST_ID = 200
 
 # Names of devices on Windows, whatever follows the first dot.
 _DEVICE = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_MISSING = re.compile("Object missing required field `(.*)`")  # of msgspec
 _HALF = re.compile(r"\\u[dD][89a-fA-F]")  # what may be half of a pair of surrogates, in JSON
 
 
@@ -70,7 +71,7 @@ def read_bytes(path: Path, what: str) -> bytes:
         raise UserError(f"{path}: {error.strerror or error} ({what})") from None
 
 
-def checked(value: Any, kind: Any, where: str = "") -> None:
+def checked(value: Any, kind: Any, where: str = "") -> Any:
     """Check a JSON value against an annotation: a TypedDict, a dataclass, a list, a union, a plain type.
 
     Keys that a TypedDict does not name may be there. Whole numbers are valid floats.
@@ -80,18 +81,32 @@ def checked(value: Any, kind: Any, where: str = "") -> None:
         kind: the annotation.
         where: dotted key of the value, for the message.
 
+    Returns:
+        The value as an instance of the annotation; a TypedDict without the keys that it does not name.
+
     Raises:
         ValueError: the value is of another type, or a number is not finite or not below 2^63; names the place.
     """
     _check_numbers(value, where)
     try:
-        msgspec.convert(value, kind)
+        return msgspec.convert(value, kind)
     except msgspec.ValidationError as error:
-        what, _, path = str(error).partition(" - at `$")
-        place = f"{where}{path.rstrip('`')}".lstrip(".")
-        missing = what.removeprefix("Object missing required field ").strip("`")
-        what = f"lacks '{missing}'" if missing != what.strip("`") else what.replace("`", "").replace("Exp", "exp", 1)
+        keys, missing, what = explained(error)
+        place = f"{where}{keys}".lstrip(".")
+        what = what if missing is None else f"lacks '{missing}'"
         raise ValueError(f"{place}: {what}" if place else what) from None
+
+
+def explained(error: msgspec.ValidationError) -> tuple[str, str | None, str]:
+    """Split the message of msgspec.
+
+    Returns:
+        The keys from the value down to the place, such as `.seeds[0]`, or empty; the name of a missing key, or None;
+        what is wrong, such as `expected int, got str`.
+    """
+    what, _, keys = str(error).partition(" - at `$")
+    missing = _MISSING.fullmatch(what)
+    return keys.rstrip("`"), missing and missing[1], what[:1].lower() + what[1:].replace("`", "")
 
 
 def _check_numbers(value: Any, where: str) -> None:

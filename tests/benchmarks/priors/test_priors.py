@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 
 from benchmarks.data import synthlam
-from benchmarks.data.dataset import SynthLAM
+from benchmarks.data.dataset import Ego4D, SynthLAM
 from benchmarks.data.frames import frame_table
+from benchmarks.pipeline.session import Session
 from benchmarks.priors import face_mesh
 from benchmarks.priors.base import Priors, lacking
 from registry import PRIORS, UserError
@@ -107,6 +108,17 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
             ask()
     with pytest.raises(UserError, match="prior file needs the argument 'landmarks'"):
         PRIORS.build({"type": "file", "head_pose": "x"}, root=tmp_path, cache=tmp_path)
+
+
+def test_a_session_reads_each_prior_once(tmp_path: Path) -> None:
+    session = Session(Ego4D(tmp_path), out=tmp_path)
+    config = {"type": "file", **write(tmp_path, {"a:t:1": [1, 2, 3]}, {})}
+    prior = session.prior(config, "ego4d")
+    prior.read(table([("a", "t", 1)]).iloc[:0])
+    Path(config["head_pose"]).unlink()
+    assert session.prior(dict(config), "ego4d") is prior
+    assert len(prior.read(table([("a", "t", 1)]).iloc[:0]).head_pose) == 0
+    assert session.prior({**config, "head_pose": "other.json"}, "ego4d") is not prior
 
 
 def test_the_fingerprint_of_files_follows_their_content(tmp_path: Path) -> None:

@@ -58,16 +58,22 @@ def maps(told: list[dict[str, Any]]) -> list[float]:
     return [float(values["val/mAP"]) for values in told if "val/mAP" in values]
 
 
-def test_all_are_told_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    wandb, mlflow = Wandb(), MLflow()
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+def run_without_and_with(tmp_path: Path) -> dict[str, Any]:
+    """Trains without trackers and with W&B and MLflow; the weights are the same. Returns the report of the former."""
     report = run(tmp_path / "plain", settings=SHORT)
     run(tmp_path / "tracked", settings=replace(SHORT, wandb=True, mlflow=True))
     assert (tmp_path / "plain/seed1/head.safetensors").read_bytes() == (
         tmp_path / "tracked/seed1/head.safetensors"
     ).read_bytes()
+    return report
+
+
+def test_all_are_told_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wandb, mlflow = Wandb(), MLflow()
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setitem(sys.modules, "mlflow", mlflow)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    report = run_without_and_with(tmp_path)
 
     wanted = pytest.approx([epoch["val_mAP"] for epoch in report["history"]], abs=1e-9)
     assert maps([each[1] for each in wandb.told if each[0] == "log"]) == wanted
@@ -144,11 +150,7 @@ def test_the_real_ones_on_this_machine(
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    report = run(tmp_path / "plain", settings=SHORT)
-    run(tmp_path / "tracked", settings=replace(SHORT, wandb=True, mlflow=True))
-    assert (tmp_path / "plain/seed1/head.safetensors").read_bytes() == (
-        tmp_path / "tracked/seed1/head.safetensors"
-    ).read_bytes()
+    report = run_without_and_with(tmp_path)
     assert capfd.readouterr().out == ""
     assert list((tmp_path / "tracked/seed1/wandb").rglob("*.wandb"))
     client = mlflow.MlflowClient(f"sqlite:///{tmp_path}/tracked/seed1/mlflow/mlflow.db")
