@@ -49,6 +49,20 @@ def test_names_that_lead_elsewhere_are_damage(folder: Path) -> None:
     assert damaged(folder, "result.json") == ["../a b.csv"]
 
 
+@pytest.mark.parametrize("name", ["/etc/hostname", "seed1/../result.json", "./result.json", ""])
+def test_names_that_are_no_path_below_are_damage(folder: Path, name: str) -> None:
+    lines = (folder / NAME).read_text().splitlines()
+    (folder / NAME).write_text(f"{lines[1][:64]}  {name}\n{lines[1]}\n")
+    assert damaged(folder, "result.json") == [name]
+
+
+def test_the_folder_may_be_named_from_another(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder / "seed1")
+    assert damaged(Path(".."), "result.json") == []
+    assert damaged(Path("../seed1/.."), "result.json") == []
+    check_file(Path("../result.json"), "result.json", "run again")
+
+
 def test_one_file_is_named_in_a_line_that_says_what_to_do(folder: Path) -> None:
     check_file(folder / "result.json", "result.json", "run again")
     (folder / "result.json").write_text("{ }\n")
