@@ -118,7 +118,7 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench.py {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as stopped:
-        return interrupts.leave(stopped)
+        return interrupts.exit_interrupted(stopped)
     except BrokenPipeError:  # `bench.py list | head`
         sys.stderr.close()
         return 141
@@ -126,9 +126,9 @@ def main(arguments: Sequence[str]) -> int:
         print(f"bench.py {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except (MemoryError, OSError, RuntimeError) as error:
-        from benchmarks.system.shortage import line_of
+        from benchmarks.system.shortage import shortage_message
 
-        line = line_of(error)
+        line = shortage_message(error)
         if line is None:
             raise
         print(f"bench.py {name}: {line}", file=sys.stderr)
@@ -143,5 +143,5 @@ if __name__ == "__main__":
         from benchmarks.commands.completion import complete
 
         complete(COMMANDS, os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
-    interrupts.heed()
+    interrupts.install_handlers()
     sys.exit(main(sys.argv[1:]))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a process gets them: once, twice, with work under way and without."""
+"""Ctrl-C and SIGTERM sent to a process, once and twice, inside and outside of `steps`."""
 
 import signal
 import subprocess
@@ -9,22 +9,22 @@ import pytest
 
 HOME = Path(__file__).resolve().parent.parent
 
-# Two steps, each of which waits for a line; without `steps` around them when asked.
+# Two steps that each wait for a line on stdin, inside or outside of `steps`.
 PROGRAM = """
 import sys
 from benchmarks.system import interrupts
 
-interrupts.command = "bench.py toil"
-interrupts.heed()
+interrupts.command = "bench.py wait"
+interrupts.install_handlers()
 try:
     for step in interrupts.steps(range(2)) if sys.argv[1] == "steps" else range(2):
-        print("begun", step, flush=True)
+        print("started", step, flush=True)
         sys.stdin.readline()
-        print("kept", step, flush=True)
+        print("saved", step, flush=True)
 except KeyboardInterrupt as stopped:
-    sys.exit(interrupts.leave(stopped))
+    sys.exit(interrupts.exit_interrupted(stopped))
 """
-LINE = "bench.py toil: interrupted; what is finished is kept, the same command goes on from there\n"
+LINE = "bench.py wait: interrupted; finished work is kept, run the same command again to resume\n"
 
 
 def start(how: str, **options: object) -> subprocess.Popen:
@@ -35,26 +35,26 @@ def start(how: str, **options: object) -> subprocess.Popen:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell's background jobs ignore interrupts, and so does what they start.
+        # In a shell's background job the process would inherit an ignored SIGINT.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         **options,
     )
-    assert process.stdout.readline() == "begun 0\n"
+    assert process.stdout.readline() == "started 0\n"
     return process
 
 
 @pytest.mark.parametrize(("sent", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_once_the_step_is_finished(sent: int, status: int) -> None:
+def test_a_signal_waits_for_the_end_of_the_step(sent: int, status: int) -> None:
     process = start("steps")
     process.send_signal(sent)
     with pytest.raises(subprocess.TimeoutExpired):
         process.wait(0.3)
     output, errors = process.communicate("\n\n", timeout=30)
-    assert (process.returncode, output, errors) == (status, "kept 0\n", LINE)
+    assert (process.returncode, output, errors) == (status, "saved 0\n", LINE)
 
 
 @pytest.mark.parametrize("how", ["steps", "none"])
-def test_twice_or_with_nothing_to_keep_it_ends_now(how: str) -> None:
+def test_a_second_signal_or_one_outside_of_steps_ends_the_process(how: str) -> None:
     process = start(how)
     process.send_signal(signal.SIGINT)
     if how == "steps":
@@ -71,7 +71,7 @@ def test_ignored_interrupts_stay_ignored() -> None:
         [sys.executable, "-c", PROGRAM, "none"], cwd=HOME, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
     )  # fmt: skip
-    assert process.stdout.readline() == "begun 0\n"
+    assert process.stdout.readline() == "started 0\n"
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate("\n\n", timeout=30)
-    assert (process.returncode, output) == (0, "kept 0\nbegun 1\nkept 1\n")
+    assert (process.returncode, output) == (0, "saved 0\nstarted 1\nsaved 1\n")

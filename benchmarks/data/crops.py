@@ -126,8 +126,8 @@ def cut_crops(
     with (
         stop,
         tell,
-        interrupts.finishing(),
-        ProcessPoolExecutor(min(workers, len(jobs)), initializer=interrupts.follow, initargs=(stop,)) as pool,
+        interrupts.deferred(),
+        ProcessPoolExecutor(min(workers, len(jobs)), initializer=interrupts.init_worker, initargs=(stop,)) as pool,
     ):
         with interrupts.starting_workers():
             waiting = {pool.submit(_cut_clip, *job): len(job[2]) for job in jobs}

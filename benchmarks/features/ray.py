@@ -1,6 +1,6 @@
-"""An extraction by several processes: a share under torchrun, or the machines of a Ray cluster.
+"""Extraction by several processes, under torchrun or on a Ray cluster.
 
-The processes exchange no features. Each writes its own clips into the store, which all of them see.
+The processes exchange no features. Each writes its clips into the shared store.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 def torchrun_share() -> tuple[int, int]:
-    """Number of this process, and number of processes, from torchrun's environment; (0, 1) without torchrun.
+    """Rank and number of processes from torchrun's environment; (0, 1) without torchrun.
 
-    Under torchrun a process gets its share of the machine's cores.
+    Also limits torch's threads to the process's share of the cores.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return 0, 1
@@ -46,13 +46,13 @@ def extract_with_ray(
     store: FeatureStore,
     options: ExtractOptions = DEFAULT_OPTIONS,
 ) -> Extraction:
-    """`extract` on the Ray cluster at RAY_ADDRESS, else on one of this machine. One actor per GPU, or per CPU core.
+    """`extract` on the Ray cluster at RAY_ADDRESS, else on a local one, with one actor per GPU or CPU core.
 
     Each clip goes to a free actor. A lost actor is replaced, and its clip resumes from the finished batches. All
-    machines see the images, the store and the weights under the same paths.
+    machines must see the images, the store and the weights under the same paths.
 
     Args:
-        config: of the backbone, which each actor builds.
+        config: of the backbone.
         root: folder of the images.
         images: view -> image paths relative to `root`.
         store: receives the features.
@@ -123,7 +123,7 @@ def _start_ray() -> None:
         logging_level=logging.ERROR,
         runtime_env={"env_vars": {"PYTHONPATH": paths}},
     )
-    interrupts.heed_again()  # Ray replaces the signal handlers
+    interrupts.restore_handlers()  # Ray replaces the signal handlers
 
 
 class Worker:

@@ -45,7 +45,7 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
     session.check_splits(rows[0].recipe.dataset)
     todo = unfinished([*rows, *ensembles])
     if todo:
-        processes.meet()  # nothing may be written while another process still looks rows up
+        processes.barrier()  # nothing may be written while another process still looks rows up
 
     # -- features: once per backbone; pixels where the backbone trains
     for group in by_backbone([row for row in rows if row in todo]):

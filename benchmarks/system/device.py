@@ -1,4 +1,4 @@
-"""torch devices: the default, their names, and what is reproducible on them."""
+"""torch devices: the default, their names, and which results they reproduce exactly."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from registry import UserError
 
 
 def default_device(name: str | None) -> str:
-    """The torch device of `--device`: cuda if there is one, else cpu, unless named.
+    """The torch device for `--device`; without a name cuda if available, else cpu.
 
     Raises:
-        UserError: the device cannot be used here.
+        UserError: this machine cannot use the device.
     """
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
@@ -27,18 +27,18 @@ def default_device(name: str | None) -> str:
 
 
 def device_name(device: str) -> str:
-    """The model of a GPU; of other devices, the device itself."""
+    """The model name of a GPU; for any other device its torch name."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
 def deterministic(device: str) -> dict[str, Any]:
-    """What of a row has the same bytes when it is computed again, on this machine with as many threads.
+    """Which results are byte-identical when computed again on this machine with the same number of threads.
 
-    On a CPU everything has. On a GPU features depend on the batch size, which is chosen by timing; and the summation
-    order in kernels of cuDNN and cuBLAS may vary, unless torch is set to deterministic algorithms.
+    On a CPU all of them are. On a GPU features depend on the batch size, which is chosen by timing, and the summation
+    order of cuDNN and cuBLAS kernels may vary unless torch's deterministic algorithms are on.
 
     Returns:
-        `features`, `training`, `scores`: whether that is guaranteed. On CUDA also `settings`: torch's flags.
+        `features`, `training` and `scores`, each a bool. On CUDA also `settings`: torch's flags.
     """
     if device == "cpu":
         return {"features": True, "training": True, "scores": True}

@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM: once, what is in work is finished and kept; twice, everything ends now.
+"""Handling of Ctrl-C and SIGTERM: the first waits for the current step, a second one exits immediately.
 
-Whoever loops over work that is kept step by step says so, by `steps` or `finishing`: a signal then waits for the end of
-the step. Anywhere else it ends the process where it stands, which is as safe as any kill: files appear whole or not at
-all, locks and worker processes end with their process. Nothing is raised at an arbitrary place: no traceback anywhere.
+A loop whose steps are saved runs under `steps` or `deferred`, and a signal stops it between two steps. Everywhere else
+a signal ends the process at once, which is as safe as a kill: files appear complete or not at all, and locks and worker
+processes end with their process. No exception is raised at an arbitrary line, so there is no traceback.
 
-`heed` is called once, by the command line. Where it is not (tests, notebooks), Ctrl-C is Python's own.
+The command line calls `install_handlers` once. Without it (tests, notebooks) Ctrl-C raises Python's KeyboardInterrupt.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_FORWARDED = 5.0  # seconds in which torchrun passes on what the terminal has sent to its processes too
+_FORWARDED = 5.0  # seconds in which torchrun forwards to its processes a signal that they already got from the terminal
 
-command = "bench.py"  # as the last line calls it
+command = "bench.py"  # prefix of the last line
 
-_process = 0  # the one that heeds
-_speaks = True  # of several processes of torchrun the first does
-_depth = 0  # of steps in work
-caught = 0  # the signal that waits for their end
-caught_at = 0.0
+_handling_pid = 0  # the process that called `install_handlers`; forked workers inherit the handlers, but not the pid
+_prints = True  # under torchrun only the first process does
+_depth = 0  # nested `deferred` blocks
+pending = 0  # the signal that waits for the end of the current step; 0 if there is none
+_pending_since = 0.0
 
 
 class Stopped(KeyboardInterrupt):
-    """What was in work when a signal came is finished and kept.
+    """A signal came, and the current step was finished and saved.
 
     Attributes:
-        signal: which.
+        signal: its number.
     """
 
     def __init__(self, signum: int = signal.SIGINT) -> None:
@@ -47,28 +47,28 @@ class Stopped(KeyboardInterrupt):
         self.signal = signum
 
 
-def heed() -> None:
-    """Have this process do as this module says."""
-    global _process, _speaks
-    _process = os.getpid()
-    _speaks = os.environ.get("RANK", "0") == "0"
+def install_handlers() -> None:
+    """Handle SIGINT and SIGTERM in this process."""
+    global _handling_pid, _prints
+    _handling_pid = os.getpid()
+    _prints = os.environ.get("RANK", "0") == "0"
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
             signal.signal(number, _on_signal)
 
 
-def heed_again() -> None:
-    """Take signals back from a library that has put handlers of its own in place, if they were this module's."""
-    if _process == os.getpid():
-        heed()
+def restore_handlers() -> None:
+    """Reinstall the handlers, if they were installed, after a library has replaced them."""
+    if _handling_pid == os.getpid():
+        install_handlers()
 
 
 @contextmanager
 def starting_workers() -> Iterator[None]:
-    """Start worker processes in this block: they hear no signal before they `follow`."""
+    """Block signals while worker processes start; each worker unblocks them in `init_worker`."""
     from multiprocessing import resource_tracker
 
-    resource_tracker.ensure_running()  # else it is started in the block, and has the signals heard again
+    resource_tracker.ensure_running()  # started inside the block, it would unblock the signals
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -76,51 +76,46 @@ def starting_workers() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def follow(stop: Connection) -> None:
-    """Have this worker process stop when its parent says so, and end when that ends; it heeds no signals itself.
+def init_worker(stop: Connection) -> None:
+    """Make a worker process ignore signals, stop when its parent asks it to, and exit when its parent does.
 
     Args:
-        stop: has something to read once the parent wants this process to stop.
+        stop: becomes readable when the parent asks.
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-    threading.Thread(target=_watch, args=(stop,), daemon=True).start()
+    threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
 
 
-def _watch(stop: Connection) -> None:
+def _watch_parent(stop: Connection) -> None:
     from multiprocessing import connection, parent_process
 
-    global caught
+    global pending
     parent = parent_process()
     assert parent is not None
     if parent.sentinel not in connection.wait([parent.sentinel, stop]):
-        caught = signal.SIGTERM
+        pending = signal.SIGTERM
         parent.join()
-    os._exit(1)  # a parent that was killed could not end it
-
-
-def requested() -> int:
-    """The signal that waits for the end of what is in work; 0 where none has come."""
-    return caught
+    os._exit(1)  # a killed parent cannot end its workers
 
 
 def check() -> None:
-    """Say that what was done so far is kept.
+    """Stop here if a signal is pending; everything up to here is saved.
 
     Raises:
-        Stopped: a signal has come.
+        Stopped: a signal is pending.
     """
-    if caught:
-        raise Stopped(caught)
+    if pending:
+        raise Stopped(pending)
 
 
 @contextmanager
-def finishing() -> Iterator[None]:
-    """Have a signal wait for the end of the block, or for a `check` in it.
+def deferred() -> Iterator[None]:
+    """Defer signals to the end of the block, or to a `check` inside it.
 
     Raises:
-        Stopped: at the end of the block, if one has come.
+        Stopped: at the end of the outermost block, if a signal is pending.
     """
     global _depth
     _depth += 1
@@ -133,58 +128,58 @@ def finishing() -> Iterator[None]:
 
 
 def steps(work: Iterable[_T]) -> Iterator[_T]:
-    """Steps of work, each of which is finished and kept before a signal ends the loop over them.
+    """Iterate over steps of work; a signal stops the loop only between two steps.
 
     Raises:
-        Stopped: after a step, if one has come.
+        Stopped: a signal is pending.
     """
-    with finishing():
+    with deferred():
         check()
         for step in work:
             yield step
             check()
 
 
-def leave(stopped: KeyboardInterrupt) -> int:
-    """Say how to go on, and end the process, whose work was stopped; the exit status, where it heeds no signals."""
+def exit_interrupted(stopped: KeyboardInterrupt) -> int:
+    """Print how to resume and exit. Without installed handlers, return the exit status instead."""
     status = 128 + getattr(stopped, "signal", signal.SIGINT)
-    if _process == os.getpid():
-        if _speaks:
-            _write(_farewell())
-        _end(status)
-    print(_farewell(), file=sys.stderr)
+    if _handling_pid == os.getpid():
+        if _prints:
+            _write(_last_line())
+        _exit_now(status)
+    print(_last_line(), file=sys.stderr)
     return status
 
 
-def _farewell() -> str:
-    return f"{command}: interrupted; what is finished is kept, the same command goes on from there"
+def _last_line() -> str:
+    return f"{command}: interrupted; finished work is kept, run the same command again to resume"
 
 
 def _on_signal(number: int, frame: Any) -> None:
-    global caught, caught_at
-    if os.getpid() != _process:  # a worker that has just been forked; its parent sees to it
+    global pending, _pending_since
+    if os.getpid() != _handling_pid:  # a worker that was just forked; its parent handles the signal
         return
-    again = caught and ("TORCHELASTIC_RUN_ID" not in os.environ or time.monotonic() - caught_at > _FORWARDED)
-    if not caught and _depth:
-        caught, caught_at = number, time.monotonic()
-        if _speaks and sys.stderr.isatty():
-            _write("finishing what is in work; once more ends it now")
-    elif again or not caught:
-        if _speaks:
-            _write(_farewell())
-        _end(128 + number)
+    forwarded = "TORCHELASTIC_RUN_ID" in os.environ and time.monotonic() - _pending_since <= _FORWARDED
+    if not pending and _depth:
+        pending, _pending_since = number, time.monotonic()
+        if _prints and sys.stderr.isatty():
+            _write("finishing the current step; press Ctrl-C again to stop immediately")
+    elif not (pending and forwarded):
+        if _prints:
+            _write(_last_line())
+        _exit_now(128 + number)
 
 
 def _write(line: str) -> None:
-    """Write a line to stderr, past Python's buffers, which may be in use, and below an unfinished bar."""
+    """Write a line to stderr, below an unfinished progress bar, and past Python's buffers, which may be in use."""
     bars = getattr(getattr(sys.modules.get("tqdm"), "tqdm", None), "_instances", ())
     shown = any(getattr(bar, "last_print_t", 0) > getattr(bar, "start_t", 0) for bar in list(bars))
     with suppress(OSError):
         os.write(2, f"{chr(10) * shown}{line}\n".encode())
 
 
-def _end(status: int) -> NoReturn:
-    """End the process without what Python does at its end: waiting for threads, which may be at work for long."""
+def _exit_now(status: int) -> NoReturn:
+    """Exit without Python's own shutdown, which waits for threads that may run for long."""
     with suppress(Exception):
         sys.stdout.flush()
     with suppress(Exception):

@@ -1,4 +1,4 @@
-"""Locks on folders: one process writes, and a second one learns who holds the lock."""
+"""Locks on folders: one process writes; a second one waits, or fails with the name of the first."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from registry import UserError
 from zoo.files.atomic import cannot_write
 from zoo.files.locks import Lock, take_lock, this_process
 
-NAME = ".lock"  # in the folder that it protects, while the folder is held
+NAME = ".lock"  # lies in the folder that it protects
 
 _POLL_SECONDS = 0.05
-PATIENCE = 1.0  # seconds of waiting before saying for whom
+PATIENCE = 1.0  # seconds to wait silently
 
 
 @contextmanager
 def locked(path: Path, what: str, *, wait: bool = False, remedy: str = "write elsewhere") -> Iterator[bool]:
-    """Hold a folder, or anything else that a lock file stands for. Not reentrant.
+    """Lock a folder, or anything else that a lock file protects. Not reentrant.
 
     Args:
-        path: the lock file, which is created and removed; its text names the holder.
-        what: it stands for, for messages.
-        wait: for another process to finish; else a held lock is an error.
-        remedy: for messages, if the file cannot be written.
+        path: the lock file, created and removed here; its text names the holder.
+        what: name of the protected folder or file, for messages.
+        wait: wait for another holder; otherwise a held lock is an error.
+        remedy: advice for the error if the lock file cannot be written.
 
     Yields:
-        Whether a process died while it held the lock, so that something may be half done.
+        Whether the previous holder died with the lock, so that its work may be half done.
 
     Raises:
         UserError: another process holds the lock, or the file cannot be written.
@@ -66,7 +66,7 @@ def _taken(path: Path, what: str, wait: bool, remedy: str) -> Lock:
         if not wait:
             raise UserError(f"{what} is being written by {_holder(path)}; wait for it to finish, or stop it")
         if time.monotonic() > tell_at:
-            say(f"waiting for {_holder(path)}, which writes {what}")
+            say(f"waiting for {_holder(path)}, which is writing {what}")
             tell_at = math.inf
         time.sleep(_POLL_SECONDS)
         interrupts.check()

@@ -1,4 +1,4 @@
-"""Networks that ship as files inside other packages, of which nothing else is used."""
+"""Network files taken from packages that are not otherwise used."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from registry import UserError
 def packaged_network(
     who: str, package: str, file: str, sha256: str, *, release: str, install: str, or_else: str = ""
 ) -> Path:
-    """Return the path of a network inside an installed package, nothing of which is executed.
+    """Return the path of a network file in an installed package, without importing the package.
 
     Args:
-        who: the part that needs it, and OpenCV to run it.
-        package: its name as imported.
-        file: path inside it.
+        who: the part that runs the network with OpenCV, for messages.
+        package: import name.
+        file: path inside the package.
         sha256: of the file.
-        release: of the package that has this file.
-        install: commands that install package and OpenCV.
-        or_else: what else to do, in parentheses, after a blank.
+        release: name and version of a release that contains this file.
+        install: commands that install the package and OpenCV.
+        or_else: an alternative, appended to the error: a blank and a phrase in parentheses.
 
     Raises:
-        UserError: OpenCV or the package is not installed, or the file is another.
+        UserError: OpenCV or the package is not installed, or the file has another checksum.
     """
     if importlib.util.find_spec("cv2") is None:
         raise UserError(f"{who} needs OpenCV: {install}")
@@ -35,4 +35,4 @@ def packaged_network(
             if found != sha256:
                 raise UserError(f"{path} has sha256 {found}, not {sha256}; reinstall {release}")
             return path
-    raise UserError(f"{who} needs its network, which is a file in a package: {install}{or_else}")
+    raise UserError(f"{who} needs a network file from a package: {install}{or_else}")

@@ -1,6 +1,6 @@
-"""Processes that train one model together, one GPU each, as `torchrun` starts them. Without torchrun there is one.
+"""Distributed training: processes started by `torchrun`, one per GPU, or a single process without it.
 
-Everything but training is done by the first process.
+The first process does everything except training alone.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import TypeVar
 import torch
 from torch import distributed
 
-# The first process scores while the others wait for its next training.
+# While the first process scores, the others wait for the next training.
 _PATIENCE = datetime.timedelta(days=7)
 
 _T = TypeVar("_T")
 
 
 def join(device: str) -> str:
-    """Connect to the other processes that torchrun started; returns the device of this one."""
+    """Connect to the other processes of torchrun; returns the device of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
         if device.startswith("cuda"):
             device = f"cuda:{os.environ['LOCAL_RANK']}"
@@ -31,7 +31,7 @@ def join(device: str) -> str:
 
 
 def rank() -> int:
-    """Number of this process; the first is 0."""
+    """Rank of this process; the first is 0."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
@@ -40,14 +40,14 @@ def count() -> int:
     return distributed.get_world_size() if distributed.is_initialized() else 1
 
 
-def meet() -> None:
-    """Wait for all processes to get here."""
+def barrier() -> None:
+    """Wait until all processes get here."""
     if count() > 1:
         distributed.barrier()
 
 
 def gather(value: _T) -> list[_T]:
-    """The values of all processes, in order of their rank."""
+    """The values of all processes, ordered by rank."""
     if count() == 1:
         return [value]
     values: list[_T | None] = [None] * count()
@@ -57,9 +57,9 @@ def gather(value: _T) -> list[_T]:
 
 @contextmanager
 def first_alone() -> Iterator[None]:
-    """Run the block in the first process before the others, which find in files what it computed."""
+    """Run the block in the first process, then in the others, which read the files that it wrote."""
     if rank() > 0:
-        meet()
+        barrier()
     yield
     if rank() == 0:
-        meet()
+        barrier()

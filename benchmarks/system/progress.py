@@ -1,4 +1,4 @@
-"""Progress on stderr, for work of more than two seconds."""
+"""Progress bars and messages on stderr."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from registry import printable
 
 
 class Progress:
-    """A bar that appears after two seconds and leaves no trace on stdout.
+    """A progress bar on stderr that appears after two seconds.
 
     Args:
-        what: the work, in a word or two.
-        total: number of units; the bar grows where there turn out to be more.
-        unit: what is counted, in the singular.
-        show: whether to show it; of several processes one does.
+        what: label.
+        total: number of units; raised if more are done.
+        unit: singular noun.
+        show: False in all but one of several processes.
     """
 
     def __init__(self, what: str, total: int, unit: str, show: bool = True) -> None:
-        # On a terminal a bar is redrawn; in a log file every redraw would be a line, so it is redrawn less often.
+        # Each redraw is a new line in a log file, so it redraws less often there.
         interval = 0.2 if sys.stderr.isatty() else 10.0
         self._bar = tqdm(
             desc=what,
@@ -36,7 +36,7 @@ class Progress:
         )
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count units done; `note` stands at the end of the bar."""
+        """Count finished units; `note` is shown at the end of the bar."""
         if note:
             self._bar.set_postfix_str(note, refresh=False)
         if self._bar.total is not None:
@@ -44,7 +44,7 @@ class Progress:
         self._bar.update(count)
 
     def rate(self) -> float | None:
-        """Units a second of late, as the bar shows them; None before it knows."""
+        """Recent units per second, as shown; None at the start."""
         return self._bar.format_dict["rate"]
 
     def __enter__(self) -> Progress:
@@ -57,10 +57,15 @@ class Progress:
 
 
 def say(line: str) -> None:
-    """One line on stderr."""
+    """Print a line to stderr, above a running progress bar."""
     tqdm.write(printable(line), file=sys.stderr)
 
 
 def plural(count: int, noun: str) -> str:
-    """`1 seed`, `3 seeds`, `1,200 crops`."""
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "seed"), plural(1200, "crop")
+        ('1 seed', '1,200 crops')
+    """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"

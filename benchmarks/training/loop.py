@@ -76,12 +76,12 @@ class Loop:
             progress.keep(loss, val_map, self.model)
             for tracker in trackers:
                 tracker.log({"loss": loss, "lr": progress.lr, "val/mAP": val_map}, progress.epoch)
-            signal = max(processes.gather(interrupts.requested()))  # all processes stop, or none
+            signal = max(processes.gather(interrupts.pending))  # all processes stop, or none
             unfinished = progress.epoch < epochs
             if unfinished and (progress.epoch % max(1, epochs // 8) == 0 or signal) and processes.rank() == 0:
                 save_state(folder, self.model, self.optimizer, progress)
             if unfinished and signal:
-                processes.meet()
+                processes.barrier()
                 raise interrupts.Stopped(signal)
         self.model.load_state_dict(progress.best_state)
 

@@ -19,7 +19,7 @@ from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts, processes
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress
-from benchmarks.system.shortage import line_of
+from benchmarks.system.shortage import shortage_message
 from benchmarks.training.job import TrainingJob
 from benchmarks.training.train import REPORT, has_closed_form, on_one_thread, threads_for, train
 from registry import HEADS, UserError, load_plugins
@@ -82,7 +82,7 @@ def run_seeds(
         if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job):
             return [run_seed(job, seed) for seed in seeds]
         what = f"train {job.name}, {workers} seeds side by side"
-        with Progress(what, job.steps * len(fresh), "step") as progress, interrupts.finishing():
+        with Progress(what, job.steps * len(fresh), "step") as progress, interrupts.deferred():
             return _in_processes(job, seeds, workers, plugins, progress)
 
 
@@ -106,7 +106,7 @@ def _in_processes(
                 running[ours] = process, waiting[0]
                 ours.send(waiting.pop(0))
         while running:
-            if interrupts.requested() and not told:
+            if interrupts.pending and not told:
                 waiting.clear()
                 tell.send("stop")
                 told = True
@@ -160,7 +160,7 @@ def _side_by_side(job: TrainingJob) -> bool:
 
 def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: Sequence[str]) -> None:
     """Run the seeds that arrive through a connection, until None arrives."""
-    interrupts.follow(stop)
+    interrupts.init_worker(stop)
     torch.set_num_threads(1)
     try:
         load_plugins(plugins)
@@ -173,7 +173,7 @@ def _worker(payload: bytes, connection: Connection, stop: Connection, plugins: S
     except UserError as error:
         connection.send(("mistake", str(error)))
     except Exception as error:
-        line = line_of(error)
+        line = shortage_message(error)
         connection.send(("crash", traceback.format_exc()) if line is None else ("mistake", line))
 
 

@@ -51,7 +51,7 @@ class TrainingReport(TypedDict):
     seconds: float
 
 
-@interrupts.finishing()  # a signal waits for the end of the epoch, which is saved
+@interrupts.deferred()  # a signal waits for the end of the epoch, which is saved
 def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None = None) -> dict[str, Any]:
     """Train one seed of a job, find it trained, or resume it where it was interrupted.
 

@@ -19,7 +19,7 @@ from tests.conftest import TINY
 
 pytestmark = pytest.mark.slow
 
-GO_ON = "interrupted; what is finished is kept, the same command goes on from there"
+RESUME = "interrupted; finished work is kept, run the same command again to resume"
 TRUNK = HOME / "tests" / "parts" / "tiny_trunk.py"
 
 
@@ -71,8 +71,8 @@ def check(found: tuple[int, str], command: str, status: int) -> None:
     """One line on how to go on, at the end, on a line of its own; and no word of what went on inside."""
     assert found[0] == status, found[1]
     lines = re.split(r"[\r\n]+", found[1].rstrip())
-    assert lines[-1] == f"bench.py {command}: {GO_ON}"
-    assert found[1].count(GO_ON) == 1
+    assert lines[-1] == f"bench.py {command}: {RESUME}"
+    assert found[1].count(RESUME) == 1
     assert "Traceback" not in found[1] and "Error" not in found[1]
 
 
@@ -124,7 +124,7 @@ def test_extract_under_torchrun(crops: Path, tmp_path: Path) -> None:
         *extraction(crops, store, delay=0.5)[1:],
     ]  # fmt: skip
     _, said = interrupted(line, tmp_path, lambda: len(list(store.glob(".*.part"))) == 2, [signal.SIGINT])
-    assert said.count(f"bench.py extract: {GO_ON}\n") == 1
+    assert said.count(f"bench.py extract: {RESUME}\n") == 1
     entries = [json.loads(entry) for entry in (tmp_path / "store.log.jsonl").read_text().splitlines()]
     assert {entry["process"] for entry in entries} == {0, 1}
     undisturbed(extraction(crops, store), tmp_path)

@@ -1,4 +1,4 @@
-"""Who comes second waits or hears who was first; what a killed process left is nobody's."""
+"""Locks between processes, locks of killed processes, and file systems without locks."""
 
 import errno
 import fcntl
@@ -21,7 +21,7 @@ from zoo.files.locks import take_lock
 
 HOME = Path(__file__).resolve().parents[3]
 
-# Hold what they are told to until a line comes.
+# Programs that hold the path in their argument until a line comes on stdin.
 LOCKED = """
 import sys
 from pathlib import Path
@@ -54,7 +54,7 @@ def held(path: Path, program: str) -> Iterator[subprocess.Popen]:
         process.communicate()
 
 
-def test_the_second_hears_who_holds_it_and_the_dead_hold_nothing(tmp_path: Path) -> None:
+def test_a_held_lock_names_its_holder_and_a_dead_process_holds_none(tmp_path: Path) -> None:
     path = tmp_path / "out" / ".lock"
     with held(path, LOCKED) as process:
         said = f"out is being written by process {process.pid} on {socket.gethostname()} since 20"
@@ -65,13 +65,15 @@ def test_the_second_hears_who_holds_it_and_the_dead_hold_nothing(tmp_path: Path)
         process.wait()
         assert path.exists()
         with locked(path, "out") as left:
-            assert left, "nobody is told of what a killed process left"
+            assert left, "the lock of a killed process was not reported"
     assert not path.exists()
     with locked(path, "out") as left:
         assert not left
 
 
-def test_who_waits_goes_on_when_the_other_is_done(tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch) -> None:
+def test_a_waiting_process_continues_when_the_lock_is_released(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch
+) -> None:
     monkeypatch.setattr("benchmarks.system.locks.PATIENCE", 0.0)
     with held(tmp_path / ".lock", LOCKED) as process:
         monkeypatch.setattr("benchmarks.system.locks.time.sleep", lambda _: process.communicate("\n"))
@@ -81,7 +83,7 @@ def test_who_waits_goes_on_when_the_other_is_done(tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.startswith(f"waiting for process {process.pid} on ")
 
 
-def test_a_folder_made_for_a_lock_goes_with_it(tmp_path: Path) -> None:
+def test_a_folder_created_for_a_lock_is_removed_with_it(tmp_path: Path) -> None:
     with locked(tmp_path / "new" / ".lock", "new"):
         pass
     assert not (tmp_path / "new").exists()
@@ -134,7 +136,7 @@ def test_only_a_regular_file_is_locked(tmp_path: Path, kind: str) -> None:
 def test_a_file_system_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """Process and host stand for the lock; those of the dead count for nothing."""
+    """A file with process and host stands for the lock; that of a dead process does not count."""
 
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
@@ -163,13 +165,13 @@ def test_a_file_system_without_locks(
     write_text(tmp_path / "y", "written without locks too")
 
 
-def test_what_a_killed_process_was_writing_goes_when_it_is_written_again(tmp_path: Path) -> None:
+def test_a_part_file_of_a_killed_process_is_removed_by_the_next_write(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     with held(path, REPLACING) as process:
         part = tmp_path / f".result.json.{process.pid}.part"
         assert part.read_text() == "half"
         write_text(path, "whole")
-        assert part.exists(), "a living process was robbed"
+        assert part.exists(), "a part file of a living process was removed"
         process.kill()
         process.wait()
         assert part.exists()
@@ -178,15 +180,15 @@ def test_what_a_killed_process_was_writing_goes_when_it_is_written_again(tmp_pat
     assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [("result.json", "whole again")]
 
 
-def test_another_files_leavings_stay(tmp_path: Path) -> None:
+def test_part_files_of_another_file_stay(tmp_path: Path) -> None:
     other = tmp_path / ".result.json.gz.12.part"
     other.touch()
     write_text(tmp_path / "result.json", "whole")
     assert other.exists()
 
 
-def test_the_lock_of_a_file_that_was_taken_away_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Between opening and locking it, who held it removed it: the lock would be one on nothing."""
+def test_a_lock_file_removed_while_it_is_being_locked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its holder removes it after another process has opened it: that process must not lock the removed file."""
     path, flock, calls = tmp_path / "x", fcntl.flock, []
 
     def late(descriptor: int, how: int) -> None:

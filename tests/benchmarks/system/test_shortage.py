@@ -10,12 +10,12 @@ import bench
 from backbones.base import Preprocessing
 from benchmarks.commands import show
 from benchmarks.data import pictures
-from benchmarks.system.shortage import is_out_of_memory, line_of
+from benchmarks.system.shortage import is_out_of_memory, shortage_message
 
 ON_A_CPU = "[enforce fail at alloc_cpu.cpp:118] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to ..."
 
 
-def test_torch_says_on_a_cpu_what_is_taken_for_that() -> None:
+def test_torchs_error_on_a_cpu_is_out_of_memory() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
@@ -31,7 +31,7 @@ def test_torch_says_on_a_cpu_what_is_taken_for_that() -> None:
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files"),
     ],
 )
-def test_what_the_machine_does_is_told_in_a_line(
+def test_errors_of_the_machine_take_one_line(
     error: Exception, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     def fail(options: object) -> int:
@@ -46,11 +46,11 @@ def test_what_the_machine_does_is_told_in_a_line(
 @pytest.mark.parametrize(
     "error", [RuntimeError("shapes differ"), FileNotFoundError(errno.ENOENT, "gone", "/out of memory")]
 )
-def test_mistakes_in_the_code_are_not_hidden(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bugs_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(options: object) -> int:
         raise error
 
-    assert line_of(error) is None
+    assert shortage_message(error) is None
     monkeypatch.setattr(show, "run", fail)
     with pytest.raises(type(error)):
         bench.main(["show", "probe"])
@@ -65,10 +65,10 @@ def test_mistakes_in_the_code_are_not_hidden(error: Exception, monkeypatch: pyte
         RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 2147483648 bytes."),
     ],
 )
-def test_a_crop_that_no_memory_is_left_for_is_not_a_damaged_crop(
+def test_running_out_of_memory_does_not_make_a_crop_damaged(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Else --skip-damaged would leave it out for good."""
+    """Otherwise --skip-damaged would leave it out permanently."""
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
 
     def fail(*arguments: object, **named: object) -> None:

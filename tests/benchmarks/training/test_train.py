@@ -174,13 +174,13 @@ def test_a_signal_waits_for_the_epoch_and_that_is_kept(
     settings = replace(SETTINGS, epochs=epochs)
     undisturbed = run(tmp_path / "a", settings=settings)
     # In the third epoch, after which no checkpoint of 17 epochs is due.
-    calls = interrupt(monkeypatch, 2 * 6 + 3, lambda: monkeypatch.setattr(interrupts, "caught", signal.SIGTERM))
+    calls = interrupt(monkeypatch, 2 * 6 + 3, lambda: monkeypatch.setattr(interrupts, "pending", signal.SIGTERM))
     with pytest.raises(interrupts.Stopped) as stopped:
         run(tmp_path / "b", settings=settings)
     assert stopped.value.signal == signal.SIGTERM
     assert [path.name for path in (tmp_path / "b" / "seed1").iterdir()] == [CHECKPOINT]
     assert len(calls) == 3 * 6
-    monkeypatch.setattr(interrupts, "caught", 0)
+    monkeypatch.setattr(interrupts, "pending", 0)
     resumed = run(tmp_path / "b", settings=settings)
     assert len(calls) == epochs * 6, "an epoch was lost"
     assert_same(tmp_path, undisturbed, resumed)
