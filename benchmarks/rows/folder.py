@@ -1,4 +1,4 @@
-"""The folder of a row: its name, its files and their checksums."""
+"""The folder of a row: its path, and the checksums of its files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ if TYPE_CHECKING:
 
 
 def result_folder(out: Path, row: Recipe | Ensemble) -> Path:
-    """The folder with a row's `result.json`, `predictions.csv` and `config.py`."""
+    """Path of the folder with a row's `result.json`, `predictions.csv` and `config.py`."""
     return out / "results" / row.dataset / folder_name(row.name)
 
 
 def folder_name(name: str) -> str:
-    """A row's name as a folder name: at most 150 characters that every file system accepts."""
+    """A row's name as a folder name, at most 150 characters, valid on every file system.
+
+    Example:
+        >>> folder_name("probe+views=original,flipped smoothed")
+        'probe+views=original,flipped-smoothed'
+    """
     slug = re.sub(r"[^\w.+=,-]+", "-", name)
     if len(slug) > 150:  # file systems allow 255 bytes
         slug = f"{slug[:140]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

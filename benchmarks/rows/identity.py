@@ -13,19 +13,19 @@ from benchmarks.config.recipe import TRACKERS, Recipe, Training, defaults
 if TYPE_CHECKING:
     from benchmarks.priors.base import Prior
 
-# Raised when equal settings would give other numbers. A training version is part of the hash that finds a training
-# again; the row version is part of every row's identity.
+# Raised when the same settings give other numbers than before. A training version is part of the hash that finds a
+# finished training; the row version is part of every row's identity.
 TRAINING_VERSIONS = {"features": 3, "pixels": 1}
 ROW_VERSION = 3
 
 
 def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prior | None) -> dict[str, Any]:
-    """Identity of a recipe's row: configuration, data, priors, and versions of the code that computes.
+    """Identity of a recipe's row: configuration, data, priors and code versions.
 
     Args:
         recipe: resolved.
-        dataset_info: the record's section `dataset`.
-        prior: of the recipe, or None.
+        dataset_info: record section `dataset`.
+        prior: the recipe's prior, if it has one.
     """
     config = recipe.as_dict()
     config["training"] = {key: value for key, value in config["training"].items() if key not in TRACKERS}
@@ -43,7 +43,7 @@ def ensemble_identity(ensemble: Ensemble, members: Mapping[str, Mapping[str, Any
 
     Args:
         ensemble: resolved.
-        members: name -> identity of the member's row.
+        members: member name -> identity of its row.
     """
     return {
         "config": ensemble.as_dict(),
@@ -61,12 +61,12 @@ def training_identity(
 
     Args:
         recipe: resolved.
-        identity: of its row.
-        dataset_info: the record's section `dataset`.
-        source: has `backbone`, the record's section of that name, and `damaged`, the paths of skipped crops.
+        identity: the row's identity.
+        dataset_info: record section `dataset`.
+        source: has `backbone`, a record section, and `damaged`, the paths of skipped crops.
     """
     config = recipe.as_dict()
-    usual = defaults(Training)  # left out, so that adding a key with a default keeps old trainings valid
+    usual = defaults(Training)  # omitted, so that a new key with a default keeps old trainings valid
     training = {
         key: value
         for key, value in config["training"].items()
@@ -92,12 +92,17 @@ def training_identity(
 
 
 def short_hash(value: Any) -> str:
-    """First 16 hexadecimal digits of the sha256 of a JSON value."""
+    """The first 16 hexadecimal digits of a JSON value's sha256."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> str | None:
-    """The first key in which two nested identities differ, with both values; None if they are equal."""
+    """The first key in which two nested identities differ, with both values; None if they are equal.
+
+    Example:
+        >>> first_difference({"head": {"type": "lstm"}}, {"head": {"type": "gru"}})
+        'head.type: lstm there, gru now'
+    """
     for key in dict.fromkeys([*old, *new]):
         where = f"{path}.{key}" if path else key
         a, b = old.get(key), new.get(key)

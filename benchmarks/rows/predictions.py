@@ -1,4 +1,4 @@
-"""What finished rows scored: their folders, and `predictions.csv` read again."""
+"""Finds finished rows, and reads their `predictions.csv`."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from zoo.files.untrusted import open_input
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a row scored in one split.
+    """The scores of a row in one split.
 
     Attributes:
         name: of the row.
-        dataset: that it was run on.
-        path: of the file.
-        frames: N rows with clip, track, frame and label, sorted; unlabelled frames left out.
+        dataset: name of its dataset.
+        path: of `predictions.csv`.
+        frames: N labelled key frames with clip, track, frame and label, sorted.
         scores: seed -> (N,) P(looking).
     """
 
@@ -37,7 +37,7 @@ class Predictions:
 
 
 def find_row(name: str, out: Path, dataset: str) -> Path | None:
-    """The folder of a row, by its name or as a path; None where there is none that was finished."""
+    """Find the folder of a finished row by name or path; None if there is none."""
     for folder in (Path(name), out / "results" / dataset / folder_name(name)):
         if (folder / "result.json").is_file():
             return folder
@@ -45,30 +45,30 @@ def find_row(name: str, out: Path, dataset: str) -> Path | None:
 
 
 def row_folder(name: str, out: Path, dataset: str) -> Path:
-    """The folder of a row, as of `find_row`, or of that name in its record.
+    """Like `find_row`, but also searches the names in the records.
 
     Raises:
-        UserError: there is none; names the nearest.
+        UserError: no such row; suggests the nearest name.
     """
     found = find_row(name, out, dataset)
     if found is not None:
         return found
-    there = {read_result(path)["name"]: path.parent for path in sorted(out.glob(f"results/{dataset}/*/result.json"))}
-    if name not in there:
-        hint = did_you_mean(name, list(there)) or f"; python bench.py table --out {out} shows what there is"
+    known = {read_result(path)["name"]: path.parent for path in sorted(out.glob(f"results/{dataset}/*/result.json"))}
+    if name not in known:
+        hint = did_you_mean(name, list(known)) or f"; python bench.py table --out {out} lists the rows"
         raise UserError(f"no row {name} in {out / 'results' / dataset}{hint}")
-    return there[name]
+    return known[name]
 
 
 def read_table(path: Path, remedy: str) -> pd.DataFrame:
-    """Read a `predictions.csv`: split, seed, clip, track, frame, label and score, as they were written.
+    """Read split, seed, clip, track, frame, label and score from a `predictions.csv`, in the order of the file.
 
     Args:
-        path: the file.
-        remedy: what to do where it cannot be read.
+        path: of the file.
+        remedy: advice for the error.
 
     Raises:
-        UserError: it cannot, or is damaged.
+        UserError: the file cannot be read, or is damaged.
     """
     check_file(path, "result.json", remedy)
     try:
@@ -78,10 +78,10 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
             data,
             usecols=["split", "seed", *KEY, "label", "score"],
             dtype={
-                **dict.fromkeys(("split", "clip", "track", "score"), str),  # numpy reads every digit of a score
+                **dict.fromkeys(("split", "clip", "track", "score"), str),  # converted below: numpy reads every digit
                 **dict.fromkeys(("seed", "frame", "label"), np.int64),
             },
-            keep_default_na=False,  # a clip may be called NA
+            keep_default_na=False,  # a clip may be named NA
         )
         table = table.assign(score=table["score"].to_numpy().astype(np.float64))
         for name, low, high in (("frame", 1 - LARGEST, LARGEST - 1), ("label", -1, 1), ("score", 0, 1)):
@@ -97,10 +97,10 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
 
 
 def read_predictions(folder: Path, split: str) -> Predictions:
-    """Read what a row scored in one split, of all seeds.
+    """Read the scores of all seeds of a row in one split.
 
     Raises:
-        UserError: the file cannot be read, has no labelled frame of that split, or its seeds scored other frames.
+        UserError: the file cannot be read, has no labelled frames of the split, or its seeds differ in their frames.
     """
     result, path = read_result(folder / "result.json"), folder / "predictions.csv"
     table = read_table(path, "run the recipe again")
@@ -113,22 +113,25 @@ def read_predictions(folder: Path, split: str) -> Predictions:
         if frames is None:
             frames = own[[*KEY, "label"]]
             if frames.duplicated(KEY).any():
-                raise UserError(f"{path}: frames of the {split} split come twice; delete {folder} and run again")
+                raise UserError(f"{path}: duplicate frames in the {split} split; delete {folder} and run again")
         elif not own[[*KEY, "label"]].equals(frames):
-            raise UserError(f"{path}: seed {seed} has other frames than the first; delete {folder} and run again")
+            raise UserError(f"{path}: seed {seed} and the first have different frames; delete {folder} and run again")
         scores[int(seed)] = own["score"].to_numpy()
     assert frames is not None
     return Predictions(result["name"], result["dataset"]["name"], path, frames, scores)
 
 
 def common_frames(a: Predictions, b: Predictions) -> tuple[pd.DataFrame, tuple[np.ndarray, np.ndarray]]:
-    """The key frames that both rows scored, joined by key: the table, and their places among the rows' own.
+    """Find the key frames that both rows scored.
+
+    Returns:
+        Clip, track, frame and label of the M common key frames, and their (M,) indices in `a` and in `b`.
 
     Raises:
-        UserError: they were run on different datasets, have no frame in common, or differ in a label.
+        UserError: the rows are on different datasets, have no key frame in common, or differ in a label.
     """
     if a.dataset != b.dataset:
-        raise UserError(f"{a.path} is of dataset {a.dataset}, {b.path} of {b.dataset}; rows of one can be compared")
+        raise UserError(f"{a.path} is on {a.dataset}, {b.path} on {b.dataset}; compare rows of the same dataset")
     ours, theirs = (row.frames.assign(place=range(len(row.frames))) for row in (a, b))
     joined = ours.merge(theirs, on=KEY, suffixes=("", "_b"))
     if joined.empty:
@@ -138,6 +141,6 @@ def common_frames(a: Predictions, b: Predictions) -> tuple[pd.DataFrame, tuple[n
         row = differ.iloc[0]
         raise UserError(
             f"{a.path} and {b.path} differ in {len(differ)} labels, the first: clip {row['clip']}, track "
-            f"{row['track']}, frame {row['frame']}; they were run on different data, run one of them again"
+            f"{row['track']}, frame {row['frame']}; they were run on different data, so run one of them again"
         )
     return joined[[*KEY, "label"]], (joined["place"].to_numpy(), joined["place_b"].to_numpy())

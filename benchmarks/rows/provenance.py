@@ -1,4 +1,4 @@
-"""Where a row comes from: code version, packages and hardware."""
+"""Provenance of a row: code version, packages and hardware."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Any
 
 from benchmarks.system.cores import cores
 
-# The folder of the code, not the working directory.
+# The checkout, not the working directory.
 HOME = Path(__file__).resolve().parents[2]
 
 _PACKAGES = ("torch", "timm", "transformers", "mmengine", "numpy", "pandas", "scikit-learn", "safetensors", "pillow")
 
 
 def environment(device: str) -> dict[str, Any]:
-    """Versions and hardware, for the record. Never raises.
+    """Record section `environment`: versions and hardware. Never raises.
 
     Args:
         device: name of the GPU, or `cpu`.
@@ -34,7 +34,7 @@ def environment(device: str) -> dict[str, Any]:
 
 
 def code_version() -> dict[str, Any]:
-    """Commit of the code's own folder, and whether tracked files differ from it; None without git."""
+    """Commit of the checkout, and whether tracked files differ from it; None for both without git."""
     commit = _git("rev-parse", "HEAD")
     changed = None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no"))
     return {"commit": commit, "dirty": changed}

@@ -1,4 +1,4 @@
-"""From a row's scores to its figures, its record and its folder, wherever the scores come from."""
+"""Computes a row's figures and record from its scores, and writes its folder."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ BOOTSTRAP_REPEATS = 1000
 
 @dataclass(frozen=True)
 class RowScores:
-    """The scores of a row's seeds, and what the record says of how they came about.
+    """The scores of a row's seeds, and the record sections on how they were made.
 
     Attributes:
         seeds: S seeds, ascending.
-        key_frames: split -> the M key frames that were scored.
+        key_frames: split -> its M key frames.
         parts: split -> part -> S arrays (M,) of scores. Parts are the views of a recipe, or the members of an ensemble.
-        fused: split -> (S, M) scores of the row itself.
+        fused: split -> (S, M) final scores of the row.
         fitted: record section `fitted`: values fitted on validation.
         backbone: record section `backbone`.
         head: record section `head`.
         training: record section `training`, one report per seed.
-        counts: record section `counts`, without the windows per split.
+        counts: record section `counts` without the windows per split.
         seconds: record section `seconds`.
     """
 
@@ -59,13 +59,13 @@ class RowScores:
 
 @dataclass(frozen=True)
 class RowContext:
-    """What a record needs besides the scores.
+    """The record's contents besides the scores.
 
     Attributes:
-        identity: what another run must share to be the same row.
+        identity: of the row, see `benchmarks.rows.identity`.
         dataset_info: record section `dataset`.
         tables: split -> frame table.
-        strides: split -> frames between two key frames of a track.
+        strides: split -> frames from one key frame of a track to the next.
         frame_properties: split -> property -> (rows of the table,) values; see `benchmarks.pixels.properties`.
         environment: record section `environment`.
     """
@@ -79,7 +79,7 @@ class RowContext:
 
 
 def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContext) -> schema.Result:
-    """Compute a row's figures on every labelled split; returns the contents of its `result.json`."""
+    """Compute a row's figures on each labelled split, and return the contents of its `result.json`."""
     splits = {
         split: _figures(scores, split, context)
         for split, key_frames in scores.key_frames.items()
@@ -146,15 +146,15 @@ def write_row(
     row_scores: RowScores,
     tables: Mapping[str, pd.DataFrame],
 ) -> None:
-    """Write a row's folder: prediction files, `config.py`, `result.json`, and the checksums of all.
+    """Write a row's folder: prediction files, `config.py`, `result.json` and checksums.
 
-    `result.json` is the last but one, because its presence says that the files before it are complete.
+    `result.json` comes after the files that it describes, because its presence marks the row as finished.
 
     Args:
         folder: of the row.
         recipe: resolved.
-        result: of `make_record`.
-        row_scores: what the record was made from.
+        result: the record, from `make_record`.
+        row_scores: the scores in the record.
         tables: split -> frame table.
     """
     columns = ["clip", "track", "frame", "person", *BOX, "unique_id", "label"]
@@ -180,7 +180,7 @@ def write_row(
 
 
 def config_file(recipe: Recipe | Ensemble, date: str) -> str:
-    """The text of a recipe file that resolves to this row: `--recipe PATH/config.py` runs it again."""
+    """The text of a recipe file that resolves to this row, for `--recipe PATH/config.py`."""
     values = recipe.as_file()
     lines = [f"{key} = {pformat(value, width=120, sort_dicts=False)}" for key, value in values.items()]
     return f'"""{recipe.name} on {recipe.dataset}, as it was run on {date}."""\n\n' + "\n".join(lines) + "\n"

@@ -1,4 +1,4 @@
-"""What a run leaves behind: `result.json` and its schema, and where its code, machine and numbers came from."""
+"""`result.json`, the record of a row: its schema, and how it is written, read and checked."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from zoo.files.untrusted import checked, read_json
 SCHEMA = 1
 
 
-# What of a record's sections is read again; more is in them.
+# The sections declare only the keys that are read again.
 
 
-class Config(TypedDict):
-    """Of `config`."""
+class ConfigSection(TypedDict):
+    """Section `config`."""
 
     recipe: str
     version: int
@@ -32,8 +32,8 @@ class Config(TypedDict):
     changes: list[str]
 
 
-class SplitData(TypedDict):
-    """Of a split in `dataset`."""
+class DatasetSplit(TypedDict):
+    """A split in section `dataset`."""
 
     rows: int
     crops: int
@@ -41,17 +41,17 @@ class SplitData(TypedDict):
     sha256: str
 
 
-class Data(TypedDict):
-    """Of `dataset`."""
+class DatasetSection(TypedDict):
+    """Section `dataset`."""
 
     name: str
     note: str
     checksum: str | None
-    splits: dict[str, SplitData]
+    splits: dict[str, DatasetSplit]
 
 
 class WeightsSection(TypedDict):
-    """Of `backbone.weights`."""
+    """Section `backbone.weights`."""
 
     origin: str
     licence: str
@@ -59,44 +59,44 @@ class WeightsSection(TypedDict):
     random_init: bool
 
 
-class Start(TypedDict):
-    """Of `head.initialised_from`."""
+class InitialWeights(TypedDict):
+    """Section `head.initialised_from`."""
 
     kind: str | None
 
 
-class Part(TypedDict):
-    """Of `backbone` or `head`, or of each of an ensemble's in `of`."""
+class PartSection(TypedDict):
+    """Section `backbone` or `head`; an ensemble's `of` has the sections of its members."""
 
     type: str
     parameters: int
-    initialised_from: NotRequired[Start | None]
+    initialised_from: NotRequired[InitialWeights | None]
     of: NotRequired[list[dict[str, Any]]]
 
 
-class BackbonePart(Part):
-    """Of `backbone`, likewise."""
+class BackboneSection(PartSection):
+    """Section `backbone` of a recipe."""
 
     stands_in_for: str | None
     weights: WeightsSection
 
 
-class Seconds(TypedDict):
-    """Of `seconds`."""
+class SecondsSection(TypedDict):
+    """Section `seconds`."""
 
     features: float
     training: float
 
 
-class Code(TypedDict):
-    """Of `environment.code`."""
+class CodeVersion(TypedDict):
+    """Section `environment.code`."""
 
     commit: str | None
     dirty: bool | None
 
 
-class Deterministic(TypedDict):
-    """Of `environment.deterministic`: what comes to the same bytes when it is run again; see `deterministic`."""
+class DeterministicSection(TypedDict):
+    """Section `environment.deterministic`: which results are byte-identical when run again; see `deterministic`."""
 
     features: bool
     training: bool
@@ -104,8 +104,8 @@ class Deterministic(TypedDict):
     settings: NotRequired[dict[str, Any]]
 
 
-class Environment(TypedDict):
-    """Of `environment`."""
+class EnvironmentSection(TypedDict):
+    """Section `environment`."""
 
     python: str
     packages: dict[str, str | None]
@@ -113,29 +113,29 @@ class Environment(TypedDict):
     processor: str
     cores: int
     device: str
-    code: Code
-    deterministic: NotRequired[Deterministic]
+    code: CodeVersion
+    deterministic: NotRequired[DeterministicSection]
 
 
 class Metric(TypedDict):
-    """One metric over the seeds; a fraction, never percent."""
+    """One metric over the seeds, as a fraction."""
 
     mean: float | None
-    """Mean over the seeds; None where a split has one class only and the metric is undefined."""
+    """Mean over the seeds; None if the metric is undefined, because the split has only one class."""
     std: float | None
     """Sample standard deviation over the seeds; 0 for one seed."""
     interval: list[float] | None
-    """95 % interval of the mean, by bootstrap over clips and seeds; None where none was computed."""
+    """95 % interval of the mean, by bootstrap over clips and seeds; None if it was not computed."""
     per_seed: list[float | None]
-    """One figure a seed, in the order of `seeds`."""
+    """One figure per seed, in the order of `seeds`."""
 
 
-# Of a split's `metrics`.
+# The metrics of a split.
 Metrics = TypedDict("Metrics", {"mAP": Metric, "AP.looking": Metric, "AP.not_looking": Metric, "accuracy": Metric})
 
 
 class Confusion(TypedDict):
-    """Of a split's `confusion`."""
+    """The confusion matrix of a split at threshold 0.5, averaged over the seeds."""
 
     true_positives: float
     false_positives: float
@@ -147,81 +147,86 @@ class Split(TypedDict):
     """The figures of one labelled split."""
 
     windows: int
-    """Key frames scored."""
+    """Number of key frames."""
     positives: int
-    """Key frames labelled looking."""
+    """Number of key frames labelled looking."""
     clips: int
     stride: int
-    """Every how many frames of a track a key frame lies."""
+    """Frames from one key frame of a track to the next."""
     metrics: dict[str, Metric]
-    """`mAP`, `AP.looking`, `AP.not_looking`, `accuracy`, of the row's own scores: views averaged, smoothed if asked."""
+    """`mAP`, `AP.looking`, `AP.not_looking`, `accuracy` of the row's final scores, after averaging and smoothing."""
     confusion: dict[str, float]
-    """`true_positives`, `false_positives`, `true_negatives`, `false_negatives` at 0.5, mean over the seeds."""
+    """As in `Confusion`."""
     views: dict[str, Metric]
-    """mAP of each view alone, before averaging and smoothing; of an ensemble, of each member's own row."""
+    """mAP of each view before averaging and smoothing; in an ensemble, of each member."""
     without_clip: NotRequired[dict[str, list[float | None]]]
-    """Clip -> mAP of all other clips, one per seed: what comparing rows takes. Older records lack it."""
+    """Clip -> mAP without this clip, one per seed; used to compare rows. Older records lack it."""
 
 
 class Result(TypedDict):
-    """One row of the table, as `result.json` holds it."""
+    """The content of `result.json`."""
 
     schema: int
-    """1."""
+    """`SCHEMA`."""
     name: str
-    """Recipe and changes: `internlstm_flip_tta+head=gru`."""
+    """Recipe and changes, for example `internlstm_flip_tta+head=gru`."""
     config: dict[str, Any]
-    """The resolved recipe: every value that decided the numbers."""
+    """The resolved recipe, with all values that determine the figures."""
     settings: dict[str, Any]
-    """What a run must share with this one to be the same row: config, data, and versions of the code that computes."""
+    """The identity of the row: config, data and code versions. Another run with the same identity reuses the row."""
     dataset: dict[str, Any]
-    """`name`, `note`, `checksum`, and for each split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`."""
+    """`name`, `note`, `checksum`, and per split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`."""
     backbone: dict[str, Any]
     """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...).
 
-    Of a backbone that trains, fingerprint and weights are those it starts from. Of an ensemble: `type`, `parameters`,
-    and `of`, the sections of its members, each backbone once.
+    For a trainable backbone, fingerprint and weights are the initial ones. An ensemble has `type`, `parameters` and
+    `of`, the sections of its members' backbones, each once.
     """
     head: dict[str, Any]
     """`type`, `parameters`, and `initialised_from`: `file`, `kind` and `tensors` of imported weights, or None.
 
-    Of an ensemble: `type`, `parameters`, and `of`, the sections of its members.
+    An ensemble has `type`, `parameters` and `of`, the sections of its members.
     """
     seeds: list[int]
     training: list[dict[str, Any]]
-    """For each seed `seed`, `best_epoch`, `best_mAP` (validation, fraction), `seconds`, `history`.
+    """Per seed `seed`, `best_epoch`, `best_mAP` (validation, a fraction), `seconds`, `history`.
 
-    Where the backbone trains too, `initial` has the `sha256` of all weights as they were at the start.
+    With a trainable backbone also `initial`, with the `sha256` of all initial weights.
     """
     fitted: dict[str, Any]
-    """What was fitted on validation after training: `smoothing window`; `weights`, member -> one per seed."""
+    """Values fitted on validation after training: `smoothing window`; `weights`, member -> one per seed."""
     counts: dict[str, int]
-    """Windows of each split, training windows over all views, damaged crops left out."""
+    """Windows per split, training windows over all views, skipped damaged crops."""
     splits: dict[str, Split]
-    """By name, the labelled splits only."""
+    """Labelled splits by name."""
     diagnosis: Diagnosis | None
-    """None in records from before there was one."""
+    """None in older records."""
     seconds: dict[str, float]
-    """What each step took: `features` (of all rows and views), `training` and `scoring` (mean a seed).
+    """Duration of the steps: `features` (all rows and views), `training` and `scoring` (mean per seed).
 
-    Where the backbone trains too, `features` is reading and decoding the crops.
+    With a trainable backbone, `features` is the time to read and decode the crops.
     """
     environment: dict[str, Any]
     """Versions, platform, processor, device, git commit of the code and whether it was changed.
 
-    And what comes to the same bytes when it is run again, `deterministic`; older records lack it.
+    Also `deterministic`, which older records lack.
     """
     date: str
     """UTC, ISO 8601."""
 
 
 _SECTIONS = {
-    "config": Config, "dataset": Data, "backbone": Part, "head": Part, "seconds": Seconds, "environment": Environment
-}  # fmt: skip
+    "config": ConfigSection,
+    "dataset": DatasetSection,
+    "backbone": PartSection,
+    "head": PartSection,
+    "seconds": SecondsSection,
+    "environment": EnvironmentSection,
+}
 
 
 def write_result(folder: Path, result: Result) -> None:
-    """Write `result.json`, atomically."""
+    """Write `result.json` atomically."""
     write_json(folder / "result.json", result)
 
 
@@ -229,39 +234,39 @@ def read_result(path: Path) -> Result:
     """Read a `result.json` or a committed record.
 
     Raises:
-        UserError: it cannot be read, is damaged, or is of another schema.
+        UserError: the file cannot be read, is damaged, or has another schema.
     """
-    check_file(path, path.name, "run the recipe again, which makes it anew")
+    check_file(path, path.name, "run the recipe again to rebuild it")
     try:
         result = read_json(path, "the record of a row")
     except UserError as error:
-        raise UserError(f"{path} is no result ({error}); delete it and run the recipe again") from error
+        raise UserError(f"{path} is not a valid record ({error}); delete it and run the recipe again") from error
     if isinstance(result, dict) and result.get("schema", SCHEMA) != SCHEMA:
         raise UserError(f"{path} has schema {result['schema']!r}, this program reads {SCHEMA}; run the recipe again")
     try:
         if isinstance(result, dict):
-            result.setdefault("fitted", {})  # records from before anything was
+            result.setdefault("fitted", {})  # older records lack both
             result.setdefault("diagnosis", None)
         checked(result, Result)
         for name, kind in _SECTIONS.items():
             checked(result[name], kind, name)
         for part in parts_of(result["backbone"]):
-            checked(part, BackbonePart, "backbone")
+            checked(part, BackboneSection, "backbone")
         for part in parts_of(result["head"]):
-            checked(part, Part, "head")
+            checked(part, PartSection, "head")
         for split, figures in result["splits"].items():
             checked(figures["metrics"], Metrics, f"splits.{split}.metrics")
             checked(figures["confusion"], Confusion, f"splits.{split}.confusion")
         _check_lengths(result)
     except ValueError as error:
-        raise UserError(f"{path} is no result ({error}); delete it and run the recipe again") from error
+        raise UserError(f"{path} is not a valid record ({error}); delete it and run the recipe again") from error
     return result
 
 
 def _check_lengths(result: Result) -> None:
-    """Check that lists with one entry per seed, bin or group have that length, and that splits are of the data set."""
+    """Check the lengths of lists with one entry per seed, bin or group, and that all splits belong to the data set."""
     seeds, found = len(result["seeds"]), result["diagnosis"]
-    ensemble = "of" in result["backbone"]  # which has no training of its own
+    ensemble = "of" in result["backbone"]  # has no trainings
     lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), 0 if ensemble else seeds)]
     for split, figures in result["splits"].items():
         each = [*figures["metrics"].values(), *figures["views"].values()]
@@ -289,15 +294,15 @@ def _check_lengths(result: Result) -> None:
                 lengths += [("a column of groups", len(column), len(groups["groups"])) for column in of_groups]
     for what, length, wanted in lengths:
         if length != wanted:
-            raise ValueError(f"{what} has {length} entries, and has to have {wanted}")
+            raise ValueError(f"{what} has {length} entries, not {wanted}")
 
 
 def shown_split(result: Result) -> str | None:
-    """The split whose figures are shown of a row: test where that is labelled, else val; None where neither is."""
+    """The split that is shown in tables: test if labelled, else val; None if neither is."""
     return next((split for split in ("test", "val") if split in result["splits"]), None)
 
 
 def parts_of(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A record's section `backbone` or `head` as a list: itself, or those of an ensemble's members."""
+    """A record's section `backbone` or `head` as a list of one, or the sections of an ensemble's members."""
     parts: list[Mapping[str, Any]] = section.get("of", [section])
     return parts

@@ -139,11 +139,11 @@ def test_refused_in_one_line(out, tables, made, capsys):
     for other, words in {
         "elsewhere": "have no key frame in common",
         "relabelled": "differ in 704 labels, the first: clip 00, track 0, frame 0",
-        "twice": "come twice",
-        "ragged": "seed 2 has other frames than the first",
+        "twice": "duplicate frames in the",
+        "ragged": "seed 2 and the first have different frames",
         "one-class": "are of one class; there is no mAP",
         "plaim": "no row plaim in " + str(out / "results" / "synthlam") + "; did you mean 'plain'?",
-        str(out / "results" / "ego4d" / "other-data"): "of dataset synthlam",
+        str(out / "results" / "ego4d" / "other-data"): "on synthlam",
     }.items():
         assert words in compare(capsys, "good", other, "--out", out, code=2)
     assert "no labelled frames of the val split" in compare(

@@ -10,15 +10,15 @@ from benchmarks.system import device
 from registry import UserError
 
 
-def test_difference_names_the_first_key_with_both_values() -> None:
+def test_first_difference_names_the_key_and_both_values() -> None:
     old = {"a": 1, "b": {"c": [1, 2], "d": None}}
     assert identity.first_difference(old, json.loads(json.dumps(old))) is None
     assert identity.first_difference(old, {"a": 1, "b": {"c": [1, 3], "d": None}}) == "b.c: [1, 2] there, [1, 3] now"
     assert identity.first_difference(old, {"a": 1, "b": {"c": [1, 2]}, "e": 5}) == "e: None there, 5 now"
 
 
-def test_the_commit_is_the_codes_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not that of the folder the command was typed in, and dirty once a tracked file differs."""
+def test_code_version_describes_the_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the working directory; dirty once a tracked file differs."""
     git = ["git", "-c", "user.name=x", "-c", "user.email=x@x"]
     (tmp_path / "code").mkdir()
     (tmp_path / "code" / "file").write_text("1")
@@ -40,7 +40,7 @@ def test_no_git_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert provenance.code_version() == {"commit": None, "dirty": None}
 
 
-def test_a_record_says_what_is_deterministic(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deterministic_results_by_device(monkeypatch: pytest.MonkeyPatch) -> None:
     promised = {"features": True, "training": True, "scores": True}
     assert device.deterministic("cpu") == promised
     on_gpu = device.deterministic("cuda:0")
