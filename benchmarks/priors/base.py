@@ -31,7 +31,7 @@ class Priors(NamedTuple):
     landmarks: np.ndarray
 
     def mirrored(self) -> Priors:
-        """Returns the priors of the crops mirrored left to right."""
+        """The priors of the crops mirrored left to right."""
         pose = self.head_pose * np.array([-1, 1, -1], dtype=np.float32)
         return Priors(pose, self.landmarks[:, _MIRRORED] * np.array([-1, 1, 1], dtype=np.float32))
 
@@ -55,22 +55,19 @@ class Prior:
         self.cache = Path(cache)
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Returns the priors of the N rows of a FrameTable.
+        """Read or compute the priors of the N rows of a frame table.
 
         Raises:
-            UserError: the priors cannot be read or computed; says what to do.
+            UserError: the priors cannot be read or computed.
         """
         raise NotImplementedError
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns everything that determines the priors except the crops, JSON-serialisable."""
+        """JSON values that determine the priors, apart from the crops."""
         raise NotImplementedError
 
 
 def lacking(recipe: str, needs: Sequence[str]) -> UserError:
-    """Returns the error for a recipe whose head needs priors but names none; lists the available ones."""
+    """The error for a recipe that lacks the priors its head needs; it lists the available ones."""
     ways = "; ".join(f"{name}: {getattr(PRIORS.get(name), 'how', '')}".rstrip(": ") for name in PRIORS)
-    return UserError(
-        f"recipe {recipe}: its head needs {' and '.join(needs)}, and no provider of priors is named; "
-        f"add --set priors=NAME with one of these names - {ways}"
-    )
+    return UserError(f"recipe {recipe}: its head needs {' and '.join(needs)}; add --set priors=NAME ({ways})")

