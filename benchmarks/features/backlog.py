@@ -31,7 +31,7 @@ class Backlog:
     Args:
         store: receives the features.
         images: view -> image paths.
-        skip_damaged: do not try images again that are known as damaged.
+        skip_damaged: skip images known to be damaged.
     """
 
     def __init__(self, store: FeatureStore, images: Mapping[str, Sequence[str]], skip_damaged: bool) -> None:
@@ -46,11 +46,11 @@ class Backlog:
                 for image in group:
                     requested[image] = (*requested.get(image, ()), view)
 
-    def plan(self, share: tuple[int, int]) -> tuple[list[str], int]:
+    def shards_for(self, share: tuple[int, int]) -> tuple[list[str], int]:
         """Find the shards for one process to work on.
 
-        It starts with its own share of the shards. Those of the others come last and in reverse, so that two processes
-        meet only at the end.
+        Its own share comes first. The shares of the other processes follow in reverse, so that two processes meet only
+        at the end.
 
         Args:
             share: number of the process, and number of processes.
@@ -63,7 +63,7 @@ class Backlog:
         others = [name for later in range(1, processes) for name in reversed(shares[(number + later) % processes])]
         missing = {name: self._missing_count(name, check=True) for name in shares[number]}
         for name in (name for name, count in missing.items() if count):
-            self._say_damaged(name)
+            self._report_damaged(name)
         expected = sum(missing.values())
         missing |= {name: self._missing_count(name, check=False) for name in others}
         return [name for name, count in missing.items() if count or self._store.is_open(name)], expected
@@ -72,12 +72,12 @@ class Backlog:
         """Open one shard after another, and batch its missing features.
 
         Args:
-            shards: of `plan`.
-            encode: its batch size may shrink meanwhile.
+            shards: from `shards_for`.
+            encode: gives the batch size, which may shrink meanwhile.
 
         Yields:
-            A batch, or None while other processes work on the remaining shards: finish the batches so far, then ask
-            for the next.
+            A batch, or None while other processes work on the remaining shards; the caller then finishes its batches
+            before it asks again.
         """
         batch: list[MissingFeature] = []
         speak_at = time.monotonic() + _PATIENCE
@@ -144,7 +144,7 @@ class Backlog:
         }
         return {image: views for image, views in missing.items() if views}
 
-    def _say_damaged(self, name: str) -> None:
+    def _report_damaged(self, name: str) -> None:
         for view in {view: None for views in self._requested[name].values() for view in views}:
             path = self._store.path(view, name)
             if path.exists() and self._store.read_shard(view, name, check=False) is None:

@@ -1,4 +1,4 @@
-"""A backbone's encoder and its batch size, which is measured, and halved when memory runs out."""
+"""A backbone's encoder, with a batch size that is measured, and halved when memory runs out."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ class ExtractOptions:
             fastest size, which is measured.
         device: of the backbone.
         dtype: of the computation, as in the store's fingerprint; None for the dtype of the weights.
-        skip_damaged: leave out crops that cannot be decoded, and list them; otherwise the first is an error.
+        skip_damaged: leave out crops that cannot be decoded, and list them; otherwise the first one is an error.
         share: number of this process, and number of processes. Each starts with its own share of the clips, then helps
             with clips that no process works on.
         update_manifest: update the store's manifest at the end. A caller that extracts clip by clip does it once.
@@ -112,7 +112,7 @@ def extract(
     """
     started = time.perf_counter()
     backlog = Backlog(store, images, options.skip_damaged)
-    shards, expected = backlog.plan(options.share)
+    shards, expected = backlog.shards_for(options.share)
     number, _ = options.share
     report = Extraction()
     try:

@@ -1,4 +1,4 @@
-"""The manifest of a feature store, `manifest.json`: what its features are and how many there are."""
+"""The manifest of a feature store, `manifest.json`: its fingerprint, and numbers of shards and images."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read_manifest(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
 
     Args:
         folder: of the store.
-        fingerprint: that its features must have.
+        fingerprint: the expected one.
 
     Raises:
         UserError: the manifest cannot be read, or is of another format or fingerprint.

@@ -48,7 +48,7 @@ class Shard(NamedTuple):
 
 
 class _OpenFile(NamedTuple):
-    """A shard with what the check of its bytes needs."""
+    """A shard with its header and its file's signature, for the checksum."""
 
     shard: Shard
     header: dict[str, Any]
@@ -100,7 +100,7 @@ class ShardFiles:
             check: compare its bytes with the checksum and its fingerprint with the store's.
 
         Raises:
-            DamagedShardError: the file is not as it was written.
+            DamagedShardError: the file has changed since it was written.
             UserError: the file is sound but has another fingerprint.
         """
         try:
@@ -197,7 +197,7 @@ def _parse(path: Path, file: BinaryIO) -> _OpenFile:
     """Read the header of a shard file and map its data.
 
     Raises:
-        DamagedShardError: the header is invalid, or the file has another size than the header says.
+        DamagedShardError: the header is invalid, or does not match the size of the file.
     """
     status = os.fstat(file.fileno())
     length = int.from_bytes(file.read(8), "little")

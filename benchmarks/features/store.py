@@ -1,8 +1,8 @@
 """The feature store: features by view and image path, in files that are complete, checksummed, or absent.
 
 A store is a folder with `manifest.json` (see `manifest.py`) and one file per view and clip (see `shard_files.py`). The
-first folder of an image path names the shard, so trees of another depth work too. `docs/features.md` says what happens
-when a process is killed, a disk loses data, or two processes meet.
+first folder of an image path names the shard, so trees of another depth work too. `docs/features.md` covers kills,
+damaged files and concurrent processes.
 """
 
 from __future__ import annotations

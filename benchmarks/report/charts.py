@@ -27,13 +27,13 @@ _Scale = Callable[[Any], Any]
 
 
 def axis_start(values: Iterable[float]) -> float:
-    """Returns the start of an axis that ends at 1: below all values, with round numbers at its five steps."""
+    """The start of an axis that ends at 1, below all values, with round numbers at its five steps."""
     lowest = min(values)
     return max(start for start in (0.0, 0.5, 0.8, 0.9) if start <= max(lowest, 0))
 
 
 def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[float], start: float) -> Markup:
-    """Draws a table cell from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
+    """Draw a table cell from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
     width, height = 150, 18
     x = _scale(start, 1, 4, width - 4)
     parts = [_line(4, 9, width - 4, 9, "grid")]
@@ -47,7 +47,7 @@ def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[flo
 
 
 def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> Markup:
-    """Draws precision over recall of one class.
+    """Draw precision over recall of one class.
 
     Args:
         curves: (P,) each, precision at recall 1 / P, 2 / P, ..., 1. The first `COLOURS` have colours, the others are
@@ -68,7 +68,7 @@ def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> 
 
 
 def reliability_diagram(diagrams: Mapping[str, Reliability]) -> Markup:
-    """Draws the share looking over the mean score of each bin and, below, the number of raw scores in it."""
+    """Draw the share looking over the mean score of each bin and, below, the number of raw scores in it."""
     floor, height = 298, 330
     x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(0, 1, 248, 8)
     parts = [*_axes(x, y, 0, floor + 14), _line(x(0), y(0), x(1), y(1), "chance")]
@@ -87,7 +87,7 @@ def reliability_diagram(diagrams: Mapping[str, Reliability]) -> Markup:
 
 
 def groups(of: Groups, whole: float | None, words: str) -> Markup:
-    """Draws the mAP of each group with its interval; the dashed line is `whole`, the mAP of the row."""
+    """Draw the mAP of each group with its interval; the dashed line is `whole`, the mAP of the row."""
     step, left = 36, 108
     foot = step * len(of["groups"]) + 6
     known = [each for each in (whole, *of["mAP"], *of["low"]) if each is not None]
@@ -114,7 +114,7 @@ def groups(of: Groups, whole: float | None, words: str) -> Markup:
 
 
 def slots(frames: np.ndarray) -> list[int | None]:
-    """Chooses the crops below a timeline: from each of `SLOTS` equal parts, the frame nearest to its middle.
+    """Choose the crops below a timeline: the frame nearest to the middle of each of `SLOTS` equal parts.
 
     Args:
         frames: (N,) frame numbers, ascending.
@@ -132,7 +132,7 @@ def slots(frames: np.ndarray) -> list[int | None]:
 def timeline(
     frames: np.ndarray, labels: np.ndarray, scores: np.ndarray, stride: int, crops: Mapping[int, str | None]
 ) -> Markup:
-    """Draws the scores of a track over its frames, with the labels behind and crops below.
+    """Draw the scores of a track over its frames, with the labels behind and crops below.
 
     Args:
         frames: (N,) frame numbers, ascending.
@@ -182,7 +182,7 @@ def timeline(
 
 
 def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> list[Markup]:
-    """Draws the grid with numbers in per cent: 0 to 1 along x, `start` to 1 along y."""
+    """Draw the grid with numbers in per cent: 0 to 1 along x, `start` to 1 along y."""
     parts = []
     for tick in np.linspace(0, 1, 6):
         parts.append(_line(x(tick), y(start), x(tick), y(1), "grid"))
@@ -194,12 +194,12 @@ def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> lis
 
 
 def _runs(broken: np.ndarray) -> list[np.ndarray]:
-    """Splits the indices 0..N-1 where `broken` (N - 1,) is true."""
+    """Split the indices 0..N-1 where `broken` (N - 1,) is true."""
     return np.split(np.arange(len(broken) + 1), np.flatnonzero(broken) + 1)
 
 
 def _scale(low: float, high: float, begin: float, end: float) -> _Scale:
-    """Returns the linear map from values, numbers or arrays, to drawing units."""
+    """The linear map from numbers or arrays to drawing units."""
     return lambda value: begin + (value - low) / (high - low) * (end - begin)
 
 

@@ -13,7 +13,7 @@ _QUALITY = 70
 
 
 def data_uri(path: Path) -> str | None:
-    """Encodes a crop as a WebP data URI, shrunk to `SIDE` if larger; None if it cannot be read."""
+    """Encode a crop as a WebP data URI, shrunk to `SIDE` if larger; None if it cannot be read."""
     try:
         with open_picture(path) as image:
             image.thumbnail((SIDE, SIDE))  # also makes the JPEG decoder work at reduced size

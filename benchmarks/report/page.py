@@ -27,12 +27,12 @@ _HERE = Path(__file__).parent
 
 
 def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Callable[[], None]) -> str:
-    """Renders the page.
+    """Render the report.
 
     Args:
         rows: at least one, all of one dataset.
         root: the dataset's folder, to which the paths of crops are relative.
-        named: whether the user named the rows; their order is then kept, otherwise it is the table's.
+        named: whether the user named the rows and thereby set their order; otherwise they are in the table's order.
         advance: called after each row.
     """
     measured = {id(row): _measured(row) for row in rows}
@@ -87,12 +87,12 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
 
 
 def _measured(row: ReportRow) -> table.TableRow:
-    """Returns the row as the table shows it, without the cited rows that have no measured counterpart."""
+    """The row as the table shows it."""
     return next(each for each in table.rows([(row.result, "")]) if each.dataset)
 
 
 def _start(rows: Sequence[ReportRow]) -> float:
-    """Returns the start of the axis of the table's intervals."""
+    """The start of the axis of the table's intervals."""
     metrics = [row.result["splits"][row.split]["metrics"]["mAP"] for row in rows]
     values = [value for metric in metrics for value in (*(metric["interval"] or ()), *metric["per_seed"])]
     return charts.axis_start([value for value in values if value is not None] or [0.0])
@@ -107,7 +107,7 @@ def _interval(row: ReportRow, start: float) -> Markup | None:
 
 
 def _curves(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
-    """Draws the curves of both classes; none if no row has frames of both."""
+    """Draw the curves of both classes; none if no row has frames of both."""
     pairs = [pair for row in rows if (pair := precision_curves(row.scores, row.frames["label"].to_numpy()))]
     if not pairs:
         return []
@@ -121,7 +121,7 @@ def _curves(rows: Sequence[ReportRow]) -> list[dict[str, Any]]:
 
 
 def _diagnosis(row: ReportRow) -> dict[str, Any] | None:
-    """Returns calibration and groups; None for a record of a version without diagnosis."""
+    """Calibration and groups; None for an older record without diagnosis."""
     found = row.result["diagnosis"]
     if found is None or row.split not in found["splits"]:
         return None
@@ -149,7 +149,7 @@ def _tracks(row: ReportRow, picture: Callable[[str], str | None]) -> list[dict[s
 
 
 def _sheet(row: ReportRow, label: int, picture: Callable[[str], str | None]) -> dict[str, Any]:
-    """Returns the contact sheet of the misclassified frames with a label."""
+    """The contact sheet of the misclassified frames with a label."""
     found = mistakes(row, label, MISTAKES)
     score = row.scores.mean(axis=0)
     tiles = [

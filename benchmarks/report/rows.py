@@ -41,7 +41,7 @@ class Track(NamedTuple):
     Attributes:
         rows: indices into `ReportRow.frames`.
         error: mean over both classes of |score - label|.
-        best: one of the best tracks, not one of the worst.
+        best: True for one of the best tracks, False for one of the worst.
     """
 
     rows: np.ndarray
@@ -64,12 +64,12 @@ class Mistakes(NamedTuple):
 
 
 def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) -> ReportRow:
-    """Reads a row's folder.
+    """Read a row's folder.
 
     Args:
         folder: with `result.json` and `predictions.csv`.
         name: of the report's dataset.
-        frames_of: returns the frame table of a split.
+        frames_of: split -> frame table.
 
     Raises:
         UserError: a file is missing or damaged, the row belongs to another dataset or other frames, or neither test nor
@@ -81,7 +81,7 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
         raise UserError(f"{folder} is a row of dataset {other}, but this report is on {name}; add --dataset {other}")
     split = shown_split(result)
     if split is None:
-        raise UserError(f"{folder} has no labelled split but train; leave it out by naming the rows to report")
+        raise UserError(f"{folder} has no labelled split except train; name the rows to report, without this one")
     predictions = read_predictions(folder, split)
     images = frames_of(split)[[*KEY, "image"]]
     frames = predictions.frames.merge(images, on=KEY, how="left", validate="one_to_one")
@@ -94,7 +94,7 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
 
 
 def precision_curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """Computes the interpolated precision of both classes, averaged over the seeds.
+    """Compute the interpolated precision of both classes, averaged over the seeds.
 
     As in VOC since 2010 (see `benchmarks.evaluation.metrics`): at each recall, the highest precision at this or any
     higher recall. The mean of a curve is therefore the row's average precision, averaged over the seeds.
@@ -125,7 +125,7 @@ def _interpolated(hits: np.ndarray) -> np.ndarray:
 
 
 def choose_tracks(row: ReportRow, each: int) -> list[Track]:
-    """Chooses the worst and the best tracks with frames of both classes.
+    """Choose the worst and the best tracks with frames of both classes.
 
     The error of a track is |score - label|, averaged over seeds and frames of each class, then over both classes.
 
@@ -150,7 +150,7 @@ def choose_tracks(row: ReportRow, each: int) -> list[Track]:
 
 
 def mistakes(row: ReportRow, label: int, most: int) -> Mistakes:
-    """Finds the frames of a label that the mean score over the seeds gets wrong, most confident first.
+    """Find the frames of a label that the mean score over the seeds gets wrong, most confident first.
 
     Args:
         row: of the report.
@@ -165,7 +165,7 @@ def mistakes(row: ReportRow, label: int, most: int) -> Mistakes:
 
 
 def provenance(row: ReportRow) -> dict[str, str]:
-    """Lists the origin of a row's figures, as text by name."""
+    """The origin of a row's figures: name -> text."""
     result = row.result
     where, code = result["environment"], result["environment"]["code"]
     backbones, heads, data = parts_of(result["backbone"]), parts_of(result["head"]), result["dataset"]
@@ -203,5 +203,5 @@ def provenance(row: ReportRow) -> dict[str, str]:
 
 
 def shared(facts: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """Returns the facts that are equal for all rows."""
+    """The facts that are the same in all rows."""
     return {name: fact for name, fact in facts[0].items() if all(other.get(name) == fact for other in facts)}

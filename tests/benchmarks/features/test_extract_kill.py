@@ -79,7 +79,7 @@ def test_killed_at_random_moments(crops: tuple, undisturbed: Path, tmp_path: Pat
 
 
 @pytest.mark.parametrize("stop", ["journal", "between the views", "before the journal goes", "before the manifest"])
-def test_killed_at_the_seams(
+def test_killed_between_two_file_operations(
     crops: tuple, undisturbed: Path, tmp_path: Path, stop: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "store"
@@ -133,7 +133,7 @@ def test_a_journal_cut_at_any_byte(
     assert min(done) <= total - sum(kept) + BATCH
 
 
-def test_no_more_than_a_batch_is_done_twice(crops: tuple, tmp_path: Path) -> None:
+def test_at_most_one_batch_is_computed_twice(crops: tuple, tmp_path: Path) -> None:
     """The trace counts the features computed before the kill."""
     folder, trace = tmp_path / "store", tmp_path / "trace"
 
@@ -213,11 +213,11 @@ def test_the_command_line_killed(crops: tuple, tmp_path: Path) -> None:
     assert names_that_differ(tmp_path / "store", tmp_path / "undisturbed") == []
 
 
-def test_one_interrupt_keeps_what_is_running(crops: tuple, tmp_path: Path) -> None:
+def test_one_interrupt_keeps_the_running_batches(crops: tuple, tmp_path: Path) -> None:
     line = [sys.executable, *command(crops[0], tmp_path / "store", delay=0.2)]
     # A shell's background jobs ignore interrupts, and so does what they start.
-    heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(line, cwd=HOME, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
+    default_handler = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(line, cwd=HOME, stderr=subprocess.PIPE, text=True, preexec_fn=default_handler)
     while not list((tmp_path / "store").glob(".*.part")):
         time.sleep(0.01)
     time.sleep(0.3)
@@ -225,5 +225,5 @@ def test_one_interrupt_keeps_what_is_running(crops: tuple, tmp_path: Path) -> No
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 130
     assert errors.count("\n") == 1
-    assert "the same command goes on from there" in errors
+    assert "run the same command again to resume" in errors
     assert json.loads((tmp_path / "store.log.jsonl").read_text())["encoded"] > 0

@@ -115,14 +115,16 @@ def test_ray(crops: Path, undisturbed: Path, tmp_path: Path) -> None:
     assert names_that_differ(tmp_path / "store", undisturbed) == []
 
 
-def test_ray_that_is_missing_says_how_to_get_it(crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_reported_with_its_installation(
+    crops: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import bench
 
     monkeypatch.setitem(sys.modules, "ray", None)
     assert bench.main(command(crops, tmp_path / "store", "--engine", "ray", delay=0)[1:]) == 2
 
 
-def test_what_was_extracted_for_recipes_is_what_run_looks_for(
+def test_run_reuses_features_extracted_for_its_recipes(
     lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     import bench
@@ -156,6 +158,6 @@ def test_what_was_extracted_for_recipes_is_what_run_looks_for(
         (["--images", "."], "--images needs --backbone NAME and -o STORE"),
     ],
 )
-def test_options_that_do_not_go_together(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
+def test_incompatible_options(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
     assert exit_status(["extract", *arguments]) == 2
     assert words in capsys.readouterr().err

@@ -53,7 +53,7 @@ def test_features_are_the_backbones_own(tree: Path, tmp_path: Path) -> None:
             assert torch.equal(found, backbone(backbone.preprocessing.normalise(pixels))[0])
 
 
-def test_what_is_there_is_not_computed_again(tree: Path, tmp_path: Path) -> None:
+def test_existing_features_are_not_computed_again(tree: Path, tmp_path: Path) -> None:
     backbone = BACKBONES.build(dict(type="tiny_means"))
     extract(backbone, tree, {"original": IMAGES[:1]}, store_at(tmp_path / "store"))
     done = extract(backbone, tree, {"original": IMAGES}, store_at(tmp_path / "store"))
@@ -63,7 +63,7 @@ def test_what_is_there_is_not_computed_again(tree: Path, tmp_path: Path) -> None
     assert (done.encoded, done.reused) == (0, 4)
 
 
-def test_manifest_says_what_the_store_holds(tree: Path, tmp_path: Path) -> None:
+def test_the_manifest_describes_the_store(tree: Path, tmp_path: Path) -> None:
     store = store_at(tmp_path / "store")
     extract(BACKBONES.build(dict(type="tiny_means")), tree, {"original": IMAGES}, store)
     manifest = json.loads((tmp_path / "store" / "manifest.json").read_text())
@@ -72,13 +72,13 @@ def test_manifest_says_what_the_store_holds(tree: Path, tmp_path: Path) -> None:
     assert manifest["fingerprint"] == store.fingerprint
 
 
-def test_order_asked_for_is_order_given(tree: Path, tmp_path: Path) -> None:
+def test_features_come_in_the_requested_order(tree: Path, tmp_path: Path) -> None:
     store = store_at(tmp_path / "store")
     extract(BACKBONES.build(dict(type="tiny_means")), tree, {"original": IMAGES}, store)
     assert torch.equal(store.read("original", IMAGES[::-1]), store.read("original", IMAGES).flip(0))
 
 
-def test_absence_is_never_silent(tree: Path, tmp_path: Path) -> None:
+def test_missing_features_are_an_error(tree: Path, tmp_path: Path) -> None:
     store = store_at(tmp_path / "store")
     extract(BACKBONES.build(dict(type="tiny_means")), tree, {"original": IMAGES[:1]}, store)
     with pytest.raises(UserError, match="has no original features of a/t/2.png"):
@@ -128,7 +128,7 @@ def test_damaged_crop_is_named_or_skipped(tree: Path, tmp_path: Path, damage: st
     assert (again.encoded, again.damaged) == (0, [IMAGES[1]])
 
 
-def test_a_repaired_crop_is_damaged_no_longer(tree: Path, tmp_path: Path) -> None:
+def test_a_repaired_crop_is_no_longer_listed_as_damaged(tree: Path, tmp_path: Path) -> None:
     backbone, store = BACKBONES.build(dict(type="tiny_means")), store_at(tmp_path / "store")
     sound = (tree / IMAGES[1]).read_bytes()
     (tree / IMAGES[1]).write_bytes(b"")
@@ -138,7 +138,7 @@ def test_a_repaired_crop_is_damaged_no_longer(tree: Path, tmp_path: Path) -> Non
     assert (done.encoded, done.reused, done.damaged, store.damaged) == (1, 3, [], [])
 
 
-def test_a_crop_that_may_not_be_read_is_named(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_crop_is_named(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(path: Path) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -147,7 +147,7 @@ def test_a_crop_that_may_not_be_read_is_named(tree: Path, tmp_path: Path, monkey
         extract(BACKBONES.build(dict(type="tiny_means")), tree, {"original": IMAGES[:1]}, store_at(tmp_path / "store"))
 
 
-def test_an_absent_crop_is_an_error_whatever_is_skipped(tree: Path, tmp_path: Path) -> None:
+def test_a_missing_crop_is_an_error_even_with_skip_damaged(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"crop .*a/t/9.png does not exist"):
         extract(
             BACKBONES.build(dict(type="tiny_means")),
@@ -189,7 +189,7 @@ def pictures(folder: Path) -> dict[str, tuple[Path, Image.Image]]:
     return saved
 
 
-def test_pictures_of_every_kind_become_rgb_as_they_are_stored(tmp_path: Path) -> None:
+def test_all_image_modes_become_rgb(tmp_path: Path) -> None:
     backbone = BACKBONES.build(dict(type="tiny_means"))
     saved = pictures(tmp_path)
     store = store_at(tmp_path / "store")
@@ -201,7 +201,7 @@ def test_pictures_of_every_kind_become_rgb_as_they_are_stored(tmp_path: Path) ->
         torch.testing.assert_close(store.read("original", [name])[0], expected, atol=2 / 57, rtol=0)
 
 
-def test_names_of_every_kind(tmp_path: Path) -> None:
+def test_unusual_file_names(tmp_path: Path) -> None:
     images = ["a b/t/ü .png", "a b/t/line\nbreak.png", "[c]*?/t/'\".png", "日本/1.png", os.fsdecode(b"d/\xff.png")]
     for image in images:
         (tmp_path / image).parent.mkdir(parents=True, exist_ok=True)
@@ -222,7 +222,7 @@ def extract_one(backbone: Backbone, root: Path, image: str) -> torch.Tensor:
     return backbone(backbone.preprocessing.normalise(pixels))[0]
 
 
-def test_links_to_folders_are_followed_and_folders_are_no_pictures(tree: Path, tmp_path: Path) -> None:
+def test_links_to_folders_are_followed_and_folders_are_not_images(tree: Path, tmp_path: Path) -> None:
     from benchmarks.commands.extract import images_below
 
     (tmp_path / "root" / "x.jpg").mkdir(parents=True)
@@ -232,7 +232,7 @@ def test_links_to_folders_are_followed_and_folders_are_no_pictures(tree: Path, t
     assert sorted(images_below(tmp_path / "root")) == ["link/t/1.png", "link/t/2.png", "x.jpg/1.JPEG"]
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_work(
+def test_too_little_disk_space_is_reported_before_the_extraction(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
@@ -268,7 +268,7 @@ def test_a_damaged_feature_file_is_rebuilt(tree: Path, tmp_path: Path, capsys: p
     assert f"damaged feature file {path}: rebuilding it" in capsys.readouterr().err
 
 
-def test_features_are_the_same_bits_however_the_work_is_cut(tmp_path: Path) -> None:
+def test_features_do_not_depend_on_batches_or_shares(tmp_path: Path) -> None:
     """In one process or two shares, all views at once or one by one, in batches of any size."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5, "c": 1, "d": 17})
     views = {"original": images, "flipped": images[3:30]}
@@ -290,7 +290,7 @@ def test_features_are_the_same_bits_however_the_work_is_cut(tmp_path: Path) -> N
     assert names_that_differ(tmp_path / "one", tmp_path / "views") == []
 
 
-def test_the_pipeline_for_a_gpu_gives_what_workers_give(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_gpu_loop_gives_the_same_features_as_the_cpu_loop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run on the CPU, without CUDA streams: decoding, mirroring, damage and writing are the same."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5, "c": 1, "d": 17})
     Image.new("RGB", (90, 70), (3, 4, 5)).save(tmp_path / "images" / images[0])  # resized by its decoder
@@ -335,7 +335,7 @@ def test_batches_shrink_when_memory_runs_out(tmp_path: Path, capsys: pytest.Capt
     assert encoding.find_batch_size(small, device, None) == 1
 
 
-def test_an_extraction_survives_little_memory(tmp_path: Path) -> None:
+def test_an_extraction_with_little_memory(tmp_path: Path) -> None:
     images = make_crops(tmp_path / "images", {"a": 9, "b": 5})
     for folder, fits in (("much", 1000), ("little", 0)):
         backbone = BACKBONES.build(dict(type="slow_means", fits=fits))
@@ -347,7 +347,7 @@ def test_an_extraction_survives_little_memory(tmp_path: Path) -> None:
                 extract(backbone, tmp_path / "images", {"original": images}, store)
 
 
-def test_operations_of_an_image() -> None:
+def test_flop_of_an_image() -> None:
     """One product of 768 values and 32 x 768 weights; for InternViT only the layers are counted by hand."""
     assert encoding.flops_of(BACKBONES.build(dict(type="slow_means"))) == 2 * 768 * 32
     nano = BACKBONES.build(dict(type="internvit_nano"))
@@ -362,7 +362,7 @@ def test_operations_of_an_image() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(sizes=st.dictionaries(st.text("abc", min_size=1, max_size=4), st.integers(0, 50)), processes=st.integers(1, 5))
-def test_clips_are_dealt_out_once_and_evenly(sizes: dict[str, int], processes: int) -> None:
+def test_clips_are_dealt_once_and_evenly(sizes: dict[str, int], processes: int) -> None:
     shares = deal(sizes, processes)
     assert sorted(name for share in shares for name in share) == sorted(sizes)
     loads = [sum(sizes[name] for name in share) for share in shares]
@@ -370,7 +370,7 @@ def test_clips_are_dealt_out_once_and_evenly(sizes: dict[str, int], processes: i
 
 
 @pytest.mark.gpu
-def test_a_gpu_s_features_are_those_of_the_cpu(tmp_path: Path) -> None:
+def test_gpu_features_are_close_to_cpu_features(tmp_path: Path) -> None:
     """With a measured batch size, two runs give equal bits, close to the CPU's features."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5})
     found = []

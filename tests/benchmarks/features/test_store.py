@@ -30,7 +30,7 @@ def add(store: FeatureStore, keys: list[str], features: torch.Tensor, view: str 
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_safetensors_reads_what_was_written(tmp_path: Path, dtype: torch.dtype) -> None:
+def test_safetensors_reads_the_files(tmp_path: Path, dtype: torch.dtype) -> None:
     features = torch.randn(3, 4).to(dtype)
     add(new_store(tmp_path), KEYS, features)
     with safe_open(tmp_path / "original" / "c.safetensors", "pt") as file:
@@ -40,14 +40,14 @@ def test_safetensors_reads_what_was_written(tmp_path: Path, dtype: torch.dtype) 
     assert torch.equal(FeatureStore(tmp_path, {"weights": "w"}).read("original", KEYS), features)
 
 
-def test_no_more_than_fifty_bytes_a_frame_are_not_features(tmp_path: Path) -> None:
+def test_overhead_is_at_most_fifty_bytes_per_frame(tmp_path: Path) -> None:
     """3,200 numbers in bfloat16 are 6,400 bytes; names as short as SynthLAM's leave room in 6,450."""
     keys = [f"c/t0/face_{number:05d}.jpg" for number in range(500)]
     add(new_store(tmp_path, 3200), keys, torch.zeros(500, 3200, dtype=torch.bfloat16))
     assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) / 500 <= 6450
 
 
-def test_bytes_do_not_depend_on_the_order_of_work(tmp_path: Path) -> None:
+def test_bytes_do_not_depend_on_the_order_of_extraction(tmp_path: Path) -> None:
     features = torch.randn(3, 4)
     for name, order in (("one", [0, 1, 2]), ("other", [2, 0, 1])):
         add(new_store(tmp_path / name), [KEYS[row] for row in order], features[order])
@@ -100,7 +100,7 @@ def test_feature_files_of_others_are_left_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"format": 2}', "nothing"])
-def test_a_manifest_that_is_none_is_named(tmp_path: Path, text: str) -> None:
+def test_an_invalid_manifest_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
     with pytest.raises(UserError, match=r"manifest\.json is not the manifest of a feature store"):
         new_store(tmp_path)
@@ -112,7 +112,7 @@ def test_an_older_format_is_refused(tmp_path: Path) -> None:
         new_store(tmp_path)
 
 
-def test_a_shard_is_one_process_s_at_a_time(tmp_path: Path) -> None:
+def test_only_one_process_at_a_time_opens_a_shard(tmp_path: Path) -> None:
     store, other = new_store(tmp_path), new_store(tmp_path)
     shard = store.open("c")
     assert shard is not None
@@ -141,7 +141,7 @@ def test_a_lock_ends_with_its_process(tmp_path: Path) -> None:
     shard.close()
 
 
-def test_a_full_disk_is_told_and_what_was_kept_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_finished_batches_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     store = new_store(tmp_path)
     shard = store.open("c")
     assert shard is not None

@@ -117,7 +117,7 @@ def self_contained(page: Page, text: str) -> None:
     assert "default-src 'none'" in text
 
 
-def test_a_curve_is_the_best_precision_from_each_recall_on() -> None:
+def test_a_curve_is_the_highest_precision_at_this_or_higher_recall() -> None:
     """Ranked by score: look, not, look, not, look. Precision at the hits 1/1, 2/3, 3/5.
 
     Not looking, ranked the other way: look, not, look, not, look: hits at ranks 2 and 4, precision 1/2 and 2/4.
@@ -128,7 +128,7 @@ def test_a_curve_is_the_best_precision_from_each_recall_on() -> None:
     np.testing.assert_allclose(other, [1 / 2, 1 / 2])
 
 
-def test_curves_are_scikit_learns_with_the_highest_precision_from_there_on() -> None:
+def test_curves_agree_with_scikit_learn() -> None:
     random = np.random.default_rng(3)
     scores, labels = random.random((3, 400)), random.integers(0, 2, 400)
     for found, of_class, own in zip(
@@ -154,7 +154,7 @@ def test_one_class_has_no_curves() -> None:
     assert precision_curves(np.array([[0.2, 0.7]]), np.array([1, 1])) is None
 
 
-def test_tracks_are_chosen_by_their_error_and_come_once(rows: list[ReportRow]) -> None:
+def test_tracks_are_chosen_by_error_without_repeats(rows: list[ReportRow]) -> None:
     """Errors of a: (|.6 - 1| + |.2|) / 2 = .3; b: (.9 + .8) / 2; c has one class; d: (.1 + (.2 + .4) / 2) / 2 = .2."""
     frames = pd.DataFrame(
         {"clip": "v", "track": list("aabbccddd"), "frame": range(9), "label": [1, 0, 1, 0, 0, 0, 1, 0, 0], "image": ""}
@@ -195,7 +195,7 @@ def test_shared_facts_are_equal_for_all_rows(rows: list[ReportRow]) -> None:
     assert facts[0]["sha256 of test"] == rows[0].result["dataset"]["splits"]["test"]["sha256"]
 
 
-def test_the_page_is_whole_and_needs_nothing_from_outside(text: str) -> None:
+def test_the_page_is_complete_and_self_contained(text: str) -> None:
     self_contained(Page(text), text)
 
 
@@ -212,7 +212,7 @@ def test_the_table_has_the_figures_of_the_record(rows: list[ReportRow], text: st
         assert [cell.strip() for cell in found[3:6]] == [f"{100 * metrics[name]['mean']:.2f}" for name in names]
 
 
-def test_the_confusion_is_that_of_the_predictions(rows: list[ReportRow], lam_tree: Path) -> None:
+def test_the_confusion_matrix_matches_the_predictions(rows: list[ReportRow], lam_tree: Path) -> None:
     row = rows[1]
     page = Page(render_page([row], lam_tree, True, lambda: None))
     labels = row.frames["label"].to_numpy()
@@ -223,7 +223,7 @@ def test_the_confusion_is_that_of_the_predictions(rows: list[ReportRow], lam_tre
         assert [name, *expected] in [[cell.strip() for cell in cells] for cells in page.rows]
 
 
-def test_every_crop_is_that_of_the_frame_named_below_it(text: str, lam_tree: Path) -> None:
+def test_each_crop_is_of_the_frame_named_below_it(text: str, lam_tree: Path) -> None:
     tiles = Page(text).tiles
     assert len(tiles) >= 8
     for picture, score, clip, track, frame in tiles:
@@ -273,7 +273,7 @@ def test_a_split_of_one_class_is_reported(rows: list[ReportRow], lam_tree: Path)
         assert words in text
 
 
-def test_crops_are_shrunk_and_lost_ones_leave_a_gap(rows: list[ReportRow], tmp_path: Path) -> None:
+def test_crops_are_shrunk_and_missing_ones_leave_a_gap(rows: list[ReportRow], tmp_path: Path) -> None:
     Image.fromarray(np.zeros((300, 150, 3), np.uint8)).save(tmp_path / "large.jpg")
     (tmp_path / "damaged.jpg").write_bytes(b"\xff\xd8\xff no jpeg")
     shown = Image.open(io.BytesIO(base64.b64decode(data_uri(tmp_path / "large.jpg").partition(",")[2])))
@@ -284,7 +284,7 @@ def test_crops_are_shrunk_and_lost_ones_leave_a_gap(rows: list[ReportRow], tmp_p
     self_contained(Page(text), text)
 
 
-def test_rows_stay_as_named_and_stand_as_in_the_table_otherwise(rows: list[ReportRow], lam_tree: Path) -> None:
+def test_rows_are_in_the_named_order_or_in_the_tables(rows: list[ReportRow], lam_tree: Path) -> None:
     names = [row.result["name"] for row in rows]
     for given, named, expected in (
         (rows[::-1], True, names[::-1]),
@@ -324,7 +324,7 @@ def test_the_command_writes_the_page(
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_bad_input_is_one_line_and_exit_2(
+def test_bad_input_gives_one_line_and_exit_status_2(
     arguments: list[str],
     words: str,
     runs: Path,
