@@ -1,4 +1,4 @@
-"""Take finished runs into the committed records, and render from them the README's table and picture and the docs.
+"""Copy finished runs into the committed records, and render the README and the docs from them.
 
 example:
   python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs
@@ -36,7 +36,7 @@ RESULTS = HOME / "docs" / "results.md"
 SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
 
 PERFORMANCE = HOME / "docs" / "performance.md"
-# Between the marks stands the table of the records of one kind of machine: `benchmarks/records/speed/<kind>/`.
+# Between the marks: the table of the records in `benchmarks/records/speed/<kind>/`.
 SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n).*?(<!-- end of speed -->)", re.DOTALL)
 SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
@@ -44,12 +44,12 @@ SPEED_ORDER = [
     *("windows", "head_step", "scoring"),
 ]
 
-OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of the passed, in a second try"
+OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of these, passed on the second try"
 RELIABILITY = HOME / "docs" / "reliability.md"
 RELIABLE = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 PICTURED = "internlstm_flip_tta"
-SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # pixels, the shorter side; two columns each
+SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # the shorter side in pixels; two columns each
 TILE = 128
 
 
@@ -65,19 +65,19 @@ def update_records(out: Path) -> list[Path]:
 
 
 def render_readme(text: str) -> str:
-    """The README with the table of the committed records between its marks."""
+    """The README with its table of the committed records."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{table_text(None)}\n\n{END}{after}"
 
 
 def render_results(text: str) -> str:
-    """The page on results with the figures of the committed records between its marks."""
+    """The page on results with its figures of the committed records."""
     return SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
 
 
 def splits_table() -> str:
-    """Validation beside test, and what was fitted on validation, for every committed record."""
+    """Validation and test mAP, and the values fitted on validation, per committed record."""
     records = {row["name"]: row for row, _ in collect(None)}
     body = []
     for name in (row.recipe for row in rows(collect(None)) if row.recipe in records):
@@ -101,12 +101,12 @@ def _fitted(record: Result) -> str:
 
 
 def render_performance(text: str) -> str:
-    """The page on performance with the tables of the committed records between their marks."""
+    """The page on performance with its tables of the committed records."""
     return SPEED.sub(lambda marks: f"{marks[1]}\n{speed_table(marks[2])}\n\n{marks[3]}", text)
 
 
 def speed_table(kind: str) -> str:
-    """The records of one kind of machine as a table, with what they were measured on below it."""
+    """The records of one kind of machine as a table, and a list of the machines below it."""
     records = [json.loads(path.read_text(encoding="utf-8")) for path in sorted((harness.RECORDS / kind).glob("*.json"))]
     place = {name: number for number, name in enumerate(SPEED_ORDER)}
     records.sort(key=lambda record: place.get(record["name"], len(place)))
@@ -117,13 +117,13 @@ def speed_table(kind: str) -> str:
         times = [harness.seconds_text(record[key]) for key in ("plain_seconds", "seconds")]
         most = "" if allowed is None else harness.seconds_text(allowed)
         body.append([record["what"], record["against"], *times, ratio, *wanted, most])
-    head = ["work", "plain way", "plain way takes", "ours takes", "ratio", "must", "aim", "ours at most"]
+    head = ["work", "baseline", "baseline time", "our time", "ratio", "must", "aim", "our limit"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     loads = [record["load"] for record in records if record["load"] is not None]
     notes = [*sorted({_measured_on(record) for record in records}), *_growth(records)]
     if loads:
         notes.append(
-            f"- Load averages at the ends: {min(loads):.1f} to {max(loads):.1f}, the measurement's own 1 included."
+            f"- Load averages at the end: {min(loads):.1f} to {max(loads):.1f}, including the measurement's own 1."
         )
     return "\n".join([table, "", *notes])
 
@@ -143,7 +143,7 @@ def _measured_on(record: dict[str, Any]) -> str:
 
 
 def _growth(records: list[dict[str, Any]]) -> list[str]:
-    """A line for each record that says how its time grows."""
+    """A line per record with several sizes, on how its time grows."""
     lines = []
     for record in records:
         if "exponent" in record["facts"]:
@@ -151,14 +151,14 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
             sizes = zip(facts["frames"], facts["seconds"], strict=True)
             times = ", ".join(f"{frames:,} frames {harness.seconds_text(seconds)}" for frames, seconds in sizes)
             lines.append(
-                f"- {record['name']}, first reading of trees of several sizes: {times}. The time grows with the power "
-                f"{facts['exponent']:.2f} of the number of frames."
+                f"- {record['name']}, first read of trees of several sizes: {times}. The time grows as the number of "
+                f"frames to the power {facts['exponent']:.2f}."
             )
     return lines
 
 
 def render_reliability(text: str) -> str:
-    """The page on reliability with the tables of the committed records between their marks."""
+    """The page on reliability with its tables of the committed records."""
     tables = {"faults": faults_table, "bad_input": bad_input_table, "soak": soak_table, "versions": versions_table}
 
     def render(marks: re.Match[str]) -> str:
@@ -170,16 +170,16 @@ def render_reliability(text: str) -> str:
 
 
 def bad_input_table(record: dict[str, Any]) -> str:
-    """What was fed to every reader, and what came of it."""
+    """Cases and outcomes per kind of input."""
     columns = {
         "kind": "input",
         "cases": "cases",
         "accepted": "accepted",
-        "refused": "refused in a line",
+        "refused": "refused in one line",
         "traceback": "tracebacks",
         "hang": "hangs",
         "memory": "too much memory",
-        "escape": "out of the folder",
+        "escape": "outside the folder",
         "message": "poor messages",
     }
     body = [[str(kind[name]) for name in columns] for kind in (*record["kinds"], record["all"])]
@@ -187,7 +187,7 @@ def bad_input_table(record: dict[str, Any]) -> str:
 
 
 def requirements() -> list[Requirement]:
-    """What setup.cfg asks for, extras too; without `dev`, which is for who works on lamzoo."""
+    """The requirements in setup.cfg with all extras except `dev`."""
     setup = configparser.ConfigParser()
     setup.read(HOME / "setup.cfg", encoding="utf-8")
     texts = [setup["options"]["install_requires"]]
@@ -197,7 +197,7 @@ def requirements() -> list[Requirement]:
 
 
 def versions_table(record: dict[str, Any]) -> str:
-    """The oldest and the newest versions that the tests have run with, of what setup.cfg names, and the counts."""
+    """The oldest and the newest versions of the requirements that the tests ran with, and the counts of outcomes."""
     parts = [record[which] for which in ("oldest", "newest")]
     packages = [
         {canonicalize_name(name): version for name, version in part["environment"]["packages"].items()}
@@ -214,16 +214,16 @@ def versions_table(record: dict[str, Any]) -> str:
 
 
 def soak_table(record: dict[str, Any]) -> str:
-    """What a process held after the warm-up and at the end of hours of the same work, and how that grew."""
+    """The resources of a process after the warm-up and at the end of a soak test, and their growth."""
     body = []
     for name, measure in record["measures"].items():
-        if name in ("uss", "pss"):  # not judged: they move with other processes
+        if name in ("uss", "pss"):  # not limited: they depend on other processes
             continue
         ends = [measure["first"], measure["last"]]
         shown = [f"{value / 1e6:.0f} MB" if name in ("rss", "anonymous") else f"{value:g}" for value in ends]
         growth, low, high = (f"{100 * measure[key]:+.2f} %" for key in ("growth", "low", "high"))
         body.append([name, *shown, growth, f"{low} to {high}"])
-    head = ["measure", "after the warm-up", "at the end", "growth an hour", "95 % interval"]
+    head = ["measure", "after the warm-up", "at the end", "growth per hour", "95 % interval"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     where, code = record["environment"], record["environment"]["code"]
     changed = " with changes" if code["dirty"] else ""
@@ -234,7 +234,7 @@ def soak_table(record: dict[str, Any]) -> str:
 
 
 def faults_table(record: dict[str, Any]) -> str:
-    """Injections by kind and command, what was lost, and how long recovery took, with what that was measured on."""
+    """Injections by kind and command, losses, recovery times, and the machine."""
     outcomes = record["outcomes"]
     commands = sorted({each["command"] for each in outcomes})
     body = []
@@ -246,7 +246,15 @@ def faults_table(record: dict[str, Any]) -> str:
         seconds = sorted(each["recovery"] for each in own)
         times = [f"{np.median(seconds):.1f} s", f"{max(seconds):.1f} s", f"{np.median(ratios):.2f}x"]
         body.append([kind or "all", *counts, str(len(own)), str(len(own) - lost), *times])
-    head = ["fault", *commands, "all", "lost or wrong", "recovery, median", "worst", "of an undisturbed run, median"]
+    head = [
+        "fault",
+        *commands,
+        "all",
+        "lost or wrong",
+        "recovery, median",
+        "recovery, worst",
+        "of an undisturbed run, median",
+    ]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     struck = sum(each["fired"] for each in outcomes)
     where, code = record["environment"], record["environment"]["code"]
@@ -255,20 +263,20 @@ def faults_table(record: dict[str, Any]) -> str:
         [
             table,
             "",
-            f"- {struck} of {len(outcomes)} struck before the run was over. The others came a moment too late, and "
-            "have to do no harm either.",
+            f"- {struck} of {len(outcomes)} faults struck before the run ended. The others came too late, and must "
+            "do no harm either.",
             f"- Injected on {record['date']}, seed {outcomes[0]['seed']}, on {where['cores']} cores of "
             f"{where['processor']}, Python {where['python']}, at commit {(code['commit'] or 'unknown')[:7]}{changed}; "
-            "several at a time on a busy machine: the seconds compare recovery with an undisturbed run, no more.",
+            "several at a time on a busy machine, so the seconds only compare recovery with an undisturbed run.",
         ]
     )
 
 
 def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
-    """Test crops with the score that each was given: looking above, not looking below, growing from left to right.
+    """Test crops with their scores: looking above, not looking below, larger ones to the right.
 
     Args:
-        predictions: rows of `predictions.csv`, of the test split and one seed.
+        predictions: rows of `predictions.csv` of the test split and one seed.
         crops: the dataset's root.
     """
     random = np.random.default_rng(7)
@@ -295,7 +303,7 @@ def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
 
 
 def main() -> None:
-    """Update records, README, picture and the page on performance."""
+    """Update the records, the README and its picture, and the rendered docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
     parser.add_argument("--speed-only", action="store_true", help="render docs/performance.md and nothing else")

@@ -204,7 +204,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                 Work(
                     name="extract_cpu",
                     what=f"{len(case.images)} JPEGs, decoded, encoded by a small ViT on one thread, and written",
-                    against="transformers' model on one image at a time, a file a frame",
+                    against="transformers' model on one image at a time, one file per frame",
                     plain=case.plain,
                     ours=case.ours,
                     differ=lambda plain, ours: far_apart(plain, ours, 0.999999),
@@ -214,8 +214,8 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                 ),
                 Work(
                     name="extract_plan_cpu",
-                    what=f"what the windows of stride 13 touch of {len(case.images)} JPEGs",
-                    against="all of them, the plain way",
+                    what=f"frames in windows of stride 13, of {len(case.images)} JPEGs",
+                    against="the baseline on all of them",
                     plain=case.plain,
                     ours=lambda: case.ours(planned),
                     differ=lambda plain, ours: plan_differs(case.images, planned, plain, ours),
@@ -356,7 +356,7 @@ def on_gpu(quick: bool) -> Iterator[list[Work]]:
             Work(
                 name="extract_bf16",
                 what=f"{len(case.images)} JPEGs, decoded, encoded by InternViT-6B in bfloat16, and written",
-                against="transformers' model on one image at a time, prepared on the CPU, a file a frame",
+                against="transformers' model on one image at a time, prepared on the CPU, one file per frame",
                 plain=case.plain,
                 ours=lambda: case.ours(size=size),
                 differ=differ,
@@ -366,8 +366,8 @@ def on_gpu(quick: bool) -> Iterator[list[Work]]:
             ),
             Work(
                 name="extract_plan",
-                what=f"what the windows of stride 13 touch of {len(case.images)} JPEGs",
-                against="all of them, the plain way",
+                what=f"frames in windows of stride 13, of {len(case.images)} JPEGs",
+                against="the baseline on all of them",
                 plain=case.plain,
                 ours=lambda: case.ours(planned, size=size),
                 differ=lambda plain, ours: None if len(ours) == len(planned) else "frames are missing",

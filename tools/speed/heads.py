@@ -135,7 +135,7 @@ def windows(quick: bool) -> Iterator[list[Work]]:
             Work(
                 name="windows",
                 what=f"{count:,} windows of 7 frames of {width:,} numbers to float32 batches, on one thread",
-                against="a DataLoader that opens a file a frame, 7 a window",
+                against="a DataLoader that opens one file per frame, 7 per window",
                 plain=lambda: [sample(batch) for batch, _ in plain],
                 ours=lambda: [sample(data[batch][0].features) for batch in batches],
                 differ=lambda plain, ours: far_apart(torch.cat(plain), torch.cat(ours), 0.0),
@@ -225,7 +225,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
             Work(
                 name="head_step",
                 what=f"{steps} training steps of a head of {_millions(head)}, batch 64, on one thread",
-                against="nn.LSTM, foreach Adam, a DataLoader that opens a file a frame",
+                against="nn.LSTM, foreach Adam, a DataLoader that opens one file per frame",
                 plain=plain,
                 ours=lambda: training.train_epoch(next(epochs)),
                 differ=lambda plain, ours: far_apart(plain, ours, 1e-4),
@@ -258,7 +258,7 @@ def scoring(quick: bool) -> Iterator[list[Work]]:
                 name="scoring",
                 what=f"test inference, both views, {tracks} tracks of {frames:,} frames, from index to submission, "
                 f"a head of {_millions(head)} on one thread",
-                against="names searched for neighbours, a file a frame, nn.LSTM on batches of 64",
+                against="search file names for neighbours, one file per frame, nn.LSTM on batches of 64",
                 plain=lambda: plain_scoring(plain_head, top, folder, sizes["feature_dim"]),
                 ours=lambda: our_scoring(head, top, store, folder / "submission.json"),
                 differ=differ_scores,

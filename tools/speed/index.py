@@ -1,4 +1,4 @@
-"""The test index and the train index, against a search of file names and a loop with one dict a frame."""
+"""The test index and the train index, against a search of file names and a loop with one dict per frame."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_index(quick: bool) -> Iterator[list[Work]]:
             Work(
                 name="test_index",
                 what=f"test index with windows, {tracks} tracks of {frames:,} frames",
-                against="the track's folder walked and its names searched for each of 7 neighbours",
+                against="walk the track's folder and search its names for each of 7 neighbours",
                 plain=lambda: plain_test_index(top),
                 ours=lambda: our_test_index(top),
                 differ=lambda plain, ours: differ_test(top, plain, ours),
@@ -227,7 +227,7 @@ def train_index(quick: bool) -> Iterator[list[Work]]:
     with tempfile.TemporaryDirectory() as folder:
         root = make_train_root(Path(folder) / "root", clips, tracks)
         what = f"train index, {clips * tracks * TRACK:,} frames"
-        against = "a loop with one dict a frame"
+        against = "a loop with one dict per frame"
         with _caching_in(Path(folder) / "cache"):
             yield [
                 Work(
