@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
-"""lamzoo's command line: `python bench.py --recipe internlstm_flip_tta`. Each command lives in benchmarks/commands/.
+"""lamzoo's command line: `python bench.py --recipe internlstm_flip_tta`. The commands are in benchmarks/commands/.
 
-Nothing heavy is imported before it is known which command it is, so that `--help` answers at once.
+A command imports numpy, torch and the like only when it runs, so `--help` is instant.
 """
 
 from __future__ import annotations
@@ -19,45 +19,46 @@ from benchmarks.system import interrupts
 
 COMMANDS = {
     "run": "train and score recipes, and print the table",
-    "list": "backbones, heads, datasets, recipes, models",
-    "show": "one of them in full",
-    "table": "published figures beside measured ones",
-    "compare": "whether two rows differ: paired difference, interval, p",
-    "report": "one HTML file: table, curves, timelines with crops, mistakes, provenance",
-    "prepare": "Ego4D downloads -> json_original, result_LAM, face_imgs",
-    "index": "the frame table of a split, with its key frames",
-    "extract": "features of any tree of images",
-    "score": "mAP, AP of both classes and accuracy of a prediction file",
+    "list": "list recipes, backbones, heads, datasets, models",
+    "show": "show one of these in full, or the diagnosis of a row",
+    "table": "print the table: cited figures beside measured ones",
+    "compare": "compare two rows: paired difference, 95 % interval, p",
+    "report": "write an HTML report: table, curves, timelines, mistakes",
+    "prepare": "turn Ego4D downloads into annotations and face crops",
+    "index": "write the frame table of a split, key frames marked",
+    "extract": "extract features of an image folder or of recipes",
+    "score": "score a prediction file: mAP, AP per class, accuracy",
     "fuse": "average prediction files, joined by key",
     "smooth": "smooth the scores of a prediction file along each track",
-    "submit": "the challenge's submission file, checked",
-    "predict": "a video of your own -> who looked, when, for how long",
-    "import": "a published checkpoint -> the zoo's format, with a card",
-    "export": "a trained row, or a model of the zoo -> a folder that travels; to the hub if asked",
-    "new-plugin": "a small package for a part of your own, with the project's checks as its test",
-    "doctor": "versions, devices, caches, weights and data: found or missing, and the command for each gap",
+    "submit": "check predictions and write the challenge's submission",
+    "predict": "score your own video: who looked, when, for how long",
+    "import": "convert a published checkpoint to safetensors and a card",
+    "export": "write a row or model as a folder to share or upload",
+    "new-plugin": "write a small plug-in package with a test",
+    "doctor": "check the installation and say how to fix each gap",
 }
 
 HELP = """\
 usage: python bench.py [COMMAND] [options]
 
-lamzoo runs Looking-At-Me models and compares them: who looks at the wearer of a head-worn camera, frame by frame.
+lamzoo runs and compares Looking-At-Me models: who looks at the wearer of a
+head-worn camera, frame by frame.
 
-  python bench.py --recipe internlstm_flip_tta       run a recipe, from images to a row of the table
-  python bench.py --recipe all --seeds 3             run them all, three seeds each
-  python bench.py --list                             what there is
-  python bench.py --show internlstm_flip_tta         one of it in full
-  python bench.py --table                            the comparison table
+  python bench.py --recipe internlstm_flip_tta  run a recipe
+  python bench.py --recipe all --seeds 3        run all recipes, three seeds each
+  python bench.py --list                        list recipes, parts and models
+  python bench.py --show internlstm_flip_tta    show one of them in full
+  python bench.py --table                       print the comparison table
 
 commands (options without a command belong to `run`):
 {commands}
 
-python bench.py COMMAND --help tells more, with an example.
+python bench.py COMMAND --help shows its options, with examples.
 """
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with errors of one line, and with the nearest option where one is misspelt."""
+    """An ArgumentParser with one-line errors that suggest the nearest option."""
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit 2."""
@@ -70,7 +71,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def command_of(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
-    """The command's name and its own arguments: shorthands spelt out, and `run` where none is named."""
+    """Split a command line into command and arguments. `--list`, `--show`, `--table` are commands; `run` is implied."""
     first = arguments[0]
     if first in ("--list", "--show", "--table"):
         return first.removeprefix("--"), arguments[1:]
@@ -81,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command.
 
     Returns:
-        The exit status: 0 done, 1 not all of it done, 2 bad input, 130 interrupted, 143 told to end (SIGTERM).
+        The exit status: 0 done, 1 partly done, 2 bad input, 130 interrupted, 143 terminated (SIGTERM).
     """
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
@@ -104,11 +105,11 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     command.add_arguments(parser)
-    if "" in rest:  # a variable of the shell without a value, most likely; as a path it would be this folder
+    if "" in rest:  # most likely an unset shell variable; as a path it would mean this folder
         before = rest[rest.index("") - 1] if rest.index("") else name
-        parser.error(f"what follows {before} is empty; give it a value, or leave it out")
+        parser.error(f"the value after {before} is empty; give one, or leave it out")
     options = parser.parse_args(rest)
-    if name == "doctor":  # it runs where nothing is installed
+    if name == "doctor":  # must run without any package installed
         return command.run(options)
     from registry import UserError
 
@@ -122,7 +123,7 @@ def main(arguments: Sequence[str]) -> int:
     except BrokenPipeError:  # `bench.py list | head`
         sys.stderr.close()
         return 141
-    except PermissionError as error:  # of a folder that is looked into; of files their readers tell
+    except PermissionError as error:  # a folder's; readers report those of files
         print(f"bench.py {name}: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except (MemoryError, OSError, RuntimeError) as error:
@@ -136,10 +137,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    for stream in (sys.stdout, sys.stderr):  # a name from a file that the terminal's encoding lacks is no error
+    for stream in (sys.stdout, sys.stderr):  # names from files may have letters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    if "_ARGCOMPLETE" in os.environ:  # a shell asks what can stand at the cursor
+    if "_ARGCOMPLETE" in os.environ:  # the shell asks for completions
         from benchmarks.commands.completion import complete
 
         complete(COMMANDS, os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))

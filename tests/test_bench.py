@@ -40,7 +40,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         (["--recipe", "probe", "--plugin", "no_such_file.py"], "no_such_file.py does not exist"),
         (["--recipe", "probe", "--plugin", "no.such.module"], "no module"),
         (["--recipe", "probe", "--out", "/dev/null/x"], "cannot write /dev/null/x"),
-        (["--show", "lstmm"], "nothing is called 'lstmm'; did you mean 'lstm'?"),
+        (["--show", "lstmm"], "unknown name 'lstmm'; did you mean 'lstm'?"),
         (["table", "--format", "excel"], "invalid choice: 'excel'"),
         (["import", "/nowhere/best.pth", "--as", "internlstm", "-o", "x.safetensors"], "best.pth does not exist"),
         (["import", "/nowhere/best.pth", "--as", "lstm", "-o", "x.safetensors"], "invalid choice: 'lstm'"),
@@ -146,4 +146,4 @@ def test_list_and_show_name_every_part(capsys: pytest.CaptureFixture) -> None:
         assert bench.main(["--show", name]) == 0
         assert name in capsys.readouterr().out
     assert bench.main(["--show", "internlstm"]) == 0
-    assert "--set reaches" in capsys.readouterr().out
+    assert "--set changes" in capsys.readouterr().out

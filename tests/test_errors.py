@@ -1,4 +1,4 @@
-"""Wrong calls of the commands that people without the code before them use: one line, a way out, and nothing left."""
+"""Wrong calls of the commands for end users: one line that says what to do, and no files left."""
 
 from pathlib import Path
 
@@ -43,8 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["predict", "folder", *PREDICT[2:]], "is a folder; give one video file"),
         (["predict", "nowhere.mp4", *PREDICT[2:]], "nowhere.mp4 does not exist"),
         (["predict", "empty.mp4", *PREDICT[2:]], "is empty (0 bytes)"),
-        (["predict", "", *PREDICT[2:]], "what follows predict is empty; give it a value"),
-        ([*PREDICT[:-1], ""], "what follows -o is empty"),
+        (["predict", "", *PREDICT[2:]], "the value after predict is empty; give one"),
+        ([*PREDICT[:-1], ""], "the value after -o is empty"),
         ([*PREDICT[:-1], "text.txt", *BOXES], "text.txt"),
         ([*PREDICT[:-1], "/proc/nothing", *BOXES], "cannot write /proc/nothing"),
         ([*PREDICT[:3], "internlstm_nan", "-o", "out", *BOXES], "did you mean 'internlstm_nano'?"),
@@ -56,7 +56,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ([*PREDICT[:3], "text.txt", "-o", "out", *BOXES], "there is no model 'text.txt'"),
         ([*PREDICT, "--modle", "x"], "did you mean --model?"),
-        ([*PREDICT, "--threshold", "2"], "--threshold is 2; it has to lie between 0 and 1"),
+        ([*PREDICT, "--threshold", "2"], "--threshold is 2; it must be between 0 and 1"),
         ([*PREDICT, "--threshold", "nan"], "--threshold is nan"),
         ([*PREDICT, "--threshold", "high"], "invalid float value: 'high'"),
         ([*PREDICT, "--min-duration", "-1"], "--min-duration is -1"),
@@ -65,7 +65,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT, "--faces", "folder"], "folder"),
         ([*PREDICT, "--faces", "few.csv"], "lacks y1, x2, y2; its first line must name"),
         ([*PREDICT, "--faces", "empty.csv"], "empty.csv cannot be read as CSV"),
-        ([*PREDICT, "--faces", "few.csv", "--set", "side=64"], "--set is for the detector, which --faces leaves out"),
+        ([*PREDICT, "--faces", "few.csv", "--set", "side=64"], "--set is for the detector, which --faces replaces"),
         ([*PREDICT, "--detector", "centrface"], "did you mean 'centerface'?"),
         ([*PREDICT, "--set", "thresold=0.3"], "did you mean 'threshold'?"),
         ([*PREDICT, "--set", "threshold=high"], "must be float, got 'high'"),
@@ -81,7 +81,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["report", "-o", "r.html", "--dataset", "ego4"], "did you mean 'ego4d'?"),
         (["show"], "required: NAME"),
         (["show", "lstmm"], "did you mean 'lstm'?"),
-        (["show", "folder"], "nothing is called 'folder'"),
+        (["show", "folder"], "unknown name 'folder'"),
         (["show", "nowhere.json"], "nowhere.json"),
         (["show", "broken.json"], "broken JSON"),
         (["show", "internlstm", "--dataset", "ego4"], "did you mean 'ego4d'?"),
@@ -93,7 +93,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["new-plugin", "nod", "--kind", "heads"], "invalid choice: 'heads'"),
         (["new-plugin", "Nod", "--kind", "head"], "lower case letters, digits and _"),
         (["new-plugin", "n" * 300, "--kind", "head"], "60 at most"),
-        (["new-plugin", "lstm", "--kind", "head"], "there is a head called 'lstm' already"),
+        (["new-plugin", "lstm", "--kind", "head"], "a head called 'lstm' exists"),
         (["new-plugin", "nod", "--kind", "head", "-o", "full"], "full exists and is not an empty folder"),
         (["new-plugin", "nod", "--kind", "head", "-o", "text.txt/x"], "cannot write text.txt/x"),
         (["export", "internlstm_nano"], "required: -o/--output"),
@@ -106,8 +106,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "folder/config.json: no such file",
         ),
         (["export", "internlstm_nano", "-o", "full"], "full exists and is not an empty folder"),
-        (["export", "internlstm_nano", "-o", "text.txt"], "text.txt is no folder"),
-        (["export", "internlstm_nano", "-o", "e", "--seed", "3"], "--seed chooses among a row's"),
+        (["export", "internlstm_nano", "-o", "text.txt"], "text.txt is not a folder"),
+        (["export", "internlstm_nano", "-o", "e", "--seed", "3"], "--seed is for rows"),
         (
             ["export", "internlstm_nano", "-o", "e", "--push", "mine"],
             "--push mine: a repository name has the form",

@@ -1,10 +1,10 @@
-"""The commands, one a module: `add_arguments(parser)` and `run(args)`, quick to import; and what they share."""
+"""One module per command, with `add_arguments(parser)` and `run(args)`. Heavy imports belong inside `run`."""
 
 import argparse
 
 
 def add_plugin_option(parser: argparse.ArgumentParser) -> None:
-    """Declare `--plugin`, as every command that names parts has it."""
+    """Declare `--plugin`, for the commands that build parts."""
     parser.add_argument(
-        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python that registers parts of your own"
+        "--plugin", action="append", default=[], metavar="FILE|MODULE", help="Python file or module with your own parts"
     )

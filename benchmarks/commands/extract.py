@@ -2,9 +2,9 @@ r"""Extract the features of all images in a folder, or of the images that recipe
 
 example:
   python bench.py extract --images crops/ --backbone internvit_nano -o store/
-  python bench.py extract --images crops/ --backbone internvit_6b --weights /data/InternViT-6B \\
+  python bench.py extract --images crops/ --backbone internvit_6b --weights /data/InternViT-6B \
     --views original,flipped -o store/
-  torchrun --nproc-per-node=8 bench.py extract --recipe internlstm,interngru_flip_tta --dataset ego4d \\
+  torchrun --nproc-per-node=8 bench.py extract --recipe internlstm,interngru_flip_tta --dataset ego4d \
     --root /data/ego4d --weights /data/InternViT-6B
 """
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--recipe", metavar="A[,B...]|all", help="extract the features that `run` needs for these recipes"
     )
     parser.add_argument(
-        "--backbone", metavar="NAME", help="such as internvit_nano or timm:resnet18 (default: the recipe's)"
+        "--backbone", metavar="NAME", help="backbone, such as internvit_nano or timm:resnet18 (default: the recipe's)"
     )
     parser.add_argument("--weights", metavar="PATH", help="weights of the backbone")
     parser.add_argument(
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="argument of the backbone, such as pretrained=false; with --recipe any value of the recipe, as for run",
+        help="argument of the backbone, such as pretrained=false; with --recipe any value of the recipe",
     )
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="dataset of the recipes (default: synthlam)"
@@ -80,7 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Extract, and print the numbers of computed, reused and damaged images."""
+    """Extract the features, and print how many were computed and reused."""
     from registry import UserError
 
     if args.batch_size is not None and args.batch_size < 1:
@@ -211,11 +211,11 @@ def _device(name: str | None) -> str:
 
 
 def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:
-    """Print the result of the first process; under torchrun it counts its own share as computed."""
+    """Print the counts of the first process. Under torchrun, features computed by others count as reused."""
     from registry import printable
 
     if share[0] == 0:
-        here, elsewhere = (" by this process", " by others or before") if share[1] > 1 else ("", "")
+        here, elsewhere = (" by this process", " from others or earlier") if share[1] > 1 else ("", "")
         print(f"{done.encoded} computed{here}, {done.reused} reused{elsewhere}, {len(done.damaged)} damaged, in {out}")
         for image in done.damaged[:20]:
             print(f"damaged: {printable(image)}", file=sys.stderr)

@@ -1,7 +1,7 @@
-"""A published checkpoint -> the zoo's format: FILE.safetensors, and FILE.json, its card.
+"""Convert a published checkpoint to the zoo's format: FILE.safetensors and its card, FILE.json.
 
-The checkpoint is a file that torch.save wrote (or safetensors), its state dict bare or in a wrapper, with any prefix
-to its names. Tensors and numbers are read and nothing in it is executed. Of Gaze360's the trunk and the LSTM are kept.
+The checkpoint is a file from torch.save, or a safetensors file. Wrappers around the state dict and prefixes of its
+names are removed. Nothing in the checkpoint is executed. Of Gaze360, only trunk and LSTM are kept.
 
 example:
   python bench.py import internlstm_best.pth --as internlstm -o internlstm.safetensors
@@ -16,19 +16,19 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT")
+    parser.add_argument("checkpoint", type=Path, metavar="CHECKPOINT", help="file to convert")
     parser.add_argument(
         "--as",
         dest="kind",
         required=True,
         choices=("internlstm", "gazelstm", "gazepose", "gaze360"),
-        help="the published program that wrote it",
+        help="published model that the checkpoint belongs to",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.safetensors")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.safetensors", help="file to write")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Import the checkpoint and say what came of it."""
+    """Import the checkpoint."""
     from zoo.upstream import import_checkpoint
 
     done = import_checkpoint(args.checkpoint, args.kind, args.output)

@@ -1,4 +1,4 @@
-"""The frame table of a split: one row a face crop, interpolated frames included, key frames marked.
+"""Write the frame table of a split: one row per face crop, with interpolated frames and marked key frames.
 
 example:
   python bench.py index --root /data/ego4d --split val -o val_index.csv
@@ -16,23 +16,23 @@ COLUMNS = ("clip", "track", "frame", "person", "x1", "y1", "x2", "y2", "label", 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument(
-        "--root", type=Path, required=True, metavar="DIR", help="a prepared folder: json_original/, ..."
+        "--root", type=Path, required=True, metavar="DIR", help="prepared Ego4D folder, with json_original/"
     )
     parser.add_argument("--split", required=True, choices=("train", "val", "test"))
     parser.add_argument(
-        "--stride", type=int, metavar="N", help="every N-th row of a track is a key frame (default 13; test 1)"
+        "--stride", type=int, metavar="N", help="every N-th frame of a track is a key frame (default: 13; test: 1)"
     )
     parser.add_argument(
         "--label-policy",
         default="published",
         choices=("published", "is_at_me"),
-        help="which segments mean looking: all that name the person (default), or those marked is_at_me",
+        help="segments that count as looking: published (default), all with a person; is_at_me, those marked so",
     )
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.csv")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.csv", help="file to write")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the table and say what is in it."""
+    """Write the table."""
     from benchmarks.data.ego4d import clips_without_segments, read_split
     from benchmarks.data.windows import key_frames
     from benchmarks.system.progress import say

@@ -1,4 +1,4 @@
-"""What there is: recipes, backbones, heads, datasets, priors, detectors, models, plug-ins' included.
+"""List recipes, backbones, heads, datasets, priors, detectors and models, including those of plug-ins.
 
 example:
   python bench.py --list
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one table a kind."""
+    """Print one table per kind."""
     from tabulate import tabulate
 
     from benchmarks.config.files import recipe_names, recipe_summary

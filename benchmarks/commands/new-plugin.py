@@ -1,7 +1,7 @@
-"""A small package for a part of your own: it works as it is, and is yours to change.
+"""Write a small package for a part of your own. It works as written; change it from there.
 
-A folder with the part, a test that holds it to this project's contract, pyproject.toml with the entry point by which an
-installed plug-in is found, and README.md with the commands.
+The folder contains the part, a test with the project's own checks, pyproject.toml with the entry point by which lamzoo
+finds an installed plug-in, and README.md with the commands.
 
 example:
   python bench.py new-plugin nod_head --kind head
@@ -16,7 +16,7 @@ from pathlib import Path
 
 TEMPLATES = Path(__file__).resolve().parent / "plugin_templates"
 
-# Kind -> how a part of it is used for the first time.
+# Kind -> command line that uses a part of that kind.
 USES = {
     "head": "--recipe internlstm_flip_tta --head my_part",
     "backbone": "--recipe internlstm_flip_tta --backbone my_part",
@@ -28,29 +28,29 @@ USES = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("name", metavar="NAME", help="of the part: lower case, digits and _")
-    parser.add_argument("--kind", required=True, choices=tuple(USES))
-    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="new, or empty (default lamzoo_NAME)")
+    parser.add_argument("name", metavar="NAME", help="name of the part: lower case letters, digits, _")
+    parser.add_argument("--kind", required=True, choices=tuple(USES), help="kind of the part")
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help="new or empty folder (default: lamzoo_NAME)")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the package and say what to do next."""
+    """Write the package."""
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, load_plugins
     from zoo.files.atomic import write_text
 
     name: str = args.name
     if not re.fullmatch(r"[a-z][a-z0-9_]{,59}", name):
         raise UserError(
-            f"'{name}' is no name for a part; use lower case letters, digits and _, a letter first, 60 at most"
+            f"'{name}' cannot name a part; use at most 60 lower case letters, digits and _, starting with a letter"
         )
     load_plugins([])
     registries = {"backbone": BACKBONES, "head": HEADS, "dataset": DATASETS, "prior": PRIORS, "detector": DETECTORS}
     if name in registries[args.kind]:
         where = registries[args.kind].origin(name)
-        raise UserError(f"there is a {args.kind} called '{name}' already ({where}); choose another name")
+        raise UserError(f"a {args.kind} called '{name}' exists ({where}); choose another name")
     folder: Path = args.output or Path(f"lamzoo_{name}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not an empty folder; delete it, or give another one with -o")
+        raise UserError(f"{folder} exists and is not an empty folder; delete it, or name another with -o")
     sources = {
         "pyproject.toml": "pyproject.toml",
         "README.md": "README.md",

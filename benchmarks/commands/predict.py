@@ -1,7 +1,7 @@
-"""A video of your own -> who looked at the camera, when, for how long.
+"""Score a video of your own: who looked at the camera, when, for how long.
 
-Writes into the folder: frames.csv (every face of every frame with its score), bouts.csv (looks: track, start, end,
-duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. A killed run resumes.
+The output folder gets frames.csv (every face of every frame with its score), bouts.csv (looks: track, start, end,
+duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. An interrupted run resumes.
 
 example:
   python bench.py predict walk.mp4 --model gaze_nano_lstm -o walk/
@@ -19,51 +19,51 @@ from benchmarks.commands import add_plugin_option
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("video", type=Path, metavar="VIDEO", help="any file that FFmpeg decodes")
-    parser.add_argument("--model", required=True, metavar="NAME", help="of the zoo (see --list), or a model's folder")
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder for the results")
+    parser.add_argument("--model", required=True, metavar="NAME", help="model (see --list), or a model folder")
+    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="output folder")
     parser.add_argument(
         "--faces",
         type=Path,
         metavar="CSV",
-        help="your own boxes: frame (from 0) or time (seconds), track, x1, y1, x2, y2; no detector then",
+        help="your own boxes, in place of a detector: frame (from 0) or time (seconds), track, x1, y1, x2, y2",
     )
-    parser.add_argument("--detector", default="centerface", metavar="NAME", help="see --list (default centerface)")
+    parser.add_argument("--detector", default="centerface", metavar="NAME", help="see --list (default: centerface)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="arguments of the detector: threshold=0.3"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="argument of the detector: threshold=0.3"
     )
     parser.add_argument(
         "--detections",
         type=float,
         default=2.5,
         metavar="N",
-        help="whole frames a second that are searched for new faces (default 2.5); known ones are found more often",
+        help="whole frames per second to search for new faces (default: 2.5); known faces are followed more often",
     )
-    parser.add_argument("--causal", action="store_true", help="score each frame by what came before it alone")
+    parser.add_argument("--causal", action="store_true", help="score each frame without later frames")
     parser.add_argument(
         "--threshold",
         type=float,
         metavar="P",
-        help="a frame looks from it on (default: the model's, see its config.json)",
+        help="score from which a frame counts as looking (default: the model's, in its config.json)",
     )
     parser.add_argument(
-        "--min-duration", type=float, default=0.2, metavar="S", help="seconds that a look lasts at least (default 0.2)"
+        "--min-duration", type=float, default=0.2, metavar="S", help="drop looks of fewer seconds (default: 0.2)"
     )
     parser.add_argument(
-        "--merge-gap", type=float, default=0.2, metavar="S", help="looks this many seconds apart are one (default 0.2)"
+        "--merge-gap", type=float, default=0.2, metavar="S", help="merge looks up to S seconds apart (default: 0.2)"
     )
     parser.add_argument(
         "--change-cost",
         type=float,
         metavar="C",
-        help="log odds x seconds by which scores have to speak for a look's beginning, and for its end, so that one "
-        "is seen there (default: the model's; 0: each frame by its own score)",
+        help="evidence for the start or end of a look, in log odds x seconds (default: the model's; 0: judge each "
+        "frame by its own score)",
     )
-    parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
+    parser.add_argument("--device", metavar="D", help="torch device (default: cuda if there is a GPU, else cpu)")
     add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score a video."""
+    """Score the video."""
     from registry import UserError, load_plugins
 
     for name, low, high in (
@@ -75,9 +75,9 @@ def run(args: argparse.Namespace) -> int:
     ):
         value = getattr(args, name)
         if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} is {value:g}; it has to lie between {low:g} and {high:g}")
+            raise UserError(f"--{name.replace('_', '-')} is {value:g}; it must be between {low:g} and {high:g}")
     if args.faces is not None and args.set:
-        raise UserError("--set is for the detector, which --faces leaves out; drop one of them")
+        raise UserError("--set is for the detector, which --faces replaces; drop one of them")
     load_plugins(args.plugin)
 
     from backbones.checksums import file_sha256
@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
     from registry import DETECTORS
     from zoo.models import open_model
 
-    Video(args.video)  # what is wrong with it is said before anything is loaded
+    Video(args.video)  # errors in the video come before the model is loaded
     if args.faces is not None:
         source = FaceSource(None, args.detections, read_faces(args.faces), file_sha256(args.faces), args.causal)
     else:

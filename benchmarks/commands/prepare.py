@@ -1,8 +1,9 @@
-"""Ego4D downloads -> json_original/, result_LAM/ and, from the videos, face_imgs/. Running it again changes no byte.
+"""Turn Ego4D downloads into json_original/, result_LAM/ and, from the videos, face_imgs/.
 
-The folder holds json/av_train.json and json/av_val.json as downloaded, and videos/<clip>.mp4. The face crops of the
-clips that split/train.list and split/val.list name are cut out at exact frame numbers, several videos at a time; what
-is there already is not cut again. Exits 1 when videos are missing or broken: the report lists them.
+The folder must contain json/av_train.json, json/av_val.json and videos/<clip>.mp4 as downloaded. For the clips in
+split/train.list and split/val.list, face crops are cut at exact frame numbers, several videos at a time. Finished
+crops are kept, and running the command again changes no byte. The exit status is 1 if videos are missing or broken;
+the report lists them.
 
 example:
   python bench.py prepare --root /data/ego4d --split-lists official
@@ -17,18 +18,14 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument(
-        "--root", type=Path, required=True, metavar="DIR", help="folder with json/, and videos/ for the crops"
-    )
-    parser.add_argument("--workers", type=int, metavar="N", help="videos at a time (default: one a core)")
-    parser.add_argument(
-        "--verify", action="store_true", help="read the crops that are there, and cut the damaged ones anew"
-    )
-    parser.add_argument("--annotations-only", action="store_true", help="no crops, so no videos are needed")
+    parser.add_argument("--root", type=Path, required=True, metavar="DIR", help="Ego4D folder with json/ and videos/")
+    parser.add_argument("--workers", type=int, metavar="N", help="videos at a time (default: one per core)")
+    parser.add_argument("--verify", action="store_true", help="read the existing crops, and cut damaged ones again")
+    parser.add_argument("--annotations-only", action="store_true", help="cut no crops; needs no videos")
     parser.add_argument(
         "--split-lists",
         choices=("official",),
-        help="write split/train.list and val.list where absent: the clips that have looking segments",
+        help="write split/train.list and val.list if absent: the clips with looking segments",
     )
 
 
@@ -38,9 +35,9 @@ def run(args: argparse.Namespace) -> int:
     from registry import UserError
 
     if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; it has to be at least 1")
+        raise UserError(f"--workers is {args.workers}; it must be at least 1")
     if not args.root.is_dir():
-        raise UserError(f"--root {args.root} is no folder")
+        raise UserError(f"--root {args.root} is not a folder")
     with locked(args.root / NAME, str(args.root)):
         return _prepare(args)
 
@@ -62,12 +59,12 @@ def _prepare(args: argparse.Namespace) -> int:
 
     splits = [split for split in ("train", "val") if (args.root / "split" / f"{split}.list").exists()]
     if not splits:
-        raise UserError(f"{args.root / 'split'}: no train.list and no val.list; --split-lists official writes them")
+        raise UserError(f"{args.root / 'split'} lacks train.list and val.list; --split-lists official writes them")
     for split, clips in prepared.not_annotated.items():
         lacking = [clip for clip in clips if not (args.root / "json_original" / clip).is_dir()]
         if lacking:
             raise UserError(
-                f"{args.root / 'split' / f'{split}.list'} names clip {lacking[0]}, which no annotation file has; "
+                f"{args.root / 'split' / f'{split}.list'} names clip {lacking[0]}, which is in no annotation file; "
                 "correct the list, or delete it and add --split-lists official"
             )
     frames = concat([read_split(args.root, split, images=False) for split in splits])
@@ -78,7 +75,7 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _print(lines: list[str]) -> None:
-    """Print a report; names in it come from files and folders."""
+    """Print a report, with the names of files and folders made printable."""
     from registry import printable
 
     for line in lines:

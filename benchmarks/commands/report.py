@@ -1,8 +1,6 @@
-"""One self-contained HTML file on finished rows: table, curves, calibration, timelines, mistakes, provenance.
+"""Write one HTML file about finished rows: table, curves, calibration, timelines, mistakes, provenance.
 
-RUN is the name of a row in the folder of the runs, as the table shows it, or the path of its folder; without any, all
-rows of the dataset are taken. The page needs no network and no script. It holds crops of the dataset, whose licence
-applies to the file, too.
+The page needs no network and no scripts. It contains crops of the dataset, so the dataset's licence applies to it.
 
 example:
   python bench.py report -o report.html
@@ -24,20 +22,21 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("runs", nargs="*", metavar="RUN", help="rows, by name or folder (default: all of the dataset)")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html")
+    parser.add_argument("runs", nargs="*", metavar="RUN", help="name or folder of a finished row (default: all)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="FILE.html", help="file to write")
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default runs)"
+        "--dataset",
+        default="synthlam",
+        metavar="NAME",
+        help="synthlam (default), ego4d, a plug-in's, or a .py file",
     )
-    parser.add_argument(
-        "--dataset", default="synthlam", metavar="NAME", help="synthlam (default), ego4d, a plug-in's, a .py file"
-    )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; not needed for synthlam")
     add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Write the report and say how large it is."""
+    """Write the report."""
     from functools import cache
 
     from benchmarks.config.files import load_dataset
@@ -59,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if not folders:
         raise UserError(
             f"no finished rows in {args.out / 'results' / name}; run some, such as python bench.py --recipe probe "
-            f"--dataset {args.dataset}, or name another folder: --out DIR"
+            f"--dataset {args.dataset}, or name another folder with --out DIR"
         )
     check_writable(args.output.parent)
     dataset: Dataset = DATASETS.get(name)(args.root)

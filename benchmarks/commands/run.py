@@ -1,4 +1,4 @@
-"""Train and score recipes, from images to rows of the comparison table. What is done already is not done again.
+"""Train and score recipes, and print their rows of the comparison table. Finished work is reused.
 
 example:
   python bench.py --recipe internlstm_flip_tta
@@ -29,35 +29,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="A[,B...]|all",
-        help="recipes by name, files ending in .py, or all that can run here",
+        help="recipes by name or as .py files, or all that can run here",
     )
     parser.add_argument(
-        "--dataset", default="synthlam", metavar="NAME", help="synthlam (default), ego4d, a plug-in's, a .py file"
+        "--dataset",
+        default="synthlam",
+        metavar="NAME",
+        help="synthlam (default), ego4d, a plug-in's, or a .py file",
     )
-    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; synthlam brings its own")
-    parser.add_argument("--backbone", metavar="NAME", help="replaces the recipe's, such as timm:resnet18")
-    parser.add_argument("--head", metavar="NAME", help="replaces the recipe's, such as gru")
-    parser.add_argument("--weights", metavar="PATH", help="the backbone's weights")
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="trainings of each recipe (default 1)")
+    parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; not needed for synthlam")
+    parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the recipe's, such as timm:resnet18")
+    parser.add_argument("--head", metavar="NAME", help="head in place of the recipe's, such as gru")
+    parser.add_argument("--weights", metavar="PATH", help="weights of the backbone")
+    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds per recipe (default: 1)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="any value of the recipe: training.lr=1e-3"
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe: training.lr=1e-3"
     )
     parser.add_argument(
         "--sweep",
         nargs="+",
         default=[],
         metavar="KEY=A,B",
-        help="a grid of rows of one recipe: backbone, head, weights, and what --set reaches",
+        help="run one recipe under all combinations: backbone, head, weights, or any key of --set",
     )
     add_plugin_option(parser)
-    parser.add_argument("--device", metavar="D", help="torch device (default: cuda where there is one, else cpu)")
-    parser.add_argument("--limit", type=int, metavar="N", help="at most N windows a split; the row says partial")
+    parser.add_argument("--device", metavar="D", help="torch device (default: cuda if there is a GPU, else cpu)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N windows per split; marks the row as partial")
     parser.add_argument(
-        "--skip-damaged", action="store_true", help="count crops that cannot be decoded and treat them as absent"
+        "--skip-damaged", action="store_true", help="treat crops that cannot be decoded as absent, and count them"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done")
     parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="features, trainings, results (default runs)"
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        metavar="DIR",
+        help="folder of features, trainings, results (default: runs)",
     )
 
 
@@ -68,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.recipe is None:
         raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
     if args.seeds < 1:
-        raise UserError(f"--seeds is {args.seeds}; it has to be at least 1")
+        raise UserError(f"--seeds is {args.seeds}; it must be at least 1")
     load_plugins(args.plugin)
     if args.sweep:
         from benchmarks.table.sweep import grid_rows, parse_grid
@@ -94,8 +101,8 @@ def run(args: argparse.Namespace) -> int:
     on_features = [recipe.name for recipe in recipes_of(rows) if not recipe.on_pixels]
     if processes.count() > 1 and on_features:
         raise UserError(
-            f"torchrun is for recipes whose backbone trains; run {', '.join(on_features)} without it, after "
-            "torchrun bench.py extract where there are many frames"
+            f"torchrun is for recipes with a trainable backbone; run {', '.join(on_features)} without it, after "
+            "torchrun bench.py extract if there are many frames"
         )
     session = Session(
         dataset,
@@ -132,10 +139,10 @@ def run(args: argparse.Namespace) -> int:
 def chosen(
     args: argparse.Namespace, head: str | None = None, limit: int | None = None
 ) -> tuple[list[Recipe | Ensemble], Dataset]:
-    """The rows and the dataset that `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` name.
+    """Resolve `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` to rows and a dataset.
 
     Raises:
-        UserError: there is no such thing, or an option does not fit it.
+        UserError: a name is unknown, or an option does not fit.
     """
     from benchmarks.config.ensemble import recipes_of, resolve_row
     from benchmarks.config.files import is_ensemble, recipe_names
@@ -149,7 +156,7 @@ def chosen(
     rows = []
     for name in dict.fromkeys(names):
         if everything and head is not None and is_ensemble(name):
-            say(f"{name}: left out, an ensemble has no head of its own")
+            say(f"{name}: left out, because an ensemble has no head of its own")
             continue
         row = resolve_row(
             name,
@@ -164,7 +171,7 @@ def chosen(
         if everything and args.backbone is None and args.weights is None:
             lacks = next(filter(None, map(_lacks, recipes_of([row]))), None)
         if lacks:
-            say(f"{name}: left out, it needs {lacks}")
+            say(f"{name}: left out, because it needs {lacks}")
         else:
             rows.append(row)
     return rows, _reader(args)
@@ -187,7 +194,7 @@ def _one_recipe(text: str) -> str:
 
 
 def _lacks(recipe: Recipe) -> str | None:
-    """What `--recipe all` finds missing: a backbone's weights that come with an optional package, priors; or None."""
+    """What a recipe needs and this machine or dataset lacks: an optional package or a prior; None if nothing."""
     from importlib.util import find_spec
 
     from registry import HEADS

@@ -1,8 +1,11 @@
-"""Figures of a prediction file: mAP, AP of both classes, accuracy at 0.5, confusion, 95 % intervals over clips.
+"""Score a prediction file: mAP, AP of both classes, accuracy at 0.5, confusion, 95 % intervals over clips.
 
-Rows are joined by key, in any order. Files have no header: validation predictions are
-clip,frame,x1,y1,x2,y2,track,1,score with ground truth clip,frame,x1,y1,x2,y2,track,label; test ones
-video,unique_id,track,1,score and video,unique_id,track,label.
+Rows are joined by key, in any order. Files have no header. Their columns:
+
+  validation predictions   clip,frame,x1,y1,x2,y2,track,1,score
+  validation ground truth  clip,frame,x1,y1,x2,y2,track,label
+  test predictions         video,unique_id,track,1,score
+  test ground truth        video,unique_id,track,label
 
 example:
   python bench.py score --groundtruth val_gt.csv --predictions val_pred.csv
@@ -17,13 +20,13 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("--groundtruth", type=Path, required=True, metavar="GT.csv")
-    parser.add_argument("--predictions", type=Path, required=True, metavar="PRED.csv")
-    parser.add_argument("--json", action="store_true", help="everything as JSON, in fractions")
+    parser.add_argument("--groundtruth", type=Path, required=True, metavar="GT.csv", help="ground truth")
+    parser.add_argument("--predictions", type=Path, required=True, metavar="PRED.csv", help="predictions")
+    parser.add_argument("--json", action="store_true", help="print all figures as JSON, in fractions")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score the file and print the figures."""
+    """Print the figures."""
     import json
 
     from benchmarks.evaluation.bootstrap import bootstrap_interval
@@ -40,13 +43,13 @@ def run(args: argparse.Namespace) -> int:
         raise UserError(f"{args.groundtruth}: {figures.note}; with one class only there is no mAP")
     if scores.min() >= 0.5 or scores.max() < 0.5:
         side = "0.5 or above" if scores.min() >= 0.5 else "below 0.5"
-        say(f"{args.predictions}: all scores are {side}: mAP is what it is, but accuracy at 0.5 is a constant's")
+        say(f"{args.predictions}: all scores are {side}, so accuracy at 0.5 means nothing; mAP is not affected")
     interval = bootstrap_interval(scores, labels, truth["clip"].to_numpy())
     if interval.note:
         say(interval.note)
     values = figures.to_dict()
     if args.json:
-        # The reference scorer nests the two classes under "AP"; both spellings are found.
+        # The reference scorer nests the two classes under "AP"; print both spellings.
         values["AP"] = {"looking": figures.ap_looking, "not_looking": figures.ap_not_looking}
         print(json.dumps(values | {"interval": interval.to_dict()}, indent=2))
         return 0

@@ -1,6 +1,6 @@
-"""One part, recipe or model in full: what it is, its arguments and their values, where its figures come from.
+"""Show a recipe, part or model in full: description, arguments, values, sources of its figures.
 
-Of a row that was run, where it is right: calibration, and mAP by groups of frames.
+For a finished row, show its diagnosis: calibration, and mAP by groups of frames.
 
 example:
   python bench.py --show internlstm_flip_tta
@@ -24,16 +24,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="a recipe, backbone, head, dataset, prior, detector, model (see --list), or a run's folder",
+        help="recipe, backbone, head, dataset, prior, detector or model (see --list), or a row's folder",
     )
     parser.add_argument(
-        "--dataset", default="synthlam", metavar="NAME", help="whose scale a recipe is shown at (default synthlam)"
+        "--dataset", default="synthlam", metavar="NAME", help="scale to show a recipe at (default: synthlam)"
     )
     add_plugin_option(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print every thing of that name."""
+    """Print everything with that name."""
     if Path(args.name, "result.json").is_file() or args.name.endswith(".json"):
         from benchmarks.rows.schema import read_result
         from benchmarks.table.diagnosis import diagnosis_text
@@ -54,9 +54,9 @@ def run(args: argparse.Namespace) -> int:
         text = inspect.cleandoc(_docstring((RECIPES / f"{name}.py").read_text(encoding="utf-8")))
         row = resolve_row(name, args.dataset)
         config = json.dumps(row.as_dict(), indent=2, ensure_ascii=False)
-        keys = f"--set reaches {', '.join(settable())}, and any argument of backbone and head"
+        keys = f"--set changes {', '.join(settable())}, and any argument of backbone and head"
         if isinstance(row, Ensemble):
-            keys = "--set reaches members, smoothing, smoothing.filter and smoothing.window; any other key its members"
+            keys = "--set changes members, smoothing, smoothing.filter and smoothing.window; other keys the members"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
     kinds = dict(backbone=BACKBONES, head=HEADS, dataset=DATASETS, prior=PRIORS, detector=DETECTORS)
     for kind, registry in kinds.items():
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         parts.append(f"model {name}\n\n{json.dumps(dataclasses.asdict(cards[name]), indent=2, ensure_ascii=False)}")
     if not parts:
         known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *PRIORS, *DETECTORS, *cards]
-        raise UserError(f"nothing is called '{name}'{did_you_mean(name, known)}; see python bench.py --list")
+        raise UserError(f"unknown name '{name}'{did_you_mean(name, known)}; see python bench.py --list")
     print("\n\n\n".join(parts))
     return 0
 

@@ -1,8 +1,8 @@
 """Smooth the scores of a prediction file along each track, by frame number.
 
-Each score becomes the median (or Gaussian mean) of the scores of its track within the window; frames that are absent
-take no part, so gaps are not bridged beyond the window. Predictions at a stride of the window or more stay as they
-are. Test predictions have no frame numbers: --test-root names the crops, whose file names have them.
+Each score becomes the median (or Gaussian mean) of the scores of its track within the window. Absent frames are
+ignored, so predictions at a stride of the window or more do not change. Test predictions have no frame numbers;
+--test-root finds them in the file names of the crops.
 
 example:
   python bench.py smooth val_pred.csv -o val_smooth.csv --filter median --window 5
@@ -17,17 +17,17 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("predictions", type=Path, metavar="PRED.csv")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.csv")
-    parser.add_argument("--filter", default="median", choices=("median", "gaussian"), help="default median")
-    parser.add_argument("--window", type=int, default=5, metavar="N", help="frames, odd (default 5)")
+    parser.add_argument("predictions", type=Path, metavar="PRED.csv", help="prediction file")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.csv", help="file to write")
+    parser.add_argument("--filter", default="median", choices=("median", "gaussian"), help="default: median")
+    parser.add_argument("--window", type=int, default=5, metavar="N", help="odd number of frames (default: 5)")
     parser.add_argument(
         "--test-root", type=Path, metavar="DIR", help="folder with videos_challenge/, for test predictions"
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Smooth the file and say what came of it."""
+    """Smooth the file."""
     import numpy as np
 
     from benchmarks.scoring.files import is_test, read_prediction_file, write_predictions

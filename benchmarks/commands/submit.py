@@ -1,7 +1,7 @@
-"""The challenge's submission file from test predictions, checked: duplicates, range, constant scores, and coverage.
+"""Check test predictions and write the challenge's submission file.
 
-With --test-root the predictions must have exactly the rows of the test crops. Constant scores are valid and are
-explained, not refused.
+Duplicate rows and scores outside [0, 1] are errors, constant scores a warning. With --test-root, the predictions must
+have exactly the rows of the test crops.
 
 example:
   python bench.py submit pred_averaged.csv -o submission.json --test-root /data/ego4d
@@ -15,8 +15,8 @@ from pathlib import Path
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
-    parser.add_argument("predictions", type=Path, metavar="PRED.csv")
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SUBMISSION.json")
+    parser.add_argument("predictions", type=Path, metavar="PRED.csv", help="test predictions")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="SUBMISSION.json", help="file to write")
     parser.add_argument(
         "--test-root", type=Path, metavar="DIR", help="folder with videos_challenge/, to check coverage"
     )

@@ -1,4 +1,6 @@
-"""Published figures beside measured ones: the committed records, and the runs in a folder, which come first.
+"""Print the comparison table: cited figures beside measured ones.
+
+Measured figures come from the committed records. A row in the folder of the runs replaces the record of the same name.
 
 example:
   python bench.py --table
@@ -17,11 +19,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         default="github",
         choices=("github", "csv", "json", "latex", "html"),
-        help="default github (Markdown)",
+        help="default: github (Markdown)",
     )
-    parser.add_argument(
-        "--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of the runs (default runs)"
-    )
+    parser.add_argument("--out", type=Path, default=Path("runs"), metavar="DIR", help="folder of runs (default: runs)")
 
 
 def run(args: argparse.Namespace) -> int:

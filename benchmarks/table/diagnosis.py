@@ -1,4 +1,4 @@
-"""A record's diagnosis as tables for a terminal."""
+"""A record's diagnosis as text tables."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tabulate import tabulate
 from benchmarks.evaluation.diagnosis import BINS, Groups, SplitDiagnosis
 from benchmarks.rows.schema import Result
 
-# How the tables name the property that key frames are grouped by.
+# Property that key frames are grouped by -> its name in the tables.
 _MEASURED = {
     "face size": "face size, shorter side in pixels",
     "absent frames": "absent frames in the window",
@@ -20,10 +20,10 @@ _MEASURED = {
 
 
 def diagnosis_text(result: Result) -> str:
-    """A record's diagnosis as tables for a terminal, one set per split; all figures but log losses in per cent."""
+    """Render a record's diagnosis as tables, one set per split. All figures but log losses are percentages."""
     diagnosis = result["diagnosis"]
     if diagnosis is None:
-        return f"{result['name']}: its record is from before there was a diagnosis; run the recipe again"
+        return f"{result['name']}: the record has no diagnosis (older version); run the recipe again"
     scores = {"raw": "as they are"}
     if diagnosis["temperature"] is not None and diagnosis["platt"] is not None:
         slope, bias = np.mean(diagnosis["platt"], axis=0)

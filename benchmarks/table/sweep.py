@@ -1,4 +1,4 @@
-"""A grid of rows: one recipe under all combinations of some values, as a table and as a heat map."""
+"""Sweeps: one recipe under all combinations of some values, as rows, a table and a heat map."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from zoo.files.atomic import replacing, write_text
 Grid = Mapping[str, Sequence[str]]
 """Key -> values, in the order of the command line."""
 
-_COMMAS = re.compile(r",(?![^\[(]*[\])])")  # not those in a list
+_COMMAS = re.compile(r",(?![^\[(]*[\])])")  # outside brackets
 
 
 def parse_grid(sweeps: Sequence[str]) -> dict[str, list[str]]:
-    """Read `KEY=A,B,...` of `--sweep`.
+    """Parse the `KEY=A,B,...` of `--sweep`.
 
     Raises:
-        UserError: no such form, a key twice, or a value twice.
+        UserError: the form is wrong, or a key or value is repeated.
 
     Example:
         >>> parse_grid(["head=lstm,gru", "head.mlp=[8,8],[16,16]"])
@@ -43,7 +43,7 @@ def parse_grid(sweeps: Sequence[str]) -> dict[str, list[str]]:
         if key in grid:
             raise UserError(f"--sweep names {key} twice; give its values in one list")
         if len(set(values)) < len(values):
-            raise UserError(f"--sweep {sweep}: a value comes twice")
+            raise UserError(f"--sweep {sweep}: a value is repeated")
         grid[key] = values
     return grid
 
@@ -52,16 +52,16 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
     """Resolve a recipe under every combination of the grid.
 
     Args:
-        grid: keys are `backbone`, `weights`, `head`, and whatever `--set` reaches.
-        recipe: name or path.
-        dataset: name or path.
-        given: as for `resolve_row`; what the grid names too is an error.
+        grid: keys are `backbone`, `weights`, `head`, and any key of `--set`.
+        recipe: name, or path ending in `.py`.
+        dataset: name, or path ending in `.py`.
+        given: changes that all rows share, as for `resolve_row`.
 
     Returns:
-        Values, in the order of the grid's keys -> row.
+        Values, in the order of the grid's keys -> resolved row.
 
     Raises:
-        UserError: a combination that cannot be, or that is equal to another.
+        UserError: a combination is invalid or equals another, or `given` changes what the grid changes.
     """
     found: dict[tuple[str, ...], Recipe | Ensemble] = {}
     for values in itertools.product(*grid.values()):
@@ -84,17 +84,21 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
 def sweep_figures(
     grid: Grid, rows: Mapping[tuple[str, ...], Recipe | Ensemble], results: Sequence[Result]
 ) -> pd.DataFrame:
-    """The grid as a table in the long form: a column a key, then `row`, `split`, `mAP`, `std`, `seeds`.
+    """Collect the figures of a sweep in one table, one line per row.
 
     Args:
         grid: of the sweep.
-        rows: of `rows_of`.
-        results: one per row, in order. mAP and std are fractions, NaN where a split has one class only.
+        rows: from `grid_rows`.
+        results: one per row, in order.
+
+    Returns:
+        One column per key, then `row`, `split`, `mAP`, `std`, `seeds`. mAP and std are fractions, NaN if the split has
+        one class only.
     """
     lines = []
     for values, result in zip(rows, results, strict=True):
         split = shown_split(result)
-        assert split is not None  # val is labelled: epochs are chosen there
+        assert split is not None  # val always has labels
         metric = result["splits"][split]["metrics"]["mAP"]
         line = dict(zip(grid, values, strict=True), row=result["name"], split=split)
         lines.append({**line, "mAP": metric["mean"], "std": metric["std"], "seeds": len(result["seeds"])})
@@ -102,16 +106,16 @@ def sweep_figures(
 
 
 def write_sweep(grid: Grid, table: pd.DataFrame, folder: Path, title: str) -> str:
-    """Write `table.csv`, `table.md` and `heatmap.png`, the first key downwards, the others across.
+    """Write `table.csv`, `table.md` and `heatmap.png`. The first key runs down, the others run across.
 
     Args:
         grid: of the sweep.
-        table: of `figures`.
-        folder: of the sweep.
+        table: from `sweep_figures`.
+        folder: to write to.
         title: of table and picture.
 
     Returns:
-        The table as text, in percent.
+        The table as Markdown, in percent.
     """
     first, *others = grid
     across = [", ".join(values) for values in itertools.product(*(grid[key] for key in others))] if others else ["mAP"]
@@ -132,7 +136,7 @@ def write_sweep(grid: Grid, table: pd.DataFrame, folder: Path, title: str) -> st
 
 def _heat_map(values: np.ndarray, down: Sequence[str], across: Sequence[str], title: str, path: Path) -> None:
     """Draw values (len(down), len(across)) in percent."""
-    import matplotlib as mpl  # mmengine brings it
+    import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot

@@ -1,6 +1,6 @@
-"""The comparison table: cited figures beside measured ones, from `published.csv`, committed records, own runs.
+"""The comparison table: cited figures from `published.csv` beside measured ones from committed records and own runs.
 
-A cited Ego4D test figure never stands in a measured column: its labels are not public.
+A cited Ego4D test figure never stands in a measured column, because the test labels are not public.
 """
 
 from __future__ import annotations
@@ -17,14 +17,13 @@ from tabulate import tabulate
 
 from benchmarks.evaluation.compare import Scored, difference, scored
 from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
-from registry import UserError, printable
+from registry import printable
 from zoo.cards import in_markdown
 
-FORMATS = ("github", "csv", "json", "latex", "html")
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
 RECORDS = Path(__file__).resolve().parent.parent / "records"
 
-# The rows of the table in the order of the published one; what is not named here comes after, by name.
+# Methods in the order of the published table; all others follow by name.
 ORDER = (
     *("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**"),
     *("InternLSTM** smoothed", "Ensemble"),
@@ -35,10 +34,10 @@ _TIE = "†"
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row. Figures are fractions or None; the cited ones are as published, in percent.
+    """One row of the table. Measured figures are fractions, cited ones percentages as published; None if unknown.
 
-    `tied`: whether the row cannot be told apart from the best of its dataset and split; None of the best itself, and
-    where the records do not hold what it takes to say.
+    `tied`: whether the row is statistically tied with the best row of its dataset and split. None for the best row
+    itself, and if the records lack the figures to decide.
     """
 
     method: str
@@ -64,14 +63,14 @@ class TableRow:
 
 
 def collect(out: Path | None) -> list[tuple[Result, str]]:
-    """Every result there is with its origin; a run on this machine takes the place of the committed record of its name.
+    """Read all results and their origins. A run on this machine replaces the committed record of the same name.
 
     Args:
-        out: the folder of `--out`, or None for the committed records alone.
+        out: folder of the runs; None for the committed records alone.
     """
     found: dict[tuple[str, str], tuple[Result, str]] = {}
     for path in sorted(RECORDS.glob("*/*.json")):
-        if path.parent.name == "reliability":  # records of faults and the like, not of rows
+        if path.parent.name == "reliability":  # not records of rows
             continue
         result = read_result(path)
         found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"
@@ -82,7 +81,7 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
 
 
 def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
-    """Rows of measured results, each beside the figure it answers to, and the cited figures that none answers to."""
+    """Make a row for each result, beside the cited figure it reproduces, and one for each other cited figure."""
     cited = published_test_map()
     tied = _ties([result for result, _ in results])
     measured = [
@@ -90,11 +89,11 @@ def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
         for result, origin in results
         for row in _measured(result, origin, cited)
     ]
-    answered = {_method(result)[1] for result, _ in results}
+    reproduced = {_method(result)[1] for result, _ in results}
     only_cited = [
         TableRow(method=method, published_map=value, published_source=source)
         for method, (value, source) in cited.items()
-        if method not in answered and method in ORDER
+        if method not in reproduced and method in ORDER
     ]
     place = {method: number for number, method in enumerate(ORDER)}
     return sorted(
@@ -111,9 +110,9 @@ def published_test_map() -> dict[str, tuple[float, str]]:
 
 
 def render(table: Sequence[TableRow], form: str = "github") -> str:
-    """The table as text.
+    """Render the table as `github` (Markdown), `latex`, `html`, `csv` or `json`.
 
-    `github`, `latex` and `html` are for reading: percent, two decimals. `csv` and `json` hold every field as it is.
+    The first three are for reading, in percent with two decimals. `csv` and `json` contain every field of `TableRow`.
     """
     if form == "json":
         return json.dumps([vars(row) for row in table], indent=2, ensure_ascii=False)
@@ -123,8 +122,6 @@ def render(table: Sequence[TableRow], form: str = "github") -> str:
         writer.writeheader()
         writer.writerows(vars(row) for row in table)
         return text.getvalue().rstrip("\n")
-    if form not in FORMATS:
-        raise UserError(f"unknown table format '{form}'; there are: {', '.join(FORMATS)}")
     datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
     shown = in_markdown if form == "github" else printable
     place = shown(datasets[0]) if len(datasets) == 1 else "measured"
@@ -148,46 +145,45 @@ def render(table: Sequence[TableRow], form: str = "github") -> str:
         ]
         for row in table
     ]
-    # Numbers stay as they are spelt: tabulate would take the commit 8812e03 for 8812000.
-    kind = {"github": "github", "latex": "latex", "html": "html"}[form]
-    return tabulate(body, head, tablefmt=kind, disable_numparse=True)
+    # tabulate would parse the commit 8812e03 as the number 8812000.
+    return tabulate(body, head, tablefmt=form, disable_numparse=True)
 
 
 def notes(table: Sequence[TableRow]) -> list[str]:
-    """What a reader of the table has to know, one sentence an entry."""
+    """Notes for readers of the table, one per line."""
     lines = []
     sources = sorted({row.published_source for row in table if row.published_source})
     if sources:
-        lines.append(f"Cited figures are the challenge server's, on labels that are not public: {'; '.join(sources)}.")
+        lines.append(
+            f"Cited figures come from the challenge server, whose labels are not public. Sources: {'; '.join(sources)}."
+        )
     if any("synthlam" in row.dataset for row in table):
-        lines.append("SynthLAM is synthetic data: its figures compare rows with each other, not with the cited column.")
+        lines.append("SynthLAM is synthetic data. Compare its figures with each other, not with the cited column.")
     if any(" for " in row.backbone for row in table):
         lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
     if any(row.tied for row in table):
         lines.append(
-            f"{_TIE}: not to be told apart from the best row of the same dataset and split; the 95 % interval of the "
-            "paired difference to it, for other clips and seeds, includes 0."
+            f"{_TIE}: statistically tied with the best row of the same dataset and split. The 95 % interval of their "
+            "paired difference, over clips and seeds, includes 0."
         )
     if any(row.seeds for row in table):
+        lines.append("mAP: mean and standard deviation over the seeds. Interval: bootstrap over clips and seeds.")
         lines.append(
-            "mAP: mean over the seeds, with their standard deviation; interval: bootstrap over clips and seeds."
-        )
-        lines.append(
-            "Seconds: encoding all frames and views once, then one head's training; where the backbone trains too, "
-            "decoding, then one training of both."
+            "Seconds: encoding all frames and views once + training one head. If the backbone trains too: decoding + "
+            "training both."
         )
     return lines
 
 
 def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
-    """(dataset, row) -> whether it cannot be told apart from the best of the rows that scored the same key frames."""
+    """(dataset, row) -> whether it is statistically tied with the best of the rows that scored the same key frames."""
     groups: dict[tuple[Any, ...], list[tuple[float, Result, Mapping[str, Any]]]] = {}
     for result in results:
-        split, facts = shown_split(result), result["dataset"]
+        split, dataset = shown_split(result), result["dataset"]
         mean = None if split is None else result["splits"][split]["metrics"]["mAP"]["mean"]
         if split is not None and mean is not None:
             own = result["splits"][split]
-            frames = (facts["name"], facts["splits"][split]["sha256"], split, own["stride"], own["windows"])
+            frames = (dataset["name"], dataset["splits"][split]["sha256"], split, own["stride"], own["windows"])
             groups.setdefault(frames, []).append((mean, result, own))
     found = {}
     for group in groups.values():
@@ -195,7 +191,7 @@ def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
         for _, result, figures in group:
             clips, best_clips = (list(own.get("without_clip", ())) for own in (figures, best_figures))
             if result is best or not clips or clips != best_clips:
-                continue  # nothing to say of records from before it was kept
+                continue  # the best row itself, or a record of an older version
             above = difference(_scored(best, best_figures), _scored(result, figures))
             if above is not None:
                 found[result["dataset"]["name"], result["name"]] = above.includes_zero
@@ -249,9 +245,9 @@ def _backbone(section: Mapping[str, Any]) -> str:
 
 
 def _method(result: Result) -> tuple[str, str | None]:
-    """A row's method, and the one of `published.csv` that it answers to: none where the command line changed it.
+    """A row's method, and the method of `published.csv` it reproduces; None if the command line changed the recipe.
 
-    Imported weights that a training started from are no change but another method, such as `GazeLSTM + Gaze360`.
+    Training from imported weights is a method of its own, such as `GazeLSTM + Gaze360`, not a change.
     """
     config, start = result["config"], result["head"].get("initialised_from")
     begun = f" + {start['kind'].capitalize()}" if start and start["kind"] else ""
@@ -293,7 +289,7 @@ def _seconds(row: TableRow) -> str:
 
 
 def table_text(out: Path | None, form: str = "github") -> str:
-    """The whole table with its notes, ready to print; machine-readable formats come without notes."""
+    """Render the table of all results; the Markdown form ends with the notes."""
     table = rows(collect(out))
     text = render(table, form)
     remarks = [f"- {note}" for note in notes(table)] if form == "github" else []

@@ -109,7 +109,7 @@ def test_views_to_submission(tmp_path, bench):
     assert averaged.read_bytes() == (tta / "pred_averaged.csv").read_bytes()
     assert "60 results of 3 videos" in bench("submit", averaged, "-o", submission)
     assert submission.read_bytes() == (tta / "submission.json").read_bytes()
-    assert "fusing takes two or more" in bench("fuse", averaged, "-o", tmp_path / "x.csv", code=2)
+    assert "fuse needs two or more" in bench("fuse", averaged, "-o", tmp_path / "x.csv", code=2)
     assert "lacks" in bench("submit", averaged, "-o", tmp_path / "s.json", "--test-root", tree(tmp_path), code=2)
     assert not (tmp_path / "x.csv").exists() and not (tmp_path / "s.json").exists()
 
@@ -163,7 +163,7 @@ def test_prepare_says_which_list_names_a_clip_that_is_nowhere(tmp_path, capsys):
     path.write_text(path.read_text()[:-2])
     assert main(["prepare", "--root", str(tmp_path)]) == 2
     said = capsys.readouterr().err
-    assert f"{path} names clip " in said and "which no annotation file has; correct the list, or delete it" in said
+    assert f"{path} names clip " in said and "which is in no annotation file; correct the list, or delete it" in said
 
 
 def test_prepare_says_which_videos_are_missing(tmp_path, capsys):
@@ -211,7 +211,7 @@ def test_no_command_imports_torch(command):
     script = f"""
 import sys
 from benchmarks.commands import {command}
-assert not ({{"torch", "numpy", "pandas"}} & set(sys.modules)), "importing a command has to be quick"
+assert not ({{"torch", "numpy", "pandas"}} & set(sys.modules)), "importing a command must be quick"
 import benchmarks.data.ego4d, benchmarks.data.prepare
 import benchmarks.evaluation.metrics, benchmarks.scoring.files, benchmarks.scoring.submission
 assert "torch" not in sys.modules

@@ -1,4 +1,4 @@
-"""`compare` on written rows: joined by key, told in words and JSON, refused in one line."""
+"""`compare` on written rows: joined by key, printed as text and JSON, refused in one line."""
 
 import json
 import subprocess
@@ -92,10 +92,10 @@ def test_json_says_everything(out, tables, capsys):
 def test_in_words(out, capsys):
     text = compare(capsys, "plain", out / "results" / "synthlam" / "once", "--out", out)
     assert "704 key frames of 8 clips" in text and "0 paired" in text
-    assert "once has one seed: its seeds are taken to spread as the other row's do." in text
+    assert "once has one seed, so its spread over seeds is taken from the other row." in text
     text = compare(capsys, "once", "once", "--out", out)
     assert "includes 0: these runs cannot tell them apart" in text
-    assert "Seeds were not repeated, so the difference may be the seeds'" in text
+    assert "Each row has one seed, so the difference may be due to the seeds" in text
 
 
 def test_rows_are_joined_by_key_in_any_order(out, tables, capsys):
@@ -110,7 +110,7 @@ def test_frames_that_one_row_lacks_are_left_out_and_counted(out, tables, capsys)
     write_row(out, "half", part)
     values = json.loads(compare(capsys, "good", "half", "--out", out, "--json"))
     assert values["frames"] == 8 * FRAMES
-    assert "Of good's 704 key frames only 352 are the other row's too." in values["summary"]
+    assert "Only 352 of the 704 key frames of good are also in the other row." in values["summary"]
     kept = tables["good"][tables["good"]["frame"] % 2 == 0]
     own = [lam_map(each["score"].to_numpy(), each["label"].to_numpy()).map for _, each in kept.groupby("seed")]
     assert values["a"]["per_seed"] == pytest.approx(own, abs=1e-12)
@@ -141,7 +141,7 @@ def test_refused_in_one_line(out, tables, made, capsys):
         "relabelled": "differ in 704 labels, the first: clip 00, track 0, frame 0",
         "twice": "duplicate frames in the",
         "ragged": "seed 2 and the first have different frames",
-        "one-class": "are of one class; there is no mAP",
+        "one-class": "are of one class, so mAP is undefined",
         "plaim": "no row plaim in " + str(out / "results" / "synthlam") + "; did you mean 'plain'?",
         str(out / "results" / "ego4d" / "other-data"): "on synthlam",
     }.items():

@@ -79,8 +79,8 @@ def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> Non
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
-    assert "there is a head called 'lstm' already (" in refused("lstm", "--kind", "head", "-o", str(tmp_path / "a"))
-    assert "'My-Head' is no name for a part" in refused("My-Head", "--kind", "head")
+    assert "a head called 'lstm' exists (" in refused("lstm", "--kind", "head", "-o", str(tmp_path / "a"))
+    assert "'My-Head' cannot name a part" in refused("My-Head", "--kind", "head")
     (tmp_path / "file").touch()
     assert "is not an empty folder" in refused("other", "--kind", "head", "-o", str(tmp_path))
     with pytest.raises(SystemExit):

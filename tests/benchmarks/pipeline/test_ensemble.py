@@ -160,7 +160,7 @@ def test_a_setting_reaches_every_member_that_has_it() -> None:
         (dict(settings=["members=probe,probe"]), "members name probe twice"),
         (dict(settings=["members=probe,ensemble"]), "member ensemble is an ensemble; list its members instead"),
         (dict(settings=["trainig.lr=1"]), "unknown key 'trainig.lr'; did you mean 'training.lr'?"),
-        (dict(settings=["smoothing.window=4"]), "smoothing.window is 4; it has to be an odd number"),
+        (dict(settings=["smoothing.window=4"]), "smoothing.window is 4; it must be an odd number"),
         (dict(settings=["members=probe+head=lsmt,internlstm"]), "unknown head 'lsmt'; did you mean 'lstm'?"),
     ],
     ids=str,
@@ -189,4 +189,4 @@ def test_a_row_of_the_table_names_all_parts(run: tuple) -> None:
 
 def test_all_leaves_ensembles_out_where_they_lack_something(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
     assert bench.main(["--recipe", "all", "--dry-run", "--out", str(tmp_path), "--head", "probe"]) == 0
-    assert "ensemble: left out, an ensemble has no head of its own" in capsys.readouterr().err
+    assert "ensemble: left out, because an ensemble has no head of its own" in capsys.readouterr().err

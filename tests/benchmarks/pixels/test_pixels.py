@@ -363,7 +363,7 @@ def test_processes_of_torchrun_train_one_model(lam_tree: Path, tmp_path: Path) -
         cwd=HOME, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert refused.returncode != 0
-    assert "torchrun is for recipes whose backbone trains; run probe without it" in refused.stderr
+    assert "torchrun is for recipes with a trainable backbone; run probe without it" in refused.stderr
 
 
 def test_gazepose_runs_with_priors_from_files(lam_tree: Path, tmp_path: Path) -> None:

@@ -60,7 +60,7 @@ def test_lists_are_values(texts: list[str], grid: dict) -> None:
     [
         (["--sweep", "head"], "--sweep head: expected KEY=A,B"),
         (["--sweep", "head=lstm,"], "expected KEY=A,B"),
-        (["--sweep", "head=lstm,lstm"], "a value comes twice"),
+        (["--sweep", "head=lstm,lstm"], "a value is repeated"),
         (["--sweep", "head=lstm", "head=gru"], "names head twice"),
         (["--sweep", "head=lstm,lsmt"], "unknown head 'lsmt'; did you mean 'lstm'?"),
         (["--sweep", "head=lstm,gru", "--head", "probe"], "exclude each other"),

@@ -366,8 +366,8 @@ def test_the_command_reports_errors_in_one_line(
     for arguments, said in (
         ([str(tmp_path / "none.mp4"), *good[1:]], "does not exist"),
         ([str(tmp_path / "empty.mp4"), *good[1:]], "is empty"),
-        ([*good, "--threshold", "7"], "--threshold is 7; it has to lie between 0 and 1"),
-        ([*good, "--change-cost", "-1"], "--change-cost is -1; it has to lie between 0 and 1000"),
+        ([*good, "--threshold", "7"], "--threshold is 7; it must be between 0 and 1"),
+        ([*good, "--change-cost", "-1"], "--change-cost is -1; it must be between 0 and 1000"),
         ([*good, "--faces", str(tmp_path / "none.csv")], "none.csv: no such file (boxes of --faces)"),
         ([*good, "--faces", "a.csv", "--set", "side=9"], "drop one of them"),
         ([*good, "--detector", "brihgt"], "did you mean 'bright'"),

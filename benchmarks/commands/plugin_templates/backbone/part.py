@@ -1,4 +1,4 @@
-"""Backbone `my_part`: mean colours of a grid. A network of yours, with its weights, goes in its place."""
+"""Backbone `my_part`: mean colours of a grid. Replace it with your network and its weights."""
 
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
@@ -23,20 +23,20 @@ class MyPart(Backbone):
     """Mean colours of a grid of squares.
 
     Args:
-        grid: squares a side.
-        frozen: no training.
+        grid: squares per side.
+        frozen: False trains the backbone with the head.
     """
 
     def __init__(self, grid: int = 4, frozen: bool = True) -> None:
         super().__init__(
             _Network(grid),
-            # All that fixes the computation: features are kept by it and by the weights' sha256, so raise the version
-            # when equal images come to other features.
+            # Everything that determines the features besides the weights: stored features are found by it and by the
+            # weights' sha256. Raise the version when equal images give other features.
             architecture={"name": "my_part", "version": 1, "grid": grid},
             feature=f"mean colours of {grid} x {grid} squares",
             feature_dim=3 * grid**2,
             preprocessing=Preprocessing(size=64, resize=64),
-            # With a file of weights: their sha256 by `backbones.base.file_sha256`, and their licence.
+            # For a file of weights: its sha256 from `backbones.checksums.file_sha256`, and its licence.
             weights_info=WeightsInfo(name="none", origin="none", sha256="0" * 64, licence="Apache-2.0"),
             frozen=frozen,
         )

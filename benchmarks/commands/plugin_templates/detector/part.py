@@ -1,4 +1,4 @@
-"""Detector `my_part`: the box around all bright pixels. A face detector of yours goes in its place."""
+"""Detector `my_part`: the box around all bright pixels. Replace it with your face detector."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from registry import DETECTORS
 
 @DETECTORS.register_module(name="my_part")
 class MyPart(Detector):
-    """One box around the pixels that are brighter than a level.
+    """One box around all pixels brighter than a level.
 
     Args:
         level: 0 to 255.
@@ -28,5 +28,5 @@ class MyPart(Detector):
         return Faces(np.array([box], dtype=np.float64), np.ones(1))
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the answers: raise the version when equal pictures come to other boxes."""
+        """What determines the boxes. Raise the version when equal pictures give other boxes."""
         return {"name": "my_part", "version": 1, "level": self.level}

@@ -1,4 +1,4 @@
-"""Head `my_part`: the mean of the frames that are there, and one linear layer. Yours goes in its place."""
+"""Head `my_part`: the mean of the present frames, and one linear layer. Replace it with your head."""
 
 from torch import Tensor, nn
 
@@ -11,9 +11,9 @@ class MyPart(Head):
     """Mean over the window -> two logits.
 
     Args:
-        feature_dim: D, numbers a frame; the backbone decides.
-        window: T, frames a window; the recipe decides.
-        dropout: probability before the linear layer. `--set head.dropout=0.2` reaches it.
+        feature_dim: D, numbers per frame; set by the backbone.
+        window: T, frames per window; set by the recipe.
+        dropout: probability before the linear layer; `--set head.dropout=0.2` changes it.
     """
 
     def __init__(self, feature_dim: int, window: int = 7, dropout: float = 0.5) -> None:
@@ -22,6 +22,6 @@ class MyPart(Head):
         self.classify = nn.Linear(feature_dim, 2)
 
     def forward(self, window: Window) -> Tensor:
-        # Absent frames are zero vectors here, and must have no say: divide by the number of those that are there.
+        # Absent frames are zero vectors here, and must not count: divide by the number of present frames.
         count = window.present.sum(1, keepdim=True).clamp(min=1)
         return self.classify(self.dropout(window.zeroed().sum(1) / count))

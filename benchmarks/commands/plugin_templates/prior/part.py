@@ -1,4 +1,4 @@
-"""Prior `my_part`: head poses from one CSV file. An estimator of yours goes in its place."""
+"""Prior `my_part`: head poses from one CSV file. Replace it with your estimator."""
 
 import hashlib
 from pathlib import Path
@@ -16,24 +16,24 @@ class MyPart(Prior):
     """Yaw, pitch and roll of `ROOT/head_pose.csv` (clip, track, frame, yaw, pitch, roll); landmarks are unknown.
 
     Args:
-        root: the data set's root.
-        cache: where answers that take long could be kept; not used.
+        root: folder of the dataset.
+        cache: folder for results that are expensive to compute; not used here.
     """
 
-    how = "a file head_pose.csv below the data set's root"
+    how = "a file head_pose.csv below the dataset's root"
 
     def __init__(self, root: Path, cache: Path) -> None:
         super().__init__(root, cache)
         self.path = self.root / "head_pose.csv"
 
     def read(self, frames: pd.DataFrame) -> Priors:
-        """Answer for the rows of a FrameTable; what the file does not have is unknown: NaN, confidence 0."""
+        """Return the priors of the rows of a frame table. Rows that are not in the file get NaN and confidence 0."""
         text: dict[Any, Any] = {"clip": str, "track": str}
         try:
             known = pd.read_csv(self.path, dtype=text).set_index(["clip", "track", "frame"])[["yaw", "pitch", "roll"]]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
-                f"{self.path} cannot be read ({error}); its columns: clip,track,frame,yaw,pitch,roll"
+                f"cannot read {self.path} ({error}); it needs columns clip,track,frame,yaw,pitch,roll"
             ) from error
         keys = pd.MultiIndex.from_frame(frames[["clip", "track", "frame"]])
         landmarks = np.full((len(frames), len(LANDMARKS), 3), np.nan, dtype=np.float32)
@@ -41,5 +41,5 @@ class MyPart(Prior):
         return Priors(known.reindex(keys).to_numpy(dtype=np.float32), landmarks)
 
     def fingerprint(self) -> dict[str, Any]:
-        """What decides the answers."""
+        """What determines the priors."""
         return {"head_pose": hashlib.sha256(self.path.read_bytes()).hexdigest()}
