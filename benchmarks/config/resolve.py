@@ -60,7 +60,7 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
         f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not is_tracker_key(key)
     ]
     if limit is not None and limit < 1:
-        raise UserError(f"--limit is {limit}; it has to be at least 1")
+        raise UserError(f"--limit is {limit}; it must be at least 1")
 
     _check_parts(values)
     stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]

@@ -31,7 +31,7 @@ def build_section(cls: Any, values: Any, where: str) -> Any:
         UserError: an unknown or missing key, or a value of the wrong type.
     """
     if not isinstance(values, Mapping):
-        raise UserError(f"{where} is {values!r}; it has to be a dict of {', '.join(leaves(cls))}")
+        raise UserError(f"{where} is {values!r}; it must be a dict of {', '.join(leaves(cls))}")
     check_keys(values, [field.name for field in dataclasses.fields(cls)], where)
     for name, kind in typing.get_type_hints(cls).items():
         if dataclasses.is_dataclass(kind) and isinstance(values.get(name), Mapping):
@@ -70,7 +70,7 @@ def check_values(recipe: Recipe) -> None:
     for where, views in (("views.train", recipe.views.train), ("views.test", recipe.views.test)):
         wrong = [view for view in views if view not in VIEWS]
         if wrong or not views or len(set(views)) != len(views):
-            raise UserError(f"{where} is {list(views)}; it has to be one or both of {', '.join(VIEWS)}, each once")
+            raise UserError(f"{where} is {list(views)}; it must be one or both of {', '.join(VIEWS)}, each once")
     stride, training = recipe.windows.stride, recipe.training
     for where, number, least in (
         ("windows.radius", recipe.windows.radius, 0),
@@ -83,19 +83,19 @@ def check_values(recipe: Recipe) -> None:
         ("training.block", training.block, 1),
     ):
         if number < least:
-            raise UserError(f"{where} is {number}; it has to be at least {least}")
+            raise UserError(f"{where} is {number}; it must be at least {least}")
     if not 0 < training.lr < float("inf"):
-        raise UserError(f"training.lr is {training.lr}; it has to be a positive number")
+        raise UserError(f"training.lr is {training.lr}; it must be a positive number")
     if training.weight_decay < 0:
         raise UserError(f"training.weight_decay is {training.weight_decay}; it cannot be negative")
     if training.class_weight not in ("balanced", None):
-        raise UserError(f"training.class_weight is {training.class_weight!r}; it has to be balanced or none")
+        raise UserError(f"training.class_weight is {training.class_weight!r}; it must be balanced or none")
     for where, value, known in (
         ("training.schedule", training.schedule, ("constant", "cosine")),
         ("training.precision", training.precision, ("float32", "bfloat16")),
     ):
         if value not in known:
-            raise UserError(f"{where} is {value!r}; it has to be {' or '.join(known)}")
+            raise UserError(f"{where} is {value!r}; it must be {' or '.join(known)}")
     if not recipe.on_pixels:
         for where, differs in (
             ("temporal_dropout", recipe.temporal_dropout),
@@ -116,8 +116,8 @@ def smoothing_of(values: Mapping[str, Any] | None) -> Smoothing | None:
         return None
     smoothing: Smoothing = build_section(Smoothing, values, "smoothing")
     if smoothing.filter not in ("median", "gaussian"):
-        raise UserError(f"smoothing.filter is {smoothing.filter!r}; it has to be median or gaussian")
+        raise UserError(f"smoothing.filter is {smoothing.filter!r}; it must be median or gaussian")
     window = smoothing.window
     if window is not None and (window < 1 or window % 2 == 0):
-        raise UserError(f"smoothing.window is {window}; it has to be an odd number of frames, or none")
+        raise UserError(f"smoothing.window is {window}; it must be an odd number of frames, or none")
     return smoothing

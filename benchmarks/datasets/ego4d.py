@@ -1,3 +1,3 @@
-"""Ego4D Looking-At-Me at the published scale. Licensed data: name your own copy with --root DIR."""
+"""Ego4D Looking-At-Me at the published scale. The data is licensed: name your copy with --root DIR."""
 
 type = "ego4d"

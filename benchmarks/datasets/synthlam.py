@@ -1,14 +1,14 @@
-"""SynthLAM: rendered faces, shipped with the project. The scale fits two CPU cores and two minutes."""
+"""SynthLAM: rendered faces, shipped with the project. Scaled for two minutes on two CPU cores."""
 
 type = "synthlam"
 
-# InternViT-6B needs 11 GB of weights and a GPU; its small sibling takes its place, and every table says so.
+# InternViT-6B needs 11 GB of weights and a GPU. A small InternViT stands in for it, and every table says so.
 stand_in = dict(internvit_6b=dict(type="internvit_nano"))
 
-# SynthLAM has 15 frames a second and few clips: more of them are examples than at Ego4D's 13.
+# SynthLAM has 15 frames per second and few clips, so its strides are smaller than Ego4D's 13.
 windows = dict(stride=dict(train=2, val=2, test=1))
 
-# Two to three thousand windows cannot fill heads of 50 million parameters.
+# Two to three thousand windows are too few for heads of 50 million parameters.
 heads = dict(
     lstm=dict(projection=128, hidden=96, layers=2, mlp=(128, 64, 64), dropout=0.5),
     gru=dict(projection=128, hidden=96, layers=2, mlp=(128, 64, 64), dropout=0.5),
@@ -17,11 +17,11 @@ heads = dict(
 )
 training = dict(epochs=20, batch_size=64)
 
-# What SynthLAM ships: the renderer's truth with an estimator's errors.
+# The renderer's ground truth with an estimator's errors.
 priors = dict(type="synthlam")
 
-# Backbones that train: seven minutes of one core. Crops are about 50 pixels wide: 48 lose little, at a twentieth of the
-# cost of 224. Four neighbouring windows have 12 frames where four of anywhere have 28; small batches make more steps.
+# Trainable backbones take seven minutes on one core. Crops are about 50 pixels wide, so 48 lose little and cost a
+# twentieth of 224. Four consecutive windows have 12 frames, four random ones 28. Small batches give more steps.
 pixels = dict(
     backbones=dict(gaze_resnet18=dict(size=48)),
     training=dict(epochs=4, batch_size=8, lr=3e-4, schedule="cosine", block=4),

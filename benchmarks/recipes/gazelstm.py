@@ -1,6 +1,6 @@
-"""GazeLSTM, Ego4D's baseline: a ResNet-18 that trains, and a bidirectional LSTM over seven frames.
+"""GazeLSTM, Ego4D's baseline: a trainable ResNet-18, and a bidirectional LSTM over seven frames.
 
-Published: 66.07 mAP on the Ego4D test set, and 71.92 where the ResNet-18 and the LSTM start from Gaze360's
+Published: 66.07 mAP on the Ego4D test set, and 71.92 when ResNet-18 and LSTM start from Gaze360's weights
 (import --as gaze360, then --weights FILE).
 Run: python bench.py --recipe gazelstm
 """
@@ -12,7 +12,7 @@ published = "GazeLSTM"
 backbone = dict(type="gaze_resnet18", frozen=False)
 head = dict(type="gazelstm")
 
-# Absent frames are filled from present ones: windows of pixels have no other way to say that a frame is not there.
+# Absent frames are filled from present ones, because windows of pixels have no mask.
 windows = dict(radius=3, stride=dict(train=13, val=13, test=1))
 views = dict(train=("original",), test=("original",))
 

@@ -1,7 +1,7 @@
-"""GazePose: GazeLSTM with a transformer that asks the key frame's map about the head's pose and landmarks.
+"""GazePose: GazeLSTM with a transformer that queries the key frame's feature map with head pose and landmarks.
 
-Published: 76.29 mAP on the Ego4D test set as InternLSTM's authors cite it, 77.02 over five runs by its own.
-Priors: SynthLAM brings them; elsewhere --set priors=face_mesh computes them, and priors=file reads yours.
+Published: 76.29 mAP on the Ego4D test set as cited by InternLSTM's authors, 77.02 over five runs by its own authors.
+Priors: SynthLAM includes them; on other datasets --set priors=face_mesh computes them, and priors=file reads yours.
 Run: python bench.py --recipe gazepose
 """
 

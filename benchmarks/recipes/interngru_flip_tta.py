@@ -1,6 +1,6 @@
 """InternGRU**: InternLSTM** with gated recurrent units in place of the LSTM.
 
-Not published; it asks what the LSTM's cell state is worth.
+Not published. It shows the value of the LSTM's cell state.
 Run: python bench.py --recipe interngru_flip_tta
 """
 

@@ -1,4 +1,4 @@
-"""InternLSTM**: InternLSTM*, and the probabilities of the original and the mirrored test frames averaged.
+"""InternLSTM**: InternLSTM*, with the probabilities of original and mirrored test frames averaged.
 
 Published: 77.18 mAP on the Ego4D test set. It shares its training with internlstm_flip.
 Run: python bench.py --recipe internlstm_flip_tta

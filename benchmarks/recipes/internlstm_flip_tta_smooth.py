@@ -1,7 +1,7 @@
-"""InternLSTM**, smoothed along the track: the median of neighbouring frames' scores, the window chosen on validation.
+"""InternLSTM**, smoothed along the track: the median of neighbouring frames' scores, window chosen on validation.
 
-Its authors' first step from 77 to 81 mAP on the Ego4D test set; they did not publish the window. It shares its training
-with internlstm_flip where validation is scored at the same stride: smoothing needs neighbours, so stride 1.
+The first step of its authors from 77 to 81 mAP on the Ego4D test set. They did not publish the window. Smoothing needs
+neighbours, so validation is scored at stride 1; at equal strides the recipe shares its training with internlstm_flip.
 Run: python bench.py --recipe internlstm_flip_tta_smooth
 """
 

@@ -1,4 +1,4 @@
-"""Linear probe: the centre frame's features and one linear layer. What every temporal head has to beat.
+"""Linear probe: one linear layer on the key frame's features. The baseline for every temporal head.
 
 Not published.
 Run: python bench.py --recipe probe
