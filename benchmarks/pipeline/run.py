@@ -36,6 +36,17 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
 
     Raises:
         UserError: anything that the user can correct.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from benchmarks.config.resolve import resolve
+        >>> from registry import DATASETS
+        >>> with TemporaryDirectory() as out:
+        ...     session = Session(DATASETS.get("synthlam")(None), Path(out))
+        ...     (result,) = run([resolve("probe", limit=4)], session)
+        >>> result["name"], result["seeds"], result["splits"]["test"]["windows"]
+        ('probe+limit=4', [3407], 4)
     """
     started = time.perf_counter()
     # -- frames, windows: read when a row first needs them
@@ -95,7 +106,7 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
 
 
 def unfinished(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have to be computed; prints which are reused."""
+    """The rows that must be computed; prints which are reused."""
     todo = []
     for row in rows:
         result = row.find()
