@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from benchmarks.evaluation.bootstrap import resampled
@@ -182,10 +181,16 @@ def _swapped_clips(
     pairs = max(len(scores_a), len(scores_b))
     with threadpool_limits(1, user_api="blas"):
         for number in range(pairs):
-            ranks = [pd.Series(scores[number % len(scores)]).rank(pct=True) for scores in (scores_a, scores_b)]
+            ranks = [_ranks(scores[number % len(scores)]) for scores in (scores_a, scores_b)]
             values = resampled(np.concatenate(ranks), both_labels, both_clips, np.concatenate([one, other]))[0]
             found += (values[:SWAPS] - values[SWAPS:]) / pairs
     return found
+
+
+def _ranks(scores: np.ndarray) -> np.ndarray:
+    """Ranks in (0, 1], ascending; ties share their mean rank."""
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[place] / len(scores)
 
 
 def _squared(shares: np.ndarray) -> float:

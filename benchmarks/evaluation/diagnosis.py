@@ -9,13 +9,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
-import pandas as pd
 
 from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.calibration import fit_platt, fit_temperature, log_odds, recalibrate
 from benchmarks.evaluation.metrics import lam_map
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from benchmarks.data.windows import KeyFrames
 
 
