@@ -92,7 +92,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["new-plugin", "nod"], "required: --kind"),
         (["new-plugin", "nod", "--kind", "heads"], "invalid choice: 'heads'"),
         (["new-plugin", "Nod", "--kind", "head"], "lower case letters, digits and _"),
-        (["new-plugin", "n" * 300, "--kind", "head"], "60 at most"),
+        (["new-plugin", "n" * 300, "--kind", "head"], "at most 60"),
         (["new-plugin", "lstm", "--kind", "head"], "a head called 'lstm' exists"),
         (["new-plugin", "nod", "--kind", "head", "-o", "full"], "full exists and is not an empty folder"),
         (["new-plugin", "nod", "--kind", "head", "-o", "text.txt/x"], "cannot write text.txt/x"),

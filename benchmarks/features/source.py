@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from benchmarks.data.windows import KeyFrames
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 
 
 @dataclass
@@ -31,10 +31,10 @@ class FeatureSource:
     seconds: float
     damaged: list[str]
 
-    def windows(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> WindowData:
+    def windows(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> FeatureData:
         """The windows around key frames, once per view."""
         rows = np.where(key_frames.rows >= 0, self.positions[split][key_frames.rows], -1)
         count = len(self.arrays[split, views[0]])
         shifted = [np.where(rows >= 0, rows + number * count, -1) for number in range(len(views))]
         features = torch.cat([self.arrays[split, view] for view in views])
-        return WindowData(features, np.concatenate(shifted), np.tile(key_frames.labels, len(views)))
+        return FeatureData(features, np.concatenate(shifted), np.tile(key_frames.labels, len(views)))

@@ -14,7 +14,7 @@ from heads.base import Window
 from registry import UserError
 
 
-class WindowData(Dataset):
+class FeatureData(Dataset):
     """Windows over an array of features; a batch is one gather.
 
     Args:
@@ -50,7 +50,7 @@ class WindowData(Dataset):
     def _present(self, rows: Tensor) -> Tensor:
         return rows < len(self.features) - 1
 
-    def on(self, device: torch.device) -> WindowData:
+    def on(self, device: torch.device) -> FeatureData:
         """Move the windows to a GPU if their features fit into half of its free memory; else return these.
 
         Batches are then gathered on the GPU, without transfers during a training.

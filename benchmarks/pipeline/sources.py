@@ -19,7 +19,7 @@ from benchmarks.features.manifest import FORMAT
 from benchmarks.features.ray import extract_with_ray
 from benchmarks.features.source import FeatureSource
 from benchmarks.features.store import FeatureStore
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.session import Session
 from benchmarks.pixels.crops import read_pixels
@@ -42,7 +42,7 @@ class Source(Protocol):
     seconds: float
     damaged: list[str]
 
-    def windows(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> WindowData | PixelData:
+    def windows(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> FeatureData | PixelData:
         """The windows around key frames, once per view."""
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData, made_ahead
 from heads.base import Head, Window
 from zoo.model import LookingAtMeModel, PixelWindow
@@ -30,7 +30,11 @@ def probabilities(found: Tensor) -> np.ndarray:
 
 @torch.inference_mode()
 def score_windows(
-    model: nn.Module, data: WindowData | PixelData, *, batch_size: int | None = None, device: str | torch.device = "cpu"
+    model: nn.Module,
+    data: FeatureData | PixelData,
+    *,
+    batch_size: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> np.ndarray:
     """P(looking) of every window, float64 (M,). Frames that windows of a batch share are encoded once.
 
@@ -44,7 +48,7 @@ def score_windows(
     size = batch_size or data.score_batch
     parts = [range(start, min(start + size, len(data))) for start in range(0, len(data), size)]
     found = []
-    if isinstance(data, WindowData):
+    if isinstance(data, FeatureData):
         assert isinstance(model, Head)
         for part in parts:
             features, *windows = (each.to(device) for each in data.shared(slice(part.start, part.stop)))

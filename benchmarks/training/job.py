@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.config.recipe import Training
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData
 
 
@@ -36,10 +36,10 @@ class TrainingJob:
     head_config: Mapping[str, Any]
     backbone_config: Mapping[str, Any] | None
     training: Training
-    data: WindowData | PixelData
-    validation: WindowData | PixelData
+    data: FeatureData | PixelData
+    validation: FeatureData | PixelData
     weights: Tensor
-    to_score: Mapping[tuple[str, str], WindowData | PixelData]
+    to_score: Mapping[tuple[str, str], FeatureData | PixelData]
     folder: Path
     device: str
     name: str

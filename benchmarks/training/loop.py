@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.evaluation.metrics import lam_map
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData, made_ahead, shuffled_blocks
 from benchmarks.scoring.predict import logits, score_windows
 from benchmarks.system import interrupts, processes
@@ -41,13 +41,13 @@ class Loop:
         self.seed = seed
         self.device = torch.device(job.device)
         self.model = model.to(self.device)
-        self.data = job.data.on(self.device) if isinstance(job.data, WindowData) else job.data
-        self.validation = job.validation.on(self.device) if isinstance(job.validation, WindowData) else job.validation
+        self.data = job.data.on(self.device) if isinstance(job.data, FeatureData) else job.data
+        self.validation = job.validation.on(self.device) if isinstance(job.validation, FeatureData) else job.validation
         self.batch_size = -(-job.training.batch_size // processes.count())  # of each process
         windows = -(-len(self.data) // processes.count())
         self.steps_per_epoch = -(-windows // self.batch_size)
         # Fused: one kernel for all parameters, twice as fast for a small head. Pixels keep their published figures.
-        fused = True if isinstance(self.data, WindowData) else None
+        fused = True if isinstance(self.data, FeatureData) else None
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=job.training.lr, weight_decay=job.training.weight_decay, fused=fused
         )
@@ -101,7 +101,7 @@ class Loop:
         self.model.train()
         # torch's DataLoader draws once per epoch. The same draw here keeps the dropout of trainings that used one.
         torch.empty((), dtype=torch.int64).random_()
-        every = _TOLD_EVERY if isinstance(self.data, WindowData) else 1
+        every = _TOLD_EVERY if isinstance(self.data, FeatureData) else 1
         losses, told = [], 0
         mixed = self.job.training.precision == "bfloat16"
         for step, (window, labels) in enumerate(self._batches(epoch), start=1):
@@ -120,7 +120,7 @@ class Loop:
 
     def validate(self) -> float:
         """LAM mAP on the validation windows; several processes share the scoring."""
-        if isinstance(self.validation, WindowData) or processes.count() == 1:
+        if isinstance(self.validation, FeatureData) or processes.count() == 1:
             scores, labels = score_windows(self.model, self.validation, device=self.device), self.validation.labels
         else:
             own = self.validation.part(np.arange(processes.rank(), len(self.validation), processes.count()))
@@ -132,7 +132,7 @@ class Loop:
 
     def _batches(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
         """Batches of windows and labels in the order of an epoch."""
-        if isinstance(self.data, WindowData):
+        if isinstance(self.data, FeatureData):
             generator = torch.Generator().manual_seed(self.seed + epoch)
             for places in torch.randperm(len(self.data), generator=generator).split(self.batch_size):
                 yield self.data[places]

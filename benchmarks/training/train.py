@@ -13,7 +13,7 @@ from torch import nn
 
 from backbones.base import state_sha256
 from benchmarks.evaluation.metrics import lam_map
-from benchmarks.features.windows import WindowData, check_takes_features
+from benchmarks.features.windows import FeatureData, check_takes_features
 from benchmarks.pixels.source import build_backbone
 from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts, processes
@@ -191,7 +191,7 @@ def _check_classes(job: TrainingJob) -> None:
 
 def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:
     """Fit a head that has a closed-form solution on all training windows at once."""
-    if not isinstance(job.data, WindowData) or not isinstance(job.validation, WindowData):
+    if not isinstance(job.data, FeatureData) or not isinstance(job.validation, FeatureData):
         raise UserError(f"head {job.head_config['type']} has a closed-form fit; it cannot train a backbone")
     window, labels = job.data[:]
     model.fit(window, labels, job.weights)

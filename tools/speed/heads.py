@@ -23,7 +23,7 @@ from benchmarks.config.recipe import Training
 from benchmarks.data.challenge import read_challenge
 from benchmarks.data.windows import windows as windows_of
 from benchmarks.features.store import FeatureStore
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.scoring.predict import score_windows
 from benchmarks.scoring.submission import write_submission
 from benchmarks.training.job import TrainingJob
@@ -121,7 +121,7 @@ def windows(quick: bool) -> Iterator[list[Work]]:
     frames, count, width = (100, 128, 64) if quick else (2000, 1024, 3200)
     features = make_features(frames, width)
     rows, labels = made_up_windows(frames, count)
-    data, narrow = (WindowData(kind, rows, labels) for kind in (features.float(), features))
+    data, narrow = (FeatureData(kind, rows, labels) for kind in (features.float(), features))
     order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
     batches = order.split(BATCH)
 
@@ -149,7 +149,7 @@ def windows(quick: bool) -> Iterator[list[Work]]:
         ]
 
 
-def _all(data: WindowData, batches: Sequence[Tensor]) -> None:
+def _all(data: FeatureData, batches: Sequence[Tensor]) -> None:
     for batch in batches:
         data[batch]
 
@@ -218,7 +218,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
         files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
         data = PlainWindows(chosen(files, rows), labels.tolist(), width)
         plain = PlainTraining(plain_head, DataLoader(data, BATCH, sampler=EpochOrder(count)))
-        windows = WindowData(features.float(), rows, labels)
+        windows = FeatureData(features.float(), rows, labels)
         job = TrainingJob({}, None, TRAINING, windows, windows, WEIGHTS, {}, Path(folder), "cpu", "")
         training, epochs = Loop(head, job, TRAINING.seed), itertools.count()
         yield [
@@ -305,7 +305,7 @@ def our_scoring(head: Head, top: Path, store: FeatureStore, out: Path) -> dict[s
     frames = read_challenge(top)
     rows, labels = windows_of(frames, RADIUS), np.full(len(frames), -1)
     of_views = [
-        score_windows(head, WindowData(store.read(view, frames["image"].tolist()), rows, labels)) for view in VIEWS
+        score_windows(head, FeatureData(store.read(view, frames["image"].tolist()), rows, labels)) for view in VIEWS
     ]
     write_submission(out, frames.drop(columns="frame").assign(score=np.mean(of_views, axis=0)))
     return {result["unique_id"]: result["score"] for result in json.loads(out.read_text())["results"]}

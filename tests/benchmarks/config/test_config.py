@@ -79,11 +79,11 @@ def test_scale_of_pixels_is_for_backbones_that_train() -> None:
     assert resolve("gazepose", settings=["training.block=1", "backbone.size=96"]).backbone["size"] == 96
 
 
-def test_providers_of_priors_are_named_and_have_arguments() -> None:
+def test_priors_are_named_and_have_arguments() -> None:
     assert resolve("gazepose", settings=["priors.type=face_mesh"]).priors == {"type": "face_mesh"}
     row = resolve("gazepose", "ego4d", settings=["priors=file", "priors.head_pose=a.json", "priors.landmarks=b.json"])
     assert row.priors == {"type": "file", "head_pose": "a.json", "landmarks": "b.json"}
-    assert resolve("gazepose").priors == {"type": "synthlam"}  # what one recipe was told stays with it
+    assert resolve("gazepose").priors == {"type": "synthlam"}  # the other recipe is unchanged
     assert resolve("gazelstm").priors is None
 
 

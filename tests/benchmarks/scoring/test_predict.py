@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.scoring.predict import score_windows
 from heads.base import Window
 from registry import HEADS
@@ -31,7 +31,7 @@ def test_scores_are_those_of_one_window_after_another(name: str, batch_size: int
     torch.manual_seed(0)
     head = HEADS.build({"type": name, "feature_dim": 6, **SMALL.get(name, {})}).eval()
     features, rows = torch.randn(20, 6), neighbours(20)
-    found = score_windows(head, WindowData(features, rows, np.full(20, -1)), batch_size=batch_size)
+    found = score_windows(head, FeatureData(features, rows, np.full(20, -1)), batch_size=batch_size)
     for window, score in zip(rows, found, strict=True):
         frames = torch.stack([features[row] if row >= 0 else torch.full((6,), float("nan")) for row in window])
         with torch.no_grad():
@@ -47,7 +47,7 @@ def test_each_frame_of_a_batch_is_encoded_once() -> None:
             seen.append(len(features))
             return features
 
-    score_windows(Counted(6), WindowData(torch.randn(20, 6), neighbours(20), np.full(20, -1)), batch_size=10)
+    score_windows(Counted(6), FeatureData(torch.randn(20, 6), neighbours(20), np.full(20, -1)), batch_size=10)
     # Frames 0 to 12 and 7 to 19, of each ten or eleven that are there, and the zeros of all absent ones.
     assert seen == [len({*range(13)} - {2, 7, 12}) + 1, len({*range(7, 20)} - {7, 12, 17}) + 1]
 
@@ -56,7 +56,7 @@ def test_features_of_16_bits_are_kept_so_and_scored_in_32() -> None:
     torch.manual_seed(0)
     head = HEADS.build({"type": "lstm", "feature_dim": 6, **SMALL["lstm"]})
     features, rows = torch.randn(20, 6).bfloat16(), neighbours(20)
-    narrow, wide = (WindowData(kind, rows, np.zeros(20, np.int64)) for kind in (features, features.float()))
+    narrow, wide = (FeatureData(kind, rows, np.zeros(20, np.int64)) for kind in (features, features.float()))
     assert narrow[:3][0].features.dtype == torch.bfloat16
     assert torch.equal(narrow[:3][0].to("cpu").features, wide[:3][0].features)
     np.testing.assert_array_equal(score_windows(head, narrow), score_windows(head, wide))

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy, dropout, relu
 from torch.utils.data import DataLoader
 
 from benchmarks.config.recipe import Training
-from benchmarks.features.windows import WindowData
+from benchmarks.features.windows import FeatureData
 from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts
 from benchmarks.training import loop
@@ -31,12 +31,12 @@ HOME = Path(__file__).resolve().parents[3]
 SETTINGS = Training(epochs=9, batch_size=16, lr=5e-2, weight_decay=0.0, class_weight="balanced", seed=1)
 
 
-def toy(seed: int, count: int = 96) -> WindowData:
+def toy(seed: int, count: int = 96) -> FeatureData:
     """Windows whose label is the sign of the centre frame's first number."""
     random = np.random.default_rng(seed)
     features = random.normal(size=(count, 5)).astype(np.float32)
     rows = np.stack([np.clip(np.arange(count) + step, -1, count - 1) for step in (-1, 0, 1)], axis=1)
-    return WindowData(torch.from_numpy(features), rows, (features[:, 0] > 0.5).astype(np.int64))
+    return FeatureData(torch.from_numpy(features), rows, (features[:, 0] > 0.5).astype(np.int64))
 
 
 def config(kind: str = "lstm") -> dict:
@@ -44,7 +44,9 @@ def config(kind: str = "lstm") -> dict:
     return dict(type=kind, feature_dim=5, window=3, **sizes)
 
 
-def job(folder: Path, kind: str = "lstm", settings: Training = SETTINGS, data: WindowData | None = None) -> TrainingJob:
+def job(
+    folder: Path, kind: str = "lstm", settings: Training = SETTINGS, data: FeatureData | None = None
+) -> TrainingJob:
     return TrainingJob(
         head_config=config(kind),
         backbone_config=None,
@@ -331,7 +333,7 @@ def test_nothing_goes_to_stdout(tmp_path: Path, capfd: pytest.CaptureFixture) ->
 def test_windows_are_gathered_with_zeros_for_absent_frames() -> None:
     features = torch.arange(6.0).reshape(3, 2)
     rows = np.array([[-1, 0, 2], [1, -1, -1]])
-    window, labels = WindowData(features, rows, np.array([1, 0]))[:]
+    window, labels = FeatureData(features, rows, np.array([1, 0]))[:]
     assert window.features.tolist() == [[[0, 0], [0, 1], [4, 5]], [[2, 3], [0, 0], [0, 0]]]
     assert window.present.tolist() == [[False, True, True], [True, False, False]]
     assert labels.tolist() == [1, 0]
