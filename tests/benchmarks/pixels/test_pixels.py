@@ -90,23 +90,23 @@ class Holes(Ego4D):
 def pixels_of(dataset: Dataset, row: Recipe, budget: int = 10**9) -> tuple[PixelSource, dict[str, KeyFrames]]:
     session = Session(dataset)
     tables = {split: session.tables[split] for split in ("train", "val")}
-    plans = {split: RecipeRow(row, session).key_frames[split] for split in tables}
-    touched = {split: touched_rows([plan]) for split, plan in plans.items()}
+    key_frames = {split: RecipeRow(row, session).key_frames[split] for split in tables}
+    touched = {split: touched_rows([each]) for split, each in key_frames.items()}
     preprocessing = BACKBONES.build(row.backbone).preprocessing
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("benchmarks.pixels.crops.BUDGET", budget)
         crops, positions, damaged = read_pixels(dataset.root, tables, touched, preprocessing, skip_damaged=False)
-    return PixelSource(crops, positions, tables, {}, 0.0, damaged), plans
+    return PixelSource(crops, positions, tables, {}, 0.0, damaged), key_frames
 
 
 @pytest.mark.parametrize("budget", [10**9, 0], ids=["kept", "decoded when asked for"])
 def test_batches_are_those_of_a_loop_over_files(lam_tree: Path, budget: int) -> None:
     row = recipe()
-    pixels, plans = pixels_of(Holes(lam_tree), row, budget)
+    pixels, key_frames = pixels_of(Holes(lam_tree), row, budget)
     assert pixels.crops["val"].kept is (budget > 0)
-    data = pixels.windows(plans["val"], "val", ["original", "flipped"])
-    table, plan = pixels.tables["val"], plans["val"]
-    half = len(plan.rows)
+    data = pixels.windows(key_frames["val"], "val", ["original", "flipped"])
+    table, chosen = pixels.tables["val"], key_frames["val"]
+    half = len(chosen.rows)
     assert len(data) == 2 * half
     places = np.random.default_rng(0).permutation(2 * half)[:24].tolist()
     places += [0, half]  # the first windows, which have no frame at all
@@ -114,9 +114,9 @@ def test_batches_are_those_of_a_loop_over_files(lam_tree: Path, budget: int) -> 
     assert len(batch.pixels) == len(np.unique(batch.rows[batch.rows >= 0])) <= batch.rows.numel() // 2
     absent_centres = 0
     for place, rows, label in zip(places, batch.rows, labels, strict=True):
-        window = filled(plan.rows[place % half].tolist())
-        absent_centres += plan.rows[place % half, 3] < 0
-        assert label == table["label"][plan.centres[place % half]]
+        window = filled(chosen.rows[place % half].tolist())
+        absent_centres += chosen.rows[place % half, 3] < 0
+        assert label == table["label"][chosen.centres[place % half]]
         for row_number, at in zip(window, rows, strict=True):
             if row_number < 0:
                 assert at == -1
@@ -203,19 +203,19 @@ def test_blocks_cover_every_window_once_an_epoch_in_another_order() -> None:
 
 
 def test_blurred_neighbours_are_dropped_before_the_gaps_are_filled(lam_tree: Path) -> None:
-    pixels, plans = pixels_of(Ego4D(lam_tree), recipe())
-    table, plan = pixels.tables["train"], plans["train"]
+    pixels, key_frames = pixels_of(Ego4D(lam_tree), recipe())
+    table, chosen = pixels.tables["train"], key_frames["train"]
     grey = []
     for image in table["image"]:
         picture = Image.open(lam_tree / image).convert("RGB") if image else None
         grey.append(np.nan if picture is None else laplacian_variance(np.asarray(picture.resize((224, 224), 2))))
     p = cumulative_normal(np.array(grey))
     pixels.sharpness = {"train": p}
-    data = pixels.windows(plan, "train", ["original"])
+    data = pixels.windows(chosen, "train", ["original"])
 
     def expected(draws: np.ndarray | None) -> np.ndarray:
         windows = []
-        for number, rows in enumerate(plan.rows.tolist()):
+        for number, rows in enumerate(chosen.rows.tolist()):
             kept = []
             for place, row in enumerate(rows):
                 blurred = row >= 0 and (p[row] < 0.2 if draws is None else draws[number, place] > p[row] + 0.2)
@@ -228,13 +228,13 @@ def test_blurred_neighbours_are_dropped_before_the_gaps_are_filled(lam_tree: Pat
     for epoch in (0, 1, 0):
         data.start_epoch(7, epoch)
         drawn.append(data.rows)
-        np.testing.assert_array_equal(data.rows, expected(np.random.default_rng([7, epoch]).random(plan.rows.shape)))
+        np.testing.assert_array_equal(data.rows, expected(np.random.default_rng([7, epoch]).random(chosen.rows.shape)))
     assert (drawn[0] != drawn[1]).any()
     np.testing.assert_array_equal(drawn[0], drawn[2])
 
 
 def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) -> None:
-    pixels, plans = pixels_of(Ego4D(lam_tree), recipe())
+    pixels, key_frames = pixels_of(Ego4D(lam_tree), recipe())
 
     class Numbered:
         def read(self, frames: pd.DataFrame) -> Priors:
@@ -244,12 +244,12 @@ def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) ->
             return Priors(pose, np.repeat(points[None], len(number), axis=0))
 
     pixels.prior = Numbered()  # type: ignore[assignment]
-    plan = plans["train"]
-    data = pixels.windows(plan, "train", ["original", "flipped"])
-    at = [3, 3 + len(plan.rows)]
+    chosen = key_frames["train"]
+    data = pixels.windows(chosen, "train", ["original", "flipped"])
+    at = [3, 3 + len(chosen.rows)]
     (plain, mirrored), frame = data[at][0].priors["landmarks"], pixels.tables["train"]["frame"]
     bins = data[at][0].priors["head_pose_bins"].tolist()
-    key = frame[plan.centres[3]]
+    key = frame[chosen.centres[3]]
     assert bins == [[key, 0, 90], [key, 0, 90]]  # of a size, whatever the side; unknown is 90
     # Five x, five y, five confidences of points (0, 1, 2), (3, 4, 5) ... sixteenths.
     assert (plain * 16).tolist() == [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]
@@ -292,8 +292,8 @@ def test_what_was_trained_can_be_read_and_scores_alike(lam_tree: Path, undisturb
     model = read_model(next(out.glob("trainings/*/seed3408/model.safetensors")))
     assert model.backbone.frozen and not model.training
     own = recipe()
-    pixels, plans = pixels_of(Ego4D(lam_tree), own)
-    found = score_windows(model, pixels.windows(plans["val"], "val", ["original"]), batch_size=5)
+    pixels, key_frames = pixels_of(Ego4D(lam_tree), own)
+    found = score_windows(model, pixels.windows(key_frames["val"], "val", ["original"]), batch_size=5)
     written = predictions(out)
     written = written[(written["split"] == "val") & (written["seed"] == 3408)]
     np.testing.assert_allclose(found, written["score"], atol=1e-6)
