@@ -28,11 +28,11 @@ def run(args: argparse.Namespace) -> int:
     load_plugins(args.plugin)
     kinds = {
         "recipes": {name: recipe_summary(name) for name in recipe_names()},
-        "backbones": {name: summary(BACKBONES.get(name)) for name in BACKBONES},
-        "heads": {name: summary(HEADS.get(name)) for name in HEADS},
-        "datasets": {name: summary(DATASETS.get(name)) for name in DATASETS},
-        "priors": {name: summary(PRIORS.get(name)) for name in PRIORS},
-        "detectors": {name: summary(DETECTORS.get(name)) for name in DETECTORS},
+        "backbones": {name: _summary(BACKBONES.get(name)) for name in BACKBONES},
+        "heads": {name: _summary(HEADS.get(name)) for name in HEADS},
+        "datasets": {name: _summary(DATASETS.get(name)) for name in DATASETS},
+        "priors": {name: _summary(PRIORS.get(name)) for name in PRIORS},
+        "detectors": {name: _summary(DETECTORS.get(name)) for name in DETECTORS},
         "models": {name: card.title for name, card in load_cards().items()},
     }
     print(
@@ -44,6 +44,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def summary(part: object) -> str:
-    """First line of a docstring."""
+def _summary(part: object) -> str:
+    """First line of the docstring."""
     return (part.__doc__ or "").strip().partition("\n")[0]

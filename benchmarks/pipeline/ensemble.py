@@ -27,7 +27,7 @@ def score_ensemble(row: EnsembleRow) -> RowScores:
         row: of an ensemble whose members' rows are finished.
 
     Raises:
-        UserError: the members share no seed or no key frame, or a member's files are not those that its run wrote.
+        UserError: the members share no seed or no key frame, or a member's files are damaged.
     """
     started = time.perf_counter()
     names = [member.name for member in row.members]

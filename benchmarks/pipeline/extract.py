@@ -25,7 +25,7 @@ def extract_features(
 
     Args:
         recipes: resolved recipes and ensembles of one dataset.
-        session: of the command.
+        session: dataset and options.
         options: how to extract; device, `skip_damaged` and `plugins` come from the session.
         engine: `local`, or `ray` for the machines of a cluster.
 

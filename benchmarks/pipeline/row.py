@@ -236,7 +236,7 @@ def _choose_key_frames(recipe: Recipe, split: str, table: pd.DataFrame) -> KeyFr
 
 
 def _changed_weights(found: schema.Result) -> str | None:
-    """How the backbone's weights differ from those of a record, by sha256; None if they are equal or not to be had."""
+    """How the backbone's weights differ from those of a record, by sha256; None if they are equal or unavailable."""
     weights, named = found["backbone"]["weights"], found["config"]["backbone"].get("weights")
     if weights["file"] is None and named is None:
         return None

@@ -35,7 +35,7 @@ from zoo.files.untrusted import below
 
 
 class Source(Protocol):
-    """Windows for training and scoring, and what the record says of where they come from."""
+    """Windows for training and scoring, with what the record reports about them."""
 
     positions: dict[str, np.ndarray]
     backbone: dict[str, Any]
@@ -56,7 +56,7 @@ def load_source(rows: Sequence[RecipeRow]) -> Source:
 
 @dataclass
 class FeaturePlan:
-    """What a group of rows with one backbone needs encoded.
+    """The frames that a group of rows with one backbone needs encoded.
 
     Attributes:
         backbone: on its device.
@@ -105,11 +105,11 @@ def encode_missing(
     options: ExtractOptions = DEFAULT_OPTIONS,
     engine: str = "local",
 ) -> Extraction:
-    """Encode what the stores of a plan lack.
+    """Encode the frames that the stores of a plan lack.
 
     Args:
-        plan: of `plan_features`.
-        session: of the command.
+        plan: from `plan_features`.
+        session: dataset and options.
         options: how to extract; device, `skip_damaged` and `plugins` come from the session.
         engine: `local`, or `ray` for the machines of a cluster.
 
@@ -142,7 +142,7 @@ def say_encoded(plan: FeaturePlan, done: Extraction, root: Path) -> None:
 
 
 def load_features(rows: Sequence[RecipeRow]) -> FeatureSource:
-    """Encode what the windows of some rows with one backbone lack, and read all of it."""
+    """Encode the missing frames in the windows of some rows with one backbone, and read all features."""
     session = rows[0].session
     plan = plan_features(rows, session.device)
     done = encode_missing(plan, session)
@@ -167,7 +167,7 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     backbone: Backbone = BACKBONES.build(recipe.backbone)
     started = time.perf_counter()
     blur = None
-    if recipe.temporal_dropout:  # relative to all frames of a split, whatever --limit leaves of them
+    if recipe.temporal_dropout:  # relative to all frames of a split, even under --limit
         cache = session.sharpness_cache(recipe.dataset)
         blur = {
             split: cumulative_normal(sharpness(session.dataset.root, table["image"].tolist(), cache))
