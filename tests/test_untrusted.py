@@ -455,14 +455,14 @@ def test_a_record_over_other_clips_is_no_tie(tmp_path: Path, capsys: pytest.Capt
     [
         (
             "@HEADS.register_module(name='{own}')\nclass A:\n    def __init__(self, feature_dim): pass",
-            "makes a A; it has to",
+            "makes a A; it must",
         ),
-        ("@HEADS.register_module(name='{own}')\ndef make(feature_dim: int):\n    return 3", "makes a int; it has to"),
+        ("@HEADS.register_module(name='{own}')\ndef make(feature_dim: int):\n    return 3", "makes a int; it must"),
         (
             "@HEADS.register_module(name='{own}')\nclass A:\n    def __init__(self, feature_dim): 1 / 0",
             "ZeroDivisionError",
         ),
-        ("HEADS.register_module(name='{own}', module=int)", "has no arguments that could be checked"),
+        ("HEADS.register_module(name='{own}', module=int)", "has no readable signature"),
     ],
     ids=range(4),
 )
