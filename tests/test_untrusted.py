@@ -416,7 +416,7 @@ def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -
         ("splits.test.metrics.mAP.per_seed", [0.5], "per_seed has 1 entries, and has to have 5"),
         ("splits.test.metrics.mAP.mean", "0.5", "mean: expected float \\| null, got str"),
         ("splits.test.confusion", {}, "confusion: lacks 'true_positives'"),
-        ("seconds.features", 10**400, "seconds.features is 1000.*; it has to be finite"),
+        ("seconds.features", 10**400, "seconds.features is 1000.*; it must be finite"),
         ("environment.code", None, "environment.code: expected object, got null"),
         ("seeds", [True], "seeds\\[0\\]: expected int, got bool"),
         ("training", [], "training has 0 entries"),
