@@ -78,7 +78,7 @@ class LookingAtMeModel(nn.Module):
         return cls(built, HEADS.build({**head, "feature_dim": built.feature_dim}))
 
     def encode(self, images: Tensor, present: Tensor, priors: dict[str, Tensor] | None = None) -> Window:
-        """Run the backbone over the present frames. Absent frames get zero vectors, at no cost.
+        """Run the backbone over the present frames. Absent frames get zero vectors and do not pass through it.
 
         The window includes the key frame's feature map if the head needs one, all zeros if that frame is absent.
 

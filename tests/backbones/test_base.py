@@ -1,4 +1,4 @@
-"""Preprocessing against transformers' numbers, freezing, and fingerprints that tell features apart."""
+"""Preprocessing against transformers' numbers, freezing, and fingerprints."""
 
 import dataclasses
 import json
@@ -150,7 +150,7 @@ def test_on_a_gpu() -> None:
 
 
 @pytest.mark.parametrize(("frozen", "sha256"), [(True, None), (False, "a" * 64)])
-def test_weights_that_no_file_holds_are_hashed(frozen: bool, sha256: str | None) -> None:
+def test_weights_that_are_in_no_file_are_hashed(frozen: bool, sha256: str | None) -> None:
     backbone = make(frozen, sha256)
     before = backbone.fingerprint()
     assert before == make(frozen, sha256).fingerprint()

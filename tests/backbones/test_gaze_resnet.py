@@ -1,4 +1,4 @@
-"""The ResNet-18 trunk: its contract, its map, its random weights, and files that are not its own."""
+"""The ResNet-18 trunk: contract, feature map, random weights, and files of other models."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_preprocessing_is_imagenets_at_224() -> None:
 
 
 @torch.no_grad()
-def test_vector_is_made_of_the_map() -> None:
+def test_vector_is_computed_from_the_map() -> None:
     backbone = BACKBONES.build({"type": "gaze_resnet18"})
     images = torch.from_numpy(uniform("images", (2, 3, 224, 224))).float()
     vectors, maps = backbone.forward_map(images)
@@ -66,7 +66,7 @@ def test_unavailable_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path:
         BACKBONES.build({"type": "gaze_resnet18", "pretrained": "imagenet"})
 
 
-def test_files_that_are_not_its_own(tmp_path: Path) -> None:
+def test_files_of_other_models(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
 
     def build() -> None:

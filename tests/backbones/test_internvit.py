@@ -1,4 +1,4 @@
-"""InternViT against the official program's numbers, and its loader against damaged and half-downloaded folders."""
+"""InternViT against the official program's numbers, and loading of damaged and incomplete folders."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ STYLES = ["6b", "300m"]  # RMSNorm, norm of q and k, no qkv bias; LayerNorm, non
 
 
 def official_folder(style: str, folder: Path) -> dict[str, torch.Tensor]:
-    """Write a golden case as the folder that OpenGVLab would ship; return its tensors."""
+    """Write a golden case as a folder in OpenGVLab's format; return its tensors."""
     file = GOLDEN / f"internvit_{style}_style.safetensors"
     with safe_open(file, "pt") as golden:
         config = {
@@ -68,7 +68,7 @@ def test_golden(case: tuple[Path, dict]) -> None:
 @pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
 @torch.no_grad()
 def test_golden_as_published(name: str, tmp_path: Path) -> None:
-    """A folder as it is on the hub: other keys, shards, an index, an image processor, and code that must not run."""
+    """A folder as on the hub: further keys, shards, an index, an image processor, and code that must not run."""
     style = name.removeprefix("internvit_")
     folder = tmp_path / "tiny-vit"
     tensors = official_folder(style, folder)
@@ -110,7 +110,7 @@ def test_golden_as_published(name: str, tmp_path: Path) -> None:
 
 
 def split_into(folder: Path, count: int) -> list[Path]:
-    """Split the one file of a folder into shards with an index, as checkpoints of many GB are."""
+    """Split a folder's weights into shards with an index, like checkpoints of many GB."""
     state = load_file(folder / "model.safetensors")
     names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
     # In the order of the network, as published shards are.
@@ -126,7 +126,7 @@ def split_into(folder: Path, count: int) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_fingerprints_tell_checkpoints_apart(folder: Path) -> None:
+def test_different_checkpoints_have_different_fingerprints(folder: Path) -> None:
     def fingerprint() -> dict:
         return BACKBONES.build({"type": f"internvit:{folder}"}).fingerprint()
 
@@ -164,7 +164,7 @@ print(peak[0] - before, max(peak) - before, resident() - before)
 
 
 def test_the_host_holds_one_shard_at_a_time(folder: Path) -> None:
-    """120 MB of weights in three files, on their way to another device."""
+    """Moves 120 MB of weights in three files to another device."""
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 8}
     (folder / "config.json").write_text(json.dumps(config))
@@ -293,7 +293,7 @@ def test_wrong_tensors(folder: Path, change, words: str) -> None:
         BACKBONES.build({"type": f"internvit:{folder}"})
 
 
-def test_half_downloaded_folders(folder: Path) -> None:
+def test_incomplete_folders(folder: Path) -> None:
     def build() -> None:
         BACKBONES.build({"type": "internvit_6b", "weights": str(folder)})
 
@@ -371,7 +371,7 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
-def test_without_weights_both_ways_are_named(name: str) -> None:
+def test_without_weights_both_options_are_named(name: str) -> None:
     with pytest.raises(
         UserError,
         match=r"weights=DIR with a copy \(hf download (OpenGVLab/InternViT-\S+) --local-dir DIR\), or weights=\1",
@@ -412,7 +412,7 @@ def test_from_the_hubs_cache(cache: Path, folder: Path, revision: str) -> None:
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("revision", ["", "@v1"])
-def test_what_the_cache_lacks_is_an_error_at_once(revision: str) -> None:
+def test_missing_in_the_cache_is_an_error_at_once(revision: str) -> None:
     start = time.monotonic()
     option = " --revision v1" if revision else ""
     with pytest.raises(

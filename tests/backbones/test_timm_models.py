@@ -1,4 +1,4 @@
-"""timm models: their own data configuration, weights that are what they say, and no random weights by accident."""
+"""timm models: data configuration, verified weights, and no random weights by accident."""
 
 import importlib.util
 import time

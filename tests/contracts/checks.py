@@ -186,7 +186,9 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     head(features.float()).sum().backward()
     torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1.0).step()
     assert before.keys() == backbone.state_dict().keys()
-    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), "training changed the weights"
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), (
+        "training changed the weights"
+    )
     with torch.no_grad():
         torch.testing.assert_close(backbone(images[:1]), features[:1], atol=1e-4, rtol=1e-3)
     encode = backbone.encoder("cpu")
