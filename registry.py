@@ -1,7 +1,7 @@
-"""The five registries (backbones, heads, datasets, priors, detectors), plug-in discovery, and the error that users see.
+"""The registries of backbones, heads, datasets, priors and detectors; plug-in loading; `UserError`.
 
-mmengine's own ``Registry`` resolves an unknown name to any importable module of that name, is empty before the first
-look-up, and imports torch through its log function. The subclass below does none of that.
+mmengine's ``Registry`` resolves an unknown name to any importable module of that name, is empty before the first
+look-up, and imports torch through its log function. The subclass here does none of that.
 """
 
 import difflib
@@ -21,41 +21,39 @@ from typing import Any, Literal
 from mmengine.registry import Registry as _MMEngineRegistry
 
 ENTRY_POINT_GROUP = "lamzoo.plugins"
-LONGEST_REASON = 400  # letters of what a constructor says
+LONGEST_REASON = 400  # characters of a constructor's error message
 
 
 class UserError(Exception):
-    """Bad input, told in one line: what is wrong, where, and what to do. The command line prints it and exits 2."""
+    """Bad input, in one line: what is wrong, where, and what to do. The command line prints it and exits with 2."""
 
     def __str__(self) -> str:
         return printable(super().__str__())
 
 
 def printable(text: str) -> str:
-    """Return text in one line; what a terminal would obey rather than show, as in ids from files, is spelt out."""
+    """Return text as one line, with unprintable characters escaped: ids from files could control a terminal."""
     line = " ".join(text.split())
-    if line.isprintable():
-        return line
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` with the nearest of ``known``, or nothing when none is near."""
+    """Return ``"; did you mean 'x'?"`` with the nearest of ``known``, or ``""`` if none is close."""
     by_lower = {entry.lower(): entry for entry in known}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
 
 class Registry(_MMEngineRegistry):
-    """Names of one kind of part -> the classes that make it.
+    """The parts of one kind, by name.
 
-    The built-in parts in ``locations`` are imported before anything is answered. A name may carry a model after a
-    colon: ``timm:resnet18`` is the registered ``timm`` with the argument ``model="resnet18"``.
+    The first look-up imports the built-in parts. A name may include a model after a colon: ``timm:resnet18`` is the
+    part ``timm`` with the argument ``model="resnet18"``.
 
     Args:
-        name: What is registered, in the singular; error messages use it.
-        locations: Modules, or packages with all their modules, that register the built-in parts.
-        base: ``"module:class"`` of which everything that is built has to be.
+        name: the kind of part, in the singular, for error messages.
+        locations: modules that register the built-in parts; of a package, all its modules.
+        base: ``"module:class"`` that every part must be an instance of.
     """
 
     def __init__(self, name: str, locations: list[str], base: str | None = None) -> None:
@@ -65,19 +63,17 @@ class Registry(_MMEngineRegistry):
         self._importing = False
         self._base = base
 
-    # -- what there is ------------------------------------------------------------------------------------------
+    # -- names --------------------------------------------------------------------------------------------------
 
     def import_from_location(self) -> None:
-        """Import the built-in parts, once. An ImportError goes through: a part that cannot be loaded is no part."""
+        """Import the built-in parts, once. Errors are not caught: a missing built-in part is a broken installation."""
         if self._imported or self._importing:
             return
         self._importing = True
         try:
             for location in self._locations:
                 package = importlib.import_module(location)
-                for module in sorted(
-                    pkgutil.iter_modules(getattr(package, "__path__", ())), key=lambda each: each.name
-                ):
+                for module in pkgutil.iter_modules(getattr(package, "__path__", ())):
                     importlib.import_module(f"{location}.{module.name}")
         finally:
             self._importing = False
@@ -111,60 +107,68 @@ class Registry(_MMEngineRegistry):
         return f"Registry({self.name}: {', '.join(self.names())})"
 
     def origin(self, key: str) -> str:
-        """Return ``"file:line"`` of the registration of ``key``."""
+        """Return ``"file:line"`` where ``key`` was registered."""
         return self.places[self._resolve(key)[0]][0]
 
     # -- looking up and building ----------------------------------------------------------------------------------
 
     def _resolve(self, key: object) -> tuple[str, dict[str, str]]:
-        """Split ``key`` into a registered name and the arguments that it implies."""
+        """Split ``key`` into a registered name and the arguments it implies."""
         if not isinstance(key, str) or not key:
             raise UserError(f"the type of a {self.name} must be its name, got {key!r}")
         name, colon, model = key.partition(":")
         known = self.names()
         if name not in known:
-            raise UserError(f"unknown {self.name} '{key}'{did_you_mean(name, known)} (there are: {', '.join(known)})")
+            raise UserError(f"unknown {self.name} '{key}'{did_you_mean(name, known)} (known: {', '.join(known)})")
         if not colon:
             return name, {}
         if "model" not in inspect.signature(self._module_dict[name]).parameters:
             raise UserError(f"{self.name} '{name}' takes no model after a colon, got '{key}'")
         if not model:
-            raise UserError(f"{self.name} '{key}' lacks the model's name after the colon")
+            raise UserError(f"{self.name} '{key}' has no model after the colon")
         return name, {"model": model}
 
     def get(self, key: str) -> Callable:
-        """Return what is registered as ``key``.
+        """Return the class registered as ``key``.
 
         Raises:
-            UserError: nothing is; says what was meant and what there is.
+            UserError: the name is unknown; suggests the nearest and lists all.
         """
         return self._module_dict[self._resolve(key)[0]]
 
     def check(self, cfg: Mapping[str, Any]) -> tuple[Callable, dict[str, Any]]:
-        """Validate ``dict(type=name, **arguments)`` without building: names and simple types of the arguments.
+        """Check ``dict(type=name, **arguments)`` without building it; see `check_arguments`.
 
         Returns:
-            The class and its keyword arguments (a model after a colon included, lists made tuples where asked for).
+            The class and its keyword arguments, including a model after a colon.
 
         Raises:
-            UserError: unknown name or argument, or a value of the wrong type.
+            UserError: the name or an argument is unknown, or a value has the wrong type.
         """
         if not isinstance(cfg, Mapping) or "type" not in cfg:
             raise UserError(f"a {self.name} is configured as dict(type=NAME, ...), got {cfg!r}")
         name, implied = self._resolve(cfg["type"])
         kwargs = {key: value for key, value in cfg.items() if key != "type"}
         for key in implied.keys() & kwargs.keys():
-            raise UserError(f"{self.name} '{cfg['type']}' names its {key} already, got {key}={kwargs[key]!r} as well")
+            raise UserError(f"{self.name} '{cfg['type']}' already names its {key}; remove {key}={kwargs[key]!r}")
         cls = self._module_dict[name]
         return cls, check_arguments(cls, {**implied, **kwargs}, f"{self.name} {name}")
 
-    def build(self, cfg: Mapping[str, Any], **defaults: Any) -> Any:
-        """Build ``dict(type=name, **arguments)``; ``defaults`` are arguments that ``cfg`` may override.
+    def build(self, cfg: Mapping[str, Any]) -> Any:  # type: ignore[override]
+        """Build ``dict(type=name, **arguments)``.
 
         Raises:
-            UserError: as `check`, when a required argument is missing, and when building fails (says at which line).
+            UserError: as `check`; or a required argument is missing, or the constructor fails (gives the line).
+
+        Example:
+            >>> head = HEADS.build(dict(type="probe", feature_dim=192))
+            >>> head.linear, head.window
+            (Linear(in_features=192, out_features=2, bias=True), 7)
+            >>> HEADS.build(dict(type="probe", feature_dim="192"))
+            Traceback (most recent call last):
+            registry.UserError: head probe: argument 'feature_dim' must be int, got '192' (str)
         """
-        cls, kwargs = self.check({**defaults, **cfg} if isinstance(cfg, Mapping) else cfg)
+        cls, kwargs = self.check(cfg)
         for key, parameter in _parameters(cls).items():
             if parameter.default is parameter.empty and key not in kwargs:
                 raise UserError(f"{self.name} {cfg['type']} needs the argument '{key}'")
@@ -172,10 +176,10 @@ class Registry(_MMEngineRegistry):
             part = cls(**kwargs)
         except UserError:
             raise
-        except Exception as error:  # what a constructor says to values that it was not written for
+        except Exception as error:  # constructors of plug-ins and of torch raise anything
             place = _failing_line(error, str(getattr(cls, "__module__", "")), None)
             reason = " ".join(str(error).split())
-            if len(reason) > LONGEST_REASON:  # torch lists every tensor that does not fit
+            if len(reason) > LONGEST_REASON:  # torch lists all mismatched tensors
                 reason = f"{reason[:LONGEST_REASON]}…"
             raise UserError(
                 f"{self.name} {cfg['type']} cannot be built{' at ' + place if place else ''}: "
@@ -185,7 +189,7 @@ class Registry(_MMEngineRegistry):
             module, _, base = self._base.partition(":")
             if not isinstance(part, getattr(importlib.import_module(module), base)):
                 raise UserError(
-                    f"{self.name} {cfg['type']} at {self.origin(cfg['type'])} makes a {type(part).__name__}; it has to "
+                    f"{self.name} {cfg['type']} at {self.origin(cfg['type'])} makes a {type(part).__name__}; it must "
                     f"be a subclass of {module}.{base}"
                 )
         return part
@@ -193,10 +197,10 @@ class Registry(_MMEngineRegistry):
     # -- registering ----------------------------------------------------------------------------------------------
 
     def register_module(self, name: str | None = None, *, module: Callable | None = None) -> Any:
-        """Register a class under ``name`` (default: the class's own), as a decorator or by ``module=``.
+        """Register a class under ``name`` (default: the name of the class), as a decorator or with ``module=``.
 
         Raises:
-            UserError: the name is taken, also where only upper and lower case differ; says where.
+            UserError: the name is taken, ignoring case; shows both locations.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError(f"use the decorator with brackets: @{self.name.upper()}S.register_module(), got {name!r}")
@@ -215,34 +219,27 @@ class Registry(_MMEngineRegistry):
         try:
             inspect.signature(part)
         except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{self.name} '{name}' at {place} has no arguments that could be checked: {error}"
-            ) from error
+            raise UserError(f"{self.name} '{name}' at {place} has no readable signature: {error}") from error
         if ":" in name or name.strip() != name:
-            raise UserError(f"a {self.name}'s name has no colon and no blank around it, got '{name}' at {place}")
+            raise UserError(f"{self.name} name '{name}' at {place} has a colon, or a blank at one end; choose another")
         module_name = str(namespace.get("__name__"))
         if not any(module_name == location or module_name.startswith(f"{location}.") for location in self._locations):
-            self.import_from_location()  # so that a clash blames the plug-in, not the built-in part
+            self.import_from_location()  # first, so that a clash is the plug-in's error
         for taken, (taken_place, taken_namespace) in self.places.items():
             if taken.lower() != name.lower():
                 continue
-            # A module whose first import failed runs again in a new namespace: the same line may register again.
-            module = sys.modules.get(module_name)
-            if (
-                place == taken_place
-                and namespace is not taken_namespace
-                and getattr(module, "__dict__", None) is namespace
-            ):
+            # A module whose import failed runs again in a new namespace; there the same line may register again.
+            again = place == taken_place and namespace is not taken_namespace
+            if again and getattr(sys.modules.get(module_name), "__dict__", None) is namespace:
                 break
             raise UserError(
-                f"{self.name} '{name}' at {place} is taken: '{taken}' is registered at {taken_place}; "
-                "give one of them another name"
+                f"{self.name} '{name}' at {place} is taken: '{taken}' is registered at {taken_place}; rename one"
             )
         self._module_dict[name] = part
         self.places[name] = (place, namespace)
 
     def _forget_failed(self, before: set[str]) -> None:
-        """Drop the names registered since ``before`` by modules whose import failed."""
+        """Remove names that are not in ``before`` and belong to modules whose import failed."""
         for name in set(self.places) - before:
             if self.places[name][1].get("__name__") not in sys.modules:
                 del self.places[name], self._module_dict[name]
@@ -252,34 +249,34 @@ class Registry(_MMEngineRegistry):
 
 
 def _parameters(cls: Callable) -> dict[str, inspect.Parameter]:
-    """Return the keyword arguments that ``cls`` names."""
+    """Return the named parameters of ``cls``, without ``*args`` and ``**kwargs``."""
     kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     return {key: value for key, value in inspect.signature(cls).parameters.items() if value.kind in kinds}
 
 
 def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None = None) -> dict[str, Any]:
-    """Check keyword arguments against the signature of ``cls``; missing ones are not looked for.
+    """Check names and types of keyword arguments against a signature. Missing arguments are not an error.
 
-    Types are checked where the annotation is simple: int, float (an int will do), bool, str, tuple, list, dict,
-    Literal, and unions of those. No bool passes for a number.
+    Checked annotations: int, float (accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
+    is not a number. Other annotations accept any value.
 
     Args:
-        cls: Class or function.
-        kwargs: Arguments by name.
-        what: What ``cls`` is called in messages, such as ``"head lstm"``; its own name when left out.
+        cls: class or function.
+        kwargs: arguments by name.
+        what: name of ``cls`` in messages, such as ``"head lstm"``; default ``cls.__name__``.
 
     Returns:
-        The arguments, lists made tuples where a tuple is asked for.
+        The arguments, with lists converted to tuples where the annotation is a tuple.
 
     Raises:
-        UserError: an unknown argument (names the nearest, and all), or a value of the wrong type.
+        UserError: an argument is unknown (suggests the nearest and lists all), or a value has the wrong type.
     """
     what = what or getattr(cls, "__name__", str(cls))
     parameters = _parameters(cls)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
     try:
         hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
-    except (NameError, TypeError):  # annotations that only a type checker can resolve
+    except (NameError, TypeError):  # annotations for type checkers only
         hints = {}
     checked = {}
     for key, value in kwargs.items():
@@ -297,7 +294,7 @@ def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None =
 
 
 def _spelled(hint: Any) -> str:
-    """A type as it is written; Python 3.10 has `Optional[str]` where `str | None` is the type of a None by default."""
+    """Spell a type as in source code."""
     if hint is type(None):
         return "None"
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
@@ -308,7 +305,7 @@ def _alternatives(hint: Any) -> tuple:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Tell whether ``value`` is of the type ``hint``; True where the annotation is not a simple one."""
+    """Whether ``value`` has the type ``hint``; True for annotations that are not checked."""
     alternatives = _alternatives(hint)
     if len(alternatives) > 1:
         return any(_fits(value, alternative) for alternative in alternatives)
@@ -347,14 +344,13 @@ _REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS, DETECTORS)
 
 
 def load_plugin(plugin: str | Path) -> None:
-    """Import a plug-in, so that what it registers can be named; a second call for the same one does nothing.
+    """Import a plug-in, which registers its parts. Loading it again does nothing.
 
     Args:
-        plugin: Path of one Python file, or the dotted name of an importable module.
+        plugin: path of a Python file, or dotted name of an importable module.
 
     Raises:
-        UserError: there is no such file or module, or importing it failed (says at which line), or it registers a
-            name that is taken (says where both are).
+        UserError: the file or module does not exist, importing it failed (gives the line), or a name is taken.
     """
     path = Path(plugin)
     named = path.exists() and not (path.is_dir() and _is_module(str(plugin)))
@@ -364,7 +360,7 @@ def load_plugin(plugin: str | Path) -> None:
             problem = "is a folder" if path.is_dir() else "does not exist"
             raise UserError(f"plug-in {plugin} {problem}; give a Python file or the dotted name of a module")
         path = path.resolve()
-        # Two files of one name do not collide, and one file has the same name in every process.
+        # Unique per path, because files in different folders may share a name; equal in all processes.
         module_name = f"lamzoo_plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     else:
         module_name = str(plugin)
@@ -381,7 +377,7 @@ def load_plugin(plugin: str | Path) -> None:
             missing = error.name or ""
             if module_name == missing or module_name.startswith(f"{missing}."):
                 raise UserError(
-                    f"plug-in {plugin}: there is no module '{missing}'; give a Python file, or a module on PYTHONPATH"
+                    f"plug-in {plugin}: no module '{missing}'; give a Python file, or a module on PYTHONPATH"
                 ) from error
         place = _failing_line(error, module_name, path if is_file else None)
         reason = " ".join(str(error).split())
@@ -395,7 +391,7 @@ def load_plugin(plugin: str | Path) -> None:
 
 
 def _is_module(name: str) -> bool:
-    """Tell whether there is a module of that name; a folder that a package is made from is none."""
+    """Whether a module of that name exists. A folder without ``__init__.py`` does not count."""
     try:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError):
@@ -406,9 +402,9 @@ def _is_module(name: str) -> bool:
 def _import_file(path: Path, module_name: str) -> None:
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise UserError(f"plug-in {path} is no Python file; its name must end in .py")
+        raise UserError(f"plug-in {path} is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # before it runs, as import does: dataclasses look their module up
+    sys.modules[module_name] = module  # before it runs, as import does, because dataclasses look up their module
     try:
         spec.loader.exec_module(module)
     except BaseException:
@@ -417,7 +413,7 @@ def _import_file(path: Path, module_name: str) -> None:
 
 
 def _failing_line(error: BaseException, module_name: str, path: Path | None) -> str:
-    """Return ``"file:line"`` of the deepest place inside the plug-in, or nothing if it was never reached."""
+    """Return ``"file:line"`` of the deepest traceback entry inside the plug-in, or ``""`` if there is none."""
     package = module_name.split(".")[0]
     place = ""
     traceback = error.__traceback__
@@ -431,10 +427,10 @@ def _failing_line(error: BaseException, module_name: str, path: Path | None) -> 
 
 
 def load_entry_points() -> None:
-    """Load the plug-ins of installed packages: the modules named in the entry-point group ``lamzoo.plugins``.
+    """Load the plug-ins of installed packages: the modules in the entry-point group ``lamzoo.plugins``.
 
     Raises:
-        UserError: one of them failed; names the entry point too.
+        UserError: a plug-in failed; names its entry point.
     """
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
@@ -444,7 +440,7 @@ def load_entry_points() -> None:
 
 
 def load_plugins(plugins: Iterable[str | Path]) -> None:
-    """Load the plug-ins of installed packages, then the ones named; errors as of `load_plugin`."""
+    """Load the plug-ins of installed packages, then ``plugins``; errors as in `load_plugin`."""
     load_entry_points()
     for plugin in plugins:
         load_plugin(plugin)

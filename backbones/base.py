@@ -1,4 +1,4 @@
-"""What a backbone is: images in, one vector an image out, with its preprocessing, its weights and its fingerprint."""
+"""The contract of backbones: images in, one vector per image out, with preprocessing, weights and fingerprint."""
 
 import functools
 import hashlib
@@ -17,22 +17,22 @@ from registry import UserError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-MAX_SIDE = 8192  # pixels that an image is resized to, whatever a stranger's file asks for
-CPU_PASS = 4  # images, with 224 pixels a side: more of them leave the cache, fewer leave the product's units idle
+MAX_SIDE = 8192  # pixels; the size may come from an untrusted file
+CPU_PASS = 4  # images of 224 pixels: with more the cache overflows, with fewer the cores idle
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How an image becomes the input of one network; it belongs to the weights, so the backbone owns it.
+    """Turns an image into network input. Weights only work with their own preprocessing, so the backbone owns it.
 
     Attributes:
-        size: side of the square that the network is fed, in pixels.
-        resize: what the shorter edge is resized to first; at least ``size``.
-        interpolation: PIL's filter, ``bicubic``, ``bilinear`` or ``nearest``.
-        mean: of each channel, for values in [0, 1].
-        std: of each channel.
-        round_crop: where the margin to cut off is odd, round half of it as torchvision and timm do (to even), not down
-            as transformers does: one pixel, and other features.
+        size: side of the square network input, in pixels.
+        resize: length to which the shorter edge is resized before the crop, at least ``size``.
+        interpolation: PIL filter: ``bicubic``, ``bilinear`` or ``nearest``.
+        mean: per channel, for values in [0, 1].
+        std: per channel.
+        round_crop: round half an odd crop margin to even like torchvision and timm, not down like transformers. The
+            crop moves by one pixel, which changes the features.
     """
 
     size: int
@@ -45,16 +45,16 @@ class Preprocessing:
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize <= MAX_SIDE:
             raise UserError(
-                f"images cannot be resized to {self.resize} and cut to {self.size} pixels; 1 <= size <= resize <= "
-                f"{MAX_SIDE}"
+                f"cannot resize images to {self.resize} and crop them to {self.size} pixels; sizes must satisfy "
+                f"1 <= size <= resize <= {MAX_SIDE}"
             )
         for name, values, low in (("mean", self.mean, -math.inf), ("std", self.std, 0.0)):
             if len(values) != 3 or not all(low < float(value) < math.inf for value in values):
                 above = ", above 0" if low == 0 else ""
-                raise UserError(f"the images' {name} is {values!r}; it has to be three numbers{above}")
+                raise UserError(f"{name} of the preprocessing is {values!r}; it must be three finite numbers{above}")
 
     def resize_crop(self, image: Image.Image) -> np.ndarray:
-        """Resize the shorter edge with PIL and cut the centre out: the convention of transformers' CLIP processor.
+        """Resize the shorter edge with PIL and crop the centre, like transformers' CLIP processor.
 
         Returns:
             ``(size, size, 3)`` uint8, RGB.
@@ -66,7 +66,7 @@ class Preprocessing:
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
 
     def _geometry(self, width: int, height: int) -> tuple[int, int, int, int]:
-        """Width and height that an image is resized to, and the left upper corner of what is cut out."""
+        """Return the resized width and height, and left and top of the crop."""
         short, long = sorted((width, height))
         scaled = (self.resize, int(self.resize * long / short))
         width, height = scaled if width <= height else scaled[::-1]
@@ -74,28 +74,28 @@ class Preprocessing:
         return width, height, half((width - self.size) / 2), half((height - self.size) / 2)
 
     def normalise(self, batch: Tensor) -> Tensor:
-        """Turn ``(B, H, W, 3)`` uint8 into ``(B, 3, H, W)`` float32, ``(x / 255 - mean) / std``, on its device."""
+        """Return ``(x / 255 - mean) / std``: ``(B, H, W, 3)`` uint8 -> ``(B, 3, H, W)`` float32, on the same device."""
         mean, std = _channels(self.mean, batch.device), _channels(self.std, batch.device)
         return batch.permute(0, 3, 1, 2).float().div_(255).sub_(mean).div_(std)
 
 
 @functools.lru_cache(maxsize=64)
 def _channels(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """One number a channel, ``(3, 1, 1)``; kept, because bringing it to a GPU makes the host wait."""
+    """Return one number per channel, ``(3, 1, 1)``. Cached, because a copy to a GPU blocks the host."""
     with torch.inference_mode(False):
         return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """Where weights come from.
+    """Origin and licence of a backbone's weights.
 
     Attributes:
-        name: what they are called.
-        origin: file, folder, package or address.
-        sha256: what `file_sha256` says of the file or files; None for weights that no file holds.
-        licence: SPDX name where there is one, else ``unknown``.
-        random_init: nobody trained these. Every table row that uses them says so.
+        name: name in tables and records.
+        origin: file, folder, package or URL.
+        sha256: `file_sha256` of the file or files; None if the weights are not those of a file.
+        licence: SPDX identifier, or ``unknown``.
+        random_init: untrained weights; table rows that use them say so.
     """
 
     name: str
@@ -106,22 +106,38 @@ class WeightsInfo:
 
 
 class Backbone(nn.Module):
-    """A network with its preprocessing and a record of its weights.
+    """Base class of backbones: a network with its preprocessing and the origin of its weights.
 
-    A frozen one stays in evaluation mode whatever `train` is told, and its parameters take no gradient.
+    A frozen backbone stays in evaluation mode even after ``train()``, and its parameters get no gradients.
+
+    Attributes:
+        reframes: whether the backbone implements `reframe`.
 
     Args:
-        network: ``(B, 3, H, W)`` normalised images -> ``(B, D)``; a subclass whose network answers otherwise overrides
+        network: normalised images ``(B, 3, H, W)`` -> features ``(B, D)``. For networks with another output, override
             `forward`.
-        architecture: what fixes the computation, JSON-serialisable.
-        feature: what part of the network's answer the vector is, in words.
+        architecture: everything but the weights that determines the computation, JSON-serialisable.
+        feature: description of the vector, such as ``CLS token of the last layer``; part of the fingerprint.
         feature_dim: D.
-        preprocessing: how images become input.
-        weights_info: where the weights come from.
-        frozen: no training, no BatchNorm update.
+        preprocessing: size, resize and normalisation of the network's input.
+        weights_info: origin and licence of the weights.
+        frozen: exclude the network from training, batch normalisation statistics included.
+
+    Example:
+        >>> backbone = Backbone(
+        ...     nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()),
+        ...     architecture={"name": "mean_colour"},
+        ...     feature="mean of each channel",
+        ...     feature_dim=3,
+        ...     preprocessing=Preprocessing(size=8, resize=8, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5)),
+        ...     weights_info=WeightsInfo("mean_colour", "none", None, "Apache-2.0"),
+        ... )
+        >>> red = Image.new("RGB", (120, 80), (255, 0, 0))
+        >>> pixels = torch.from_numpy(backbone.preprocessing.resize_crop(red))[None]  # (B, H, W, 3) = (1, 8, 8, 3)
+        >>> backbone.encoder("cpu")(pixels).tolist()
+        [[1.0, -1.0, -1.0]]
     """
 
-    #: Whether it can tell how crops should have been framed.
     reframes: bool = False
 
     def __init__(
@@ -151,19 +167,17 @@ class Backbone(nn.Module):
         return self.network(images)
 
     def encoder(self, device: str | torch.device, dtype: str | None = None) -> Encoder:
-        """Return the fastest way from pixels to features on ``device``, for as many batches as there are.
+        """Return the fastest function from pixels to features on ``device``.
 
-        On a CPU it may be called by several threads at once, and features do not depend on how images are dealt out to
-        batches, to the bit. On a GPU they depend on the size of the batch, but not on what else is in it: fill the
-        last one up.
+        On a CPU, several threads may call it, and an image has the same features in any batch, to the bit. On a GPU,
+        features depend on the size of the batch but not on the other images in it: pad the last batch.
 
         Args:
-            device: where the pixels are and the features will be. A backbone that is elsewhere is copied there.
-            dtype: of the computation: ``float32``, ``bfloat16`` or ``float16``; None
-                for the dtype of the weights.
+            device: device of pixels and features. If the backbone is on another one, a copy of it is used.
+            dtype: dtype of the computation: ``float32``, ``bfloat16`` or ``float16``; None for that of the weights.
 
         Raises:
-            UserError: this backbone or this device has no such dtype.
+            UserError: the dtype is none of these.
         """
         device = torch.device(device)
         wanted = dtype_of(self) if dtype is None else dtype_named(dtype)
@@ -175,14 +189,14 @@ class Backbone(nn.Module):
         return Encoder(in_passes(encode, CPU_PASS) if device.type == "cpu" else encode)
 
     def reframe(self, features: Tensor) -> Tensor:
-        """How crops would have to lie to be framed as those that the backbone learnt from; asked where it `reframes`.
+        """Return how to move and scale crops so that they are framed like the training crops; needs `reframes`.
 
         Args:
             features: ``(B, D)`` of the crops.
 
         Returns:
-            ``(B, 4)``: how far the middle has to move to the right and down, in sides of the crop, and the natural
-            logarithms of how much width and height have to grow. No row depends on another, to the bit.
+            ``(B, 4)``: shift of the centre right and down, in sides of the crop, and natural logarithms of the factors
+            for width and height. Rows do not depend on each other, to the bit.
         """
         raise NotImplementedError
 
@@ -191,13 +205,13 @@ class Backbone(nn.Module):
         return super().train(mode and not self.frozen)
 
     def fingerprint(self, dtype: str = "float32") -> dict[str, Any]:
-        """Return what determines the features, JSON-serialisable: equal fingerprints, equal features.
+        """Return what determines the features, JSON-serialisable: equal fingerprints mean equal features.
 
         Args:
-            dtype: what the features are computed in.
+            dtype: dtype of the computation.
         """
         sha256 = self.weights_info.sha256
-        if sha256 is None or not self.frozen:  # no file holds these weights
+        if sha256 is None or not self.frozen:  # the weights are those of no file, or may change
             sha256 = state_sha256(self.network.state_dict())
         return {
             "architecture": self.architecture,
@@ -210,7 +224,7 @@ class Backbone(nn.Module):
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """Return the sha256 of a state dict: of every tensor its name, dtype, shape and bytes, sorted by name."""
+    """Return the sha256 of a state dict: name, dtype, shape and bytes of each tensor, sorted by name."""
     digest = hashlib.sha256()
     for name, tensor in sorted(state.items()):
         tensor = tensor.detach().cpu().contiguous()
@@ -219,21 +233,22 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def check_state(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Compare the tensors of a checkpoint with those that a model has, name by name and shape by shape.
+def check_state(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], where: str) -> None:
+    """Compare a checkpoint's tensors with a model's, by name and shape.
 
     Args:
-        found: name -> shape in the checkpoint.
-        wanted: name -> shape in the model.
-        where: the file or folder, for the message.
+        found: state dict of the checkpoint.
+        wanted: state dict of the model, possibly on the meta device.
+        where: file or folder, for the message.
 
     Raises:
-        UserError: one is missing, unknown, or of another shape; names the first.
+        UserError: a tensor is missing, unknown, or of another shape; names the first.
     """
     for problem, names in (("lacks", wanted.keys() - found.keys()), ("has an unknown", found.keys() - wanted.keys())):
         if names:
             more = f" and {len(names) - 1} more" if len(names) > 1 else ""
             raise UserError(f"{where} {problem} tensor '{min(names)}'{more}; it is not a checkpoint of this model")
-    for name, shape in wanted.items():
-        if found[name] != shape:
-            raise UserError(f"{where}: tensor '{name}' has shape {found[name]}, the model's is {shape}")
+    for name, tensor in wanted.items():
+        shape = tuple(found[name].shape)
+        if shape != tuple(tensor.shape):
+            raise UserError(f"{where}: tensor '{name}' has shape {shape}, the model's is {tuple(tensor.shape)}")

@@ -1,8 +1,8 @@
-"""What strangers' files say, taken for no more than it is: nothing runs, and nothing takes more memory than the file.
+"""Reads untrusted checkpoints and builds networks from untrusted sizes, without running code or exhausting memory.
 
-Checkpoints that `torch.save` wrote are pickles. They are read by torch's unpickler for tensors and plain values, which
-makes no other object; what a file claims beyond the bytes it has is refused. A network whose sizes a file says is first
-built without memory, and with no more parts than the file has tensors for.
+Files of `torch.save` are pickles. torch's restricted unpickler reads them: it makes tensors and plain values and
+refuses other objects. Files that claim more data than they have bytes are refused too. A network with sizes from a
+file is first built on the meta device, and with no more modules than the file has tensors for.
 """
 
 import zipfile
@@ -18,45 +18,45 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from registry import UserError
 
-STEPS_A_TENSOR = 16  # of building a network, for each tensor in its file: modules, parameters and what fills them
+STEPS_PER_TENSOR = 16  # module and parameter registrations and operations, per tensor in the file
 SPARE_STEPS = 5000
-SPARE_NUMBERS = 50_000_000  # of networks that leave a part of themselves out of the file, such as a classifier
-HEADER_BYTES = 50  # that a tensor takes in the header of a safetensors file, at least
+SPARE_NUMBERS = 50_000_000  # for parts that the file may lack, such as a classifier
+HEADER_BYTES = 50  # minimum per tensor in the header of a safetensors file
 
 
-def load_checkpoint(path: Path, *, safe_globals: Iterable[Any] = (), map_location: Any = "cpu") -> Any:
-    """Read a file of `torch.save`: tensors and plain Python values.
+def load_checkpoint(path: Path, *, safe_globals: Iterable[Any] = ()) -> Any:
+    """Read a file written by `torch.save`: tensors on the CPU and plain Python values.
 
     Args:
         path: the file.
-        safe_globals: what else may be made of what is in it.
-        map_location: as torch has it.
+        safe_globals: further classes and functions that the pickle may refer to.
 
     Raises:
-        Exception: it holds something else, or is damaged; on bytes that are no checkpoint torch fails in any way.
-        ValueError: it is no regular file or packed, or its tensors claim more numbers than it has bytes for.
+        ValueError: the path is not a regular file, the archive is compressed, or its tensors claim more data than the
+            file has.
+        Exception: the file is damaged or holds other objects. On arbitrary bytes, torch raises almost anything.
     """
-    if not path.is_file():  # a pipe would be waited for
-        raise ValueError("it is no file")
+    if not path.is_file():  # opening a pipe would block
+        raise ValueError("not a regular file")
     size = path.stat().st_size
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-            # torch writes them as they are; a packed one can be a thousand times as large as the file.
+            # torch does not compress; compressed data could unpack to a thousand times the size of the file.
             if sum(member.file_size for member in members) > size:
-                raise ValueError("a packed archive, which torch.save does not write")
-            if spoilt := archive.testzip():  # torch writes checksums, and does not look at them
-                raise ValueError(f"damaged: the checksum of {spoilt} differs")
+                raise ValueError("a compressed archive, which torch.save does not write")
+            if damaged := archive.testzip():  # torch writes checksums but does not check them
+                raise ValueError(f"damaged: the checksum of {damaged} differs")
     with torch.serialization.safe_globals(list(safe_globals)):
-        content = torch.load(path, map_location=map_location, weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     claimed = sum(tensor.numel() * tensor.element_size() for tensor in _tensors(content))
-    if claimed > 16 * size:  # state dicts may name one tensor several times
+    if claimed > 16 * size:  # some room, because state dicts may share tensors
         raise ValueError(f"its tensors claim {claimed:,} bytes, the file has {size:,}")
     return content
 
 
 def _tensors(content: Any) -> Iterator[Tensor]:
-    """Every tensor in dictionaries and sequences; of one that is there several times, each."""
+    """Yield the tensors in nested dicts and sequences; a tensor in several places is yielded for each."""
     seen: set[int] = set()
     waiting = [content]
     while waiting:
@@ -70,57 +70,55 @@ def _tensors(content: Any) -> Iterator[Tensor]:
 
 @contextmanager
 def at_most(tensors: int, numbers: int, where: str) -> Iterator[None]:
-    """Refuse to build a network in many times the steps, or of many times the numbers, that a file has for it.
+    """Refuse networks built in this block that are far larger than the file they come from.
 
-    A tensor is refused after it was made; where a file says sizes and not names, build on torch's device ``meta``
-    first, which takes no memory.
+    A tensor is counted after it was allocated. If the file sets sizes, build on the meta device first.
 
     Args:
-        tensors: in the file.
-        numbers: in all of them.
+        tensors: number of tensors in the file.
+        numbers: number of elements in all of them.
         where: the file, for the message.
 
     Raises:
-        UserError: the network has more.
+        UserError: building takes too many steps, or the network has too many elements.
     """
-    most, room = STEPS_A_TENSOR * tensors + SPARE_STEPS, 4 * numbers + SPARE_NUMBERS
-    made = counted = 0
+    most_steps, most_numbers = STEPS_PER_TENSOR * tensors + SPARE_STEPS, 4 * numbers + SPARE_NUMBERS
+    steps = counted = 0
 
-    def another(module: nn.Module | None, name: str, part: Any) -> None:
-        nonlocal made, counted
-        made += 1
+    def count(module: nn.Module | None, name: str, part: Any) -> None:
+        nonlocal steps, counted
+        steps += 1
         counted += part.numel() if isinstance(part, Tensor) and part.device.type != "meta" else 0
-        if made > most or counted > room:
+        if steps > most_steps or counted > most_numbers:
             raise UserError(
-                f"{where} describes a network that is far larger than the tensors in it; it is damaged, or meant to "
-                "do harm"
+                f"{where} describes a network far larger than the tensors in it; the file is damaged or malicious"
             )
 
     handles = [
-        registration.register_module_module_registration_hook(another),
-        registration.register_module_parameter_registration_hook(another),
-        registration.register_module_buffer_registration_hook(another),
+        registration.register_module_module_registration_hook(count),
+        registration.register_module_parameter_registration_hook(count),
+        registration.register_module_buffer_registration_hook(count),
     ]
 
-    class Steps(TorchDispatchMode):
-        """Sees what the hooks do not: layers that are copied from each other."""
+    class Operations(TorchDispatchMode):
+        """Counts operations, because copied layers do not trigger the hooks."""
 
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-            another(None, "", None)
+            count(None, "", None)
             return func(*args, **(kwargs or {}))
 
     try:
-        with Steps():
+        with Operations():
             yield
     finally:
         for handle in handles:
             handle.remove()
 
 
-def names_in(files: Iterable[Path]) -> int:
-    """How many tensors safetensors files can have at most, by the length of their headers."""
-    longest = 0
+def most_tensors(files: Iterable[Path]) -> int:
+    """Return an upper bound of the number of tensors in safetensors files, from the length of their headers."""
+    length = 0
     for path in files:
         with path.open("rb") as file:
-            longest += min(int.from_bytes(file.read(8), "little"), path.stat().st_size)
-    return longest // HEADER_BYTES
+            length += min(int.from_bytes(file.read(8), "little"), path.stat().st_size)
+    return length // HEADER_BYTES

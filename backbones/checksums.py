@@ -1,4 +1,4 @@
-"""The sha256 of files, without torch."""
+"""sha256 of files; imports no torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def file_sha256(*paths: Path) -> str:
-    """Hexadecimal sha256 of a file; of several files, of their sha256 one after the other.
+    """Return the hexadecimal sha256 of a file, or for several files that of their concatenated sha256 digests.
 
     Raises:
         OSError: a file cannot be read.

@@ -1,7 +1,7 @@
-"""What the encoders of all backbones are made of: dtypes by name, passes of one size, and CUDA graphs.
+"""Building blocks of encoders: dtypes by name, passes of a fixed size, CUDA graphs.
 
-Matrix products and convolutions add up in another order where the batch has another size, not where an image stands
-elsewhere in it. So every pass has the same number of images, and a vector the same bits whatever else is in its batch.
+Matrix products and convolutions sum in an order that depends on the size of the batch, but not on the position of an
+image in it. With the same number of images in each pass, an image has the same features, to the bit, in any batch.
 """
 
 import copy
@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from registry import UserError
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from malloc.h
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -30,8 +30,8 @@ class Encoder:
     """Pixels ``(B, size, size, 3)`` uint8 -> features ``(B, D)``, both on the encoder's device, without gradients.
 
     Attributes:
-        encode: does it.
-        flops: floating point operations an image, where they are known.
+        encode: the computation.
+        flops: floating point operations per image, if known.
     """
 
     encode: Callable[[Tensor], Tensor]
@@ -43,23 +43,23 @@ class Encoder:
 
 
 def dtype_named(name: str) -> torch.dtype:
-    """Return torch's dtype of that name.
+    """Return a torch dtype.
 
     Raises:
-        UserError: features are not computed in it.
+        UserError: features cannot be computed in it.
     """
     if name not in DTYPES:
-        raise UserError(f"dtype '{name}' is unknown here; there are {', '.join(DTYPES)}")
+        raise UserError(f"unknown dtype '{name}' (known: {', '.join(DTYPES)})")
     return DTYPES[name]
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:
-    """Return what a module computes in: the dtype of its weights, float32 where it has none."""
+    """Return the dtype of a module's weights, float32 if it has none."""
     return next((parameter.dtype for parameter in module.parameters()), torch.float32)
 
 
 def moved(module: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
-    """Return ``module`` if it is on ``device`` in ``dtype`` already, else a copy that is; ``module`` stays as it is."""
+    """Return ``module`` if it is on ``device`` in ``dtype`` already, otherwise a copy that is."""
     tensors: list[Tensor] = [*module.parameters(), *module.buffers()]
     there: dict[int, Tensor] = {}
     for tensor in tensors:
@@ -67,13 +67,13 @@ def moved(module: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
         there[id(tensor)] = nn.Parameter(new, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else new
     if all(tensor.data_ptr() == there[id(tensor)].data_ptr() for tensor in tensors):
         return module
-    return copy.deepcopy(module, there)  # copies everything but those: what the memo holds is taken from there
+    return copy.deepcopy(module, there)  # the memo replaces the tensors
 
 
 def in_passes(encode: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
-    """Return a function that calls ``encode`` with ``size`` images each time, the last pass filled up with black ones.
+    """Return a function that calls ``encode`` on ``size`` images at a time and pads the last pass with black ones.
 
-    For CPUs, where small passes are fast: what a layer leaves is in the cache when the next one reads it.
+    For CPUs: with few images, the output of a layer is still in the cache when the next layer reads it.
     """
     _keep_freed_memory()
 
@@ -87,25 +87,25 @@ def in_passes(encode: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor
 
 @functools.cache
 def _keep_freed_memory() -> None:
-    """Have glibc keep what is freed for the next buffer of that size.
+    """Make glibc keep freed memory for the next buffers.
 
-    Else it hands buffers of some MB back to the system, and asks for them again page by page, zeroed: a tenth to a
-    fifth of the time of a small network's forward pass.
+    By default it returns buffers of a few MB to the system and gets them back page by page, zeroed. That takes 10 to
+    20 % of a small network's forward pass.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
-    if mallopt is not None:  # other C libraries have none
+    if mallopt is not None:  # musl has no mallopt
         mallopt(_M_MMAP_THRESHOLD, 1 << 25)
         mallopt(_M_TRIM_THRESHOLD, 1 << 30)
 
 
 class Graphed:
-    """A function whose kernels are recorded once, as a CUDA graph, and then launched all at a time.
+    """Runs a function as a CUDA graph: its kernels are recorded once, then launched together.
 
-    The graph is recorded at the size of the first batch. A smaller one is filled up with what was there before; a
-    larger one, or another image size, records anew. To be called by one thread at a time.
+    The graph is recorded at the size of the first batch. Smaller batches are padded with old pixels. A larger batch or
+    another image size records a new graph. Not thread-safe.
 
     Args:
-        encode: never waits for the device, and makes the same launches whatever the pixels are.
+        encode: must not wait for the device, and must launch the same kernels for any pixels.
     """
 
     def __init__(self, encode: Callable[[Tensor], Tensor]) -> None:
@@ -113,16 +113,16 @@ class Graphed:
         self._recorded: tuple[torch.cuda.CUDAGraph, Tensor, Tensor] | None = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the features of ``pixels``; a tensor of its own, which the next call leaves alone.
+        """Return the features of ``pixels`` in a new tensor.
 
         Raises:
-            torch.cuda.OutOfMemoryError: the batch is too large. It can be called with a smaller one.
+            torch.cuda.OutOfMemoryError: the batch is too large; a smaller one may follow.
         """
         count = len(pixels)
         if self._recorded is not None:
             recorded = self._recorded[1]
             if count > len(recorded) or pixels.shape[1:] != recorded.shape[1:]:
-                self._recorded = None  # its memory first
+                self._recorded = None  # frees its memory before the next recording
         if self._recorded is None:
             self._recorded = self._record(pixels)
         graph, inputs, outputs = self._recorded
@@ -136,7 +136,7 @@ class Graphed:
             current, side = torch.cuda.current_stream(), torch.cuda.Stream()
             side.wait_stream(current)
             with torch.cuda.stream(side):
-                for _ in range(2):  # compiles, and lets libraries choose kernels and take their workspaces
+                for _ in range(2):  # before recording: compilation, choice of kernels, workspaces of libraries
                     self._encode(inputs)
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()

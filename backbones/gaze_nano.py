@@ -1,4 +1,4 @@
-"""A small convolutional network that tells gaze on rendered heads: one stream sees the face, one the eyes enlarged."""
+"""A small convolutional network for gaze, trained on rendered heads: one stream for the face, one for the eyes."""
 
 import json
 from pathlib import Path
@@ -17,9 +17,9 @@ FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "gaze_nano
 PREPROCESSING = Preprocessing(size=112, resize=112)
 ANGLES = ("left_eye_yaw", "left_eye_pitch", "right_eye_yaw", "right_eye_pitch")
 EYES = ("left_eye_x", "left_eye_y", "right_eye_x", "right_eye_y")
-FACE_SIDE = 64  # pixels of the face that the first stream sees
-EYES_SIZE = (32, 80)  # rows and columns of what the second one sees,
-EYES_SHARE = (0.24, 0.58)  # and its share of the picture's height and width
+FACE_SIDE = 64  # side of the first stream's input, pixels
+EYES_SIZE = (32, 80)  # rows and columns of the second stream's input
+EYES_SHARE = (0.24, 0.58)  # height and width of the eye region as shares of the crop
 
 
 def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -27,7 +27,7 @@ def _conv(inputs: int, outputs: int, stride: int) -> nn.Sequential:
 
 
 class _Block(nn.Module):
-    """Two convolutions and a way around them (He et al. 2016, "Deep residual learning for image recognition")."""
+    """Residual block of two convolutions (He et al. 2016, "Deep residual learning for image recognition")."""
 
     def __init__(self, inputs: int, outputs: int, stride: int) -> None:
         super().__init__()
@@ -39,17 +39,16 @@ class _Block(nn.Module):
 
 
 def _stream(fold: int, stem: int, blocks: tuple[tuple[int, int], ...], kept: int, cells: int) -> nn.Sequential:
-    """Convolutions down to `cells` places, of which a vector of 192 numbers is made; every place keeps its own.
+    """Convolutions, then a linear layer to 192 numbers with separate weights for each cell of the map.
 
-    The first of them sees squares of `fold` by `fold` pixels as channels: nothing of the picture is lost, and there is
-    less to be done at full size.
+    Squares of `fold` by `fold` pixels become channels first: less work at full resolution, without losing pixels.
 
     Args:
-        fold: pixels.
+        fold: side of the squares, pixels.
         stem: channels after the first convolution.
-        blocks: channels and stride of each.
-        kept: channels of a place.
-        cells: places.
+        blocks: channels and stride of each block.
+        kept: channels per cell.
+        cells: cells of the last map.
     """
     layers, inputs = [nn.PixelUnshuffle(fold), _conv(3 * fold**2, stem, 1), nn.ReLU()], stem
     for outputs, stride in blocks:
@@ -59,16 +58,16 @@ def _stream(fold: int, stem: int, blocks: tuple[tuple[int, int], ...], kept: int
 
 
 class GazeNetwork(nn.Module):
-    """Faces -> what is known of them, and of where they look.
+    """Estimates facial attributes and gaze from face crops.
 
-    The eyes of a face of 60 pixels are six pixels wide, a five-hundredth of the picture. A network that sees the whole
-    of it needs hundreds of thousands of faces to find them. This one is told where they are by its first stream, cuts
-    them out, and looks again (Jaderberg et al. 2015, "Spatial transformer networks").
+    In a face of 60 pixels an eye is six pixels wide, 1/500 of the picture. A network on the whole picture needs
+    hundreds of thousands of faces to learn to find the eyes. Here the first stream locates them, and the second sees
+    them cropped and enlarged (Jaderberg et al. 2015, "Spatial transformer networks").
 
     Args:
-        names: of what the first stream reads off a face, `EYES` among them.
-        mean: ``(len(names),)`` of each over the training faces.
-        std: likewise.
+        names: attributes that the first stream estimates, including `EYES`.
+        mean: ``(len(names),)`` means of the attributes over the training faces.
+        std: ``(len(names),)`` standard deviations.
     """
 
     mean: Tensor
@@ -81,7 +80,7 @@ class GazeNetwork(nn.Module):
         self.eyes = _stream(2, 64, ((96, 2), (96, 1), (160, 2), (160, 1)), kept=48, cells=40)
         self.both = nn.Sequential(nn.Linear(384, 192), nn.ReLU())
         self.gaze = nn.Linear(192, len(ANGLES) + 5)
-        # From what is known of a face, how its crop would have to lie: see `Backbone.reframe`. At first, as it lies.
+        # From the attributes to `Backbone.reframe`; zero until fitted, which leaves crops as they are.
         self.framing = nn.Linear(len(names), 4)
         for parameter in self.framing.parameters():
             nn.init.zeros_(parameter)
@@ -91,34 +90,34 @@ class GazeNetwork(nn.Module):
         self.register_buffer("std", torch.ones(len(names)) if std is None else std)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Features ``(B, feature_dim)`` of normalised ``images (B, 3, S, S)``: what `look` says, side by side."""
+        """Return features ``(B, feature_dim)`` of normalised ``images (B, 3, S, S)``: the outputs of `look`, joined."""
         return torch.cat(self.look(images), 1)
 
     def look(self, images: Tensor, between: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Look at faces.
+        """Run both streams.
 
         Args:
             images: ``(B, 3, S, S)``, normalised.
-            between: ``(K, 2)``, the point between the eyes of the first K, x and y in [0, 1]; that of the others is
-                where the first stream sees it.
+            between: ``(K, 2)``, true point between the eyes for the first K images, x and y in [0, 1]. For the other
+                images the first stream's estimate is used.
 
         Returns:
-            ``(B, 192)`` hidden; ``(B, 9)`` angles of the eyes in the head (standardised), x and y of the gaze's unit
-            vector seen from the camera with the logarithms of their errors, and the logit of looking at the camera;
-            ``(B, len(names))`` what the first stream reads off the face (standardised).
+            ``(B, 192)`` hidden layer; ``(B, 9)`` angles of the eyes in the head (standardised), x and y of the gaze's
+            unit vector in camera coordinates, the logarithms of their errors, and the logit of looking at the camera;
+            ``(B, len(names))`` the first stream's attributes (standardised).
         """
         face = self.face(functional.interpolate(images, size=(FACE_SIDE, FACE_SIDE), mode="bilinear"))
         known = self.known(face)
-        told = 0 if between is None else len(between)
-        places = (known[told:].float() * self.std + self.mean)[:, self.columns]
-        seen = (places[:, :2] + places[:, 2:]) / 2
-        eyes = self.eyes(cut_parts(images, seen if between is None else torch.cat([between, seen])))
+        given = 0 if between is None else len(between)
+        places = (known[given:].float() * self.std + self.mean)[:, self.columns]
+        found = (places[:, :2] + places[:, 2:]) / 2
+        eyes = self.eyes(cut_parts(images, found if between is None else torch.cat([between, found])))
         hidden = self.both(torch.cat([face, eyes], 1))
         return hidden, self.gaze(hidden), known
 
 
 def cut_parts(images: Tensor, between: Tensor) -> Tensor:
-    """Cut out the eyes ``(B, 3, *EYES_SIZE)``, each with mean 0 and standard deviation about 1."""
+    """Crop the eyes, ``(B, 3, *EYES_SIZE)``, normalised to mean 0 and a standard deviation of about 1 per crop."""
     rows, columns = EYES_SIZE
     down = torch.linspace(-1, 1, rows, device=images.device) * EYES_SHARE[0]
     right = torch.linspace(-1, 1, columns, device=images.device) * EYES_SHARE[1]
@@ -137,10 +136,10 @@ def cut_parts(images: Tensor, between: Tensor) -> Tensor:
 
 @BACKBONES.register_module(name="gaze_nano")
 class GazeNano(Backbone):
-    """The small gaze network that ships with the project, for videos: 2.9 million parameters, two streams.
+    """The small gaze network shipped with lamzoo, for videos: 2.9 million parameters, two streams.
 
-    It has learnt from rendered heads where they look, and whether it is at the camera. So it is no backbone to compare
-    heads on: it brings the answer with it, where others bring a description of a face.
+    It was trained to predict gaze and looking at the camera on rendered heads. Do not compare heads on it: its
+    features contain the answer, while those of other backbones describe a face.
     """
 
     reframes = True
@@ -148,9 +147,9 @@ class GazeNano(Backbone):
     def __init__(self, frozen: bool = True) -> None:
         names = tuple(json.loads((FOLDER / "config.json").read_text(encoding="utf-8"))["names"])
         path = FOLDER / "model.safetensors"
-        with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        with torch.random.fork_rng(devices=[]):  # the random initial weights are overwritten below
             network: Any = GazeNetwork(names)
-        network = network.to(memory_format=torch.channels_last)  # as the encoder has it: the same bits either way
+        network = network.to(memory_format=torch.channels_last)  # like the encoder, so `forward` gives the same bits
         network.load_state_dict(load_file(path))
         super().__init__(
             network,
@@ -163,10 +162,10 @@ class GazeNano(Backbone):
         )
 
     def known(self, features: Tensor) -> Tensor:
-        """What the first stream reads off the faces, ``(B, len(names))`` of ``features (B, D)``."""
+        """Return the first stream's attributes ``(B, len(names))`` from ``features (B, D)``."""
         return features[:, -len(self.architecture["names"]) :]
 
     def reframe(self, features: Tensor) -> Tensor:
-        """From what the first stream reads off the faces; row by row, so that none depends on another."""
         framing: Any = self.network.get_submodule("framing")
+        # Not a matrix product: its sums depend on the number of rows.
         return (self.known(features).double()[:, None] * framing.weight.double()).sum(2) + framing.bias.double()

@@ -1,4 +1,4 @@
-"""The ResNet-18 trunk of Gaze360, GazeLSTM and GazePose: a vector of 256 numbers, and the 7 x 7 map it is made of."""
+"""The ResNet-18 trunk of Gaze360, GazeLSTM and GazePose: a vector of 256 features, and the 7 x 7 map before it."""
 
 import json
 from pathlib import Path
@@ -14,27 +14,27 @@ from backbones.checksums import file_sha256
 from backbones.timm_models import TimmModel
 from registry import BACKBONES, UserError
 
-PREFIX = "backbone.network."  # of the trunk's tensors in a file that `import` wrote
+PREFIX = "backbone.network."  # of the trunk's tensors in files written by `import`
 IMAGENET_MODEL = "resnet18.tv_in1k"
 
 
 @BACKBONES.register_module(name="gaze_resnet18")
 class GazeResNet18(Backbone):
-    """ResNet-18 with 512 -> 1000, ReLU, 1000 -> 256 behind it: the trunk of Gaze360, GazeLSTM and GazePose.
+    """ResNet-18, then linear 512 -> 1000, ReLU, 1000 -> 256: the trunk of Gaze360, GazeLSTM and GazePose.
 
-    Without ``weights`` and ``pretrained`` it is random, and says so.
+    Without ``weights`` or ``pretrained`` the weights are random, and records say so.
 
     Args:
-        size: pixels a side of the images; 224 as published. Crops much smaller than that have no more to show at 224,
-            and cost twelve times as much as at 64.
-        weights: safetensors file that `import --as gaze360`, `gazelstm` or `gazepose` wrote.
-        pretrained: ``imagenet`` for timm's ``resnet18.tv_in1k`` from the hub or its cache; the two layers behind it
-            stay random.
-        seed: of the random weights.
-        frozen: no training.
+        size: side of the input in pixels; 224 as published. Much smaller crops gain nothing from 224, which costs
+            twelve times as much as 64.
+        weights: safetensors file written by `import --as gaze360`, `gazelstm` or `gazepose`.
+        pretrained: ``imagenet`` for timm's ``resnet18.tv_in1k`` from the hub or its cache; the two linear layers stay
+            random.
+        seed: seed of random weights.
+        frozen: exclude the trunk from training.
 
     Raises:
-        UserError: weights that cannot be had, are damaged, or are of another model.
+        UserError: the weights are unavailable, damaged, or those of another model.
     """
 
     map_channels = 512
@@ -48,7 +48,7 @@ class GazeResNet18(Backbone):
         frozen: bool = True,
     ) -> None:
         if size < 32:
-            raise UserError(f"backbone gaze_resnet18: size must be at least 32, got {size}; a map has a cell every 32")
+            raise UserError(f"backbone gaze_resnet18: size must be at least 32 (one cell of the map), got {size}")
         if weights and pretrained:
             raise UserError(f"backbone gaze_resnet18: weights={weights} and pretrained={pretrained} exclude each other")
         try:
@@ -64,7 +64,7 @@ class GazeResNet18(Backbone):
             info = _load(network, Path(weights))
         elif pretrained:
             name = f"{trunk.weights_info.name}, fc1 and fc2 random (seed {seed})"
-            # The file's sha256 would leave the random part out; without one the tensors are hashed.
+            # No sha256: the file's would not cover the random layers, so the fingerprint hashes the tensors.
             info = WeightsInfo(name, trunk.weights_info.origin, None, trunk.weights_info.licence)
         else:
             info = trunk.weights_info
@@ -79,19 +79,19 @@ class GazeResNet18(Backbone):
         )
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return the vectors ``(B, 256)`` of normalised ``images (B, 3, size, size)``."""
+        """Return vectors ``(B, 256)`` of normalised ``images (B, 3, size, size)``."""
         return self.forward_map(images)[0]
 
     def forward_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the vectors ``(B, 256)`` and the maps that they are made of, ``(B, 512, 7, 7)`` at 224 pixels."""
+        """Return vectors ``(B, 256)``, and the maps before pooling, ``(B, 512, 7, 7)`` at 224 pixels."""
         network: Any = self.network  # timm's ResNet
         maps = network.forward_features(images)
         return network.fc2(functional.relu(network.fc1(maps.mean((2, 3))))), maps
 
 
 def _load(network: nn.Module, path: Path) -> WeightsInfo:
-    """Fill the trunk from a file of `import`, and say what the file says about itself."""
-    remedy = "python bench.py import CHECKPOINT --as gaze360|gazelstm|gazepose -o FILE.safetensors makes it"
+    """Load the trunk's weights from a file written by `import`."""
+    remedy = "write it with python bench.py import CHECKPOINT --as gaze360|gazelstm|gazepose -o FILE.safetensors"
     if not path.is_file():
         raise UserError(f"weights {path} do not exist; {remedy}")
     try:
@@ -100,10 +100,9 @@ def _load(network: nn.Module, path: Path) -> WeightsInfo:
             names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118 - not a dict
             state = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"weights {path} are damaged or no safetensors file: {error}; {remedy}") from error
+        raise UserError(f"weights {path} are damaged or not a safetensors file: {error}; {remedy}") from error
     if not state:
-        raise UserError(f"weights {path} hold no trunk (tensors '{PREFIX}*'); {remedy}")
-    wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
-    check_state({name: tuple(tensor.shape) for name, tensor in state.items()}, wanted, str(path))
+        raise UserError(f"weights {path} have no trunk (tensors '{PREFIX}*'); {remedy}")
+    check_state(state, network.state_dict(), str(path))
     network.load_state_dict(state)
     return WeightsInfo(path.name, str(path), file_sha256(path), about.get("licence") or "unknown")

@@ -1,7 +1,7 @@
-"""Weights from the hub: what its cache holds or can be downloaded within a moment's asking, or an error at once.
+"""Weights from the Hugging Face hub or its cache; if the hub does not respond, an error within seconds.
 
-Whatever is taken is of one commit, and compared with the hub's own hash of it: a sha256 of large files, git's hash of
-small ones. The hub's client keeps each file under that hash and compares sizes alone.
+All files are of one commit and are compared with the hub's hashes: sha256 for large files, git's hash for small ones.
+The hub's client stores each file under its hash but checks only its size.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ from pathlib import Path
 from backbones.checksums import file_sha256
 from registry import UserError
 
-_fetch = ContextVar("_fetch", default=True)  # whether anything may be downloaded
-_TRUE = ("1", "ON", "YES", "TRUE")  # as the hub's client reads HF_HUB_OFFLINE
+_fetch = ContextVar("_fetch", default=True)  # whether downloads are allowed
+_TRUE = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE that the hub's client takes for true
 
 
 @contextmanager
 def nothing_fetched() -> Iterator[None]:
-    """Keep to what is here: for building what a file names, and not the user."""
+    """Forbid downloads, for parts named by a file and not by the user."""
     token = _fetch.set(False)
     try:
         yield
@@ -33,17 +33,17 @@ def nothing_fetched() -> Iterator[None]:
 
 
 def download_file(repository: str, name: str) -> tuple[Path, str] | None:
-    """Return one file of a repository and its commit, from the cache or downloaded; None where it cannot be had.
+    """Return the path of a repository's file and its commit, from the cache or downloaded; None if unavailable.
 
     Raises:
-        UserError: it is not the file that the hub says it is.
+        UserError: the file's hash differs from the hub's.
     """
     from huggingface_hub import constants, hf_hub_download
 
     offline = not _reachable(constants.ENDPOINT)
     try:
         path = Path(hf_hub_download(repository, name, local_files_only=offline, etag_timeout=5))
-    except Exception:  # the hub's own errors, and any of three libraries' for a network that breaks off
+    except Exception:  # errors of the hub, and of three libraries when the network fails
         return None
     commit = path.parents[len(Path(name).parts) - 1].name
     _verify(path, repository)
@@ -51,18 +51,18 @@ def download_file(repository: str, name: str) -> tuple[Path, str] | None:
 
 
 def download_snapshot(model: str, files: Sequence[str]) -> tuple[Path, str, str]:
-    """Return a repository's folder in the cache, with the files asked for; no code is downloaded.
+    """Return a repository's folder in the cache, after downloading missing files.
 
     Args:
-        model: ``OWNER/NAME``, or ``OWNER/NAME@REVISION``: a branch, a tag or a commit.
-        files: names, or patterns such as ``*.safetensors``; of the repository's own folder, not of those in it.
+        model: ``OWNER/NAME``, or ``OWNER/NAME@REVISION`` with a branch, tag or commit.
+        files: names or patterns like ``*.safetensors``, in the repository's top folder only.
 
     Returns:
-        The folder, the repository, and the commit that its files are of.
+        The folder, the repository, and the commit.
 
     Raises:
-        UserError: it is neither in the cache nor can it be downloaded (says which command downloads it), or a file is
-            not the one that the hub says it is.
+        UserError: the repository is neither in the cache nor downloadable (gives the command that downloads it), or
+            a file's hash differs from the hub's.
     """
     from huggingface_hub import constants, snapshot_download
 
@@ -78,11 +78,11 @@ def download_snapshot(model: str, files: Sequence[str]) -> tuple[Path, str, str]
             etag_timeout=5,
         )
     except Exception as error:  # as above
-        away = "the hub is out of reach" if _fetch.get() else "what a file names is not fetched unasked"
+        away = "the hub is out of reach" if _fetch.get() else "repositories named by a file are not downloaded"
         reason = away if offline else " ".join(str(error).split())[:200]
         raise UserError(
-            f"{model} is neither a folder nor in the hub's cache, and cannot be downloaded ({reason}); "
-            f"where there is a network: {download_command(repository, revision)}, then give DIR instead"
+            f"{model} is neither a folder nor in the hub's cache, and was not downloaded ({reason}); "
+            f"run {download_command(repository, revision)} with network access, then give DIR instead"
         ) from error
     for path in sorted(Path(folder).iterdir()):
         if any(path.match(pattern) for pattern in files):
@@ -91,49 +91,49 @@ def download_snapshot(model: str, files: Sequence[str]) -> tuple[Path, str, str]
 
 
 def _verify(path: Path, repository: str) -> None:
-    """Compare a file with the hash that it is kept under.
+    """Compare a file with the hub's hash, which names the file that the cache links to.
 
     Raises:
-        UserError: it has another.
+        UserError: the hashes differ.
     """
-    if not path.is_symlink():  # a cache on a file system without links; nothing says what the hub's hash was
+    if not path.is_symlink():  # on file systems without links the cache does not record the hash
         return
     expected = path.readlink().name
     hashes: dict[int, Callable[[Path], str]] = {64: file_sha256, 40: _git_sha1}
     found = hashes[len(expected)](path) if len(expected) in hashes else expected
     if found != expected:
         raise UserError(
-            f"{path} is not the file that {repository} has there: its hash is {found}, the hub says {expected}; delete "
-            f"{path.resolve()}, and it is downloaded again"
+            f"{path} differs from the file in {repository}: its hash is {found}, the hub's is {expected}; delete "
+            f"{path.resolve()} to download it again"
         )
 
 
 def _git_sha1(path: Path) -> str:
-    """What git calls a file's content."""
+    """Return git's hash of a file."""
     content = path.read_bytes()
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
 def download_command(repository: str, revision: str = "") -> str:
-    """Return the command that copies a repository into a folder."""
+    """Return the shell command that downloads a repository into a folder."""
     return f"hf download {repository}{f' --revision {revision}' if revision else ''} --local-dir DIR"
 
 
 def is_hub_id(model: str) -> bool:
-    """Tell whether ``model`` can be a repository: ``OWNER/NAME``, perhaps ``@REVISION``, and no file or folder here."""
+    """Whether ``model`` has the form ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` and is not a local path."""
     word = r"[A-Za-z0-9][\w.-]*"
     return bool(re.fullmatch(rf"{word}/{word}(@[\w./-]+)?", model)) and not Path(model).exists()
 
 
 def _reachable(address: str) -> bool:
-    """Tell within two seconds whether the hub answers; its client would try for half a minute."""
+    """Whether the hub responds within two seconds; its client would try for half a minute."""
     from huggingface_hub import constants
 
     if not _fetch.get() or constants.HF_HUB_OFFLINE or os.environ.get("HF_HUB_OFFLINE", "").upper() in _TRUE:
         return False
     url = urllib.parse.urlparse(address)
     if urllib.request.getproxies().get(url.scheme):
-        return True  # only the proxy knows
+        return True  # a connection past the proxy would show nothing
     try:
         socket.create_connection((url.hostname or "", url.port or 443), timeout=2).close()
     except OSError:

@@ -1,8 +1,8 @@
-"""InternViT: OpenGVLab's 6B and 300M, the small one shipped with the project, and any other checkpoint in their format.
+"""InternViT: OpenGVLab's 6B and 300M, the small one shipped with lamzoo, and other checkpoints in the same format.
 
-A checkpoint is a folder as it is on the hub: ``config.json``, safetensors files with or without an index, and perhaps
-``preprocessor_config.json``. Its Python files are never executed. Tensors stay in the files until they are read, and
-``.to(device)`` moves them one after another: the host's memory holds no more than the file that is being read.
+A checkpoint is a folder as on the hub: ``config.json``, safetensors files with or without an index, and optionally
+``preprocessor_config.json``. Python files in it are never executed. Tensors are memory-mapped and ``.to(device)`` moves
+them one by one, so the host's memory holds at most one file at a time.
 """
 
 import json
@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Preprocessing, WeightsInfo, check_state
-from backbones.checkpoints import at_most, names_in
+from backbones.checkpoints import at_most, most_tensors
 from backbones.checksums import file_sha256
 from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
@@ -24,26 +24,26 @@ from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
 from registry import BACKBONES, UserError
 
 NANO_FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "internvit_nano"
-VERSION = 2  # of the computation; raised when the same weights give other bits
+VERSION = 2  # of the computation; increased when the same weights give other bits
 
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "image_size", "patch_size")
 _SWITCHES = ("qkv_bias", "qk_normalization")
-_LARGEST = 1_000_000  # of a size
-# What the first official configurations left out.
+_LARGEST = 1_000_000  # limit of all sizes
+# Keys that the first official configurations lack.
 _DEFAULTS = {"norm_type": "rms_norm", "hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
 _CHOICES: dict[str, Sequence[Any]] = {"norm_type": tuple(NORMS), "hidden_act": ("gelu",), "num_channels": (3,)}
-FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "*.safetensors")  # of the hub
+FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "*.safetensors")  # downloaded
 _LFS_POINTER = b"version https://git-lfs"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Read ``config.json`` of a checkpoint.
+    """Read and validate the ``config.json`` of a checkpoint.
 
     Returns:
-        What the computation depends on, and nothing else of it.
+        The keys that determine the computation.
 
     Raises:
-        UserError: no such folder or file, no JSON, or a value that is missing or that no InternViT has.
+        UserError: the folder or file does not exist, is not JSON, lacks a key, or has an invalid value.
     """
     path = folder / "config.json"
     if not path.is_file():
@@ -58,30 +58,30 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise UserError(f"{path} lacks '{key}'; it is not the configuration of an InternViT")
     for key in _SIZES:
         if type(config[key]) is not int or not 1 <= config[key] <= _LARGEST:
-            raise UserError(
-                f"{path}: {key} is {config[key]!r}; it has to be a whole number, 1 or more and {_LARGEST:,} at most"
-            )
+            raise UserError(f"{path}: {key} is {config[key]!r}; it must be a whole number from 1 to {_LARGEST:,}")
     for key in _SWITCHES:
         if type(config[key]) is not bool:
-            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be true or false")
+            raise UserError(f"{path}: {key} is {config[key]!r}; it must be true or false")
     if type(config["layer_norm_eps"]) is not float or not 0 < config["layer_norm_eps"] < 1:
-        raise UserError(f"{path}: layer_norm_eps is {config['layer_norm_eps']!r}; it has to be between 0 and 1")
+        raise UserError(f"{path}: layer_norm_eps is {config['layer_norm_eps']!r}; it must be between 0 and 1")
     for key, choices in _CHOICES.items():
         if config[key] not in choices:
-            raise UserError(f"{path}: {key} is {config[key]!r}; it has to be {' or '.join(map(str, choices))}")
+            raise UserError(f"{path}: {key} is {config[key]!r}; it must be {' or '.join(map(str, choices))}")
     if config["hidden_size"] % config["num_attention_heads"]:
         raise UserError(
-            f"{path}: hidden_size {config['hidden_size']} is no multiple of num_attention_heads "
+            f"{path}: hidden_size {config['hidden_size']} is not a multiple of num_attention_heads "
             f"{config['num_attention_heads']}"
         )
     return {key: config[key] for key in (*_SIZES, *_SWITCHES, "norm_type", "hidden_act", "layer_norm_eps")}
 
 
 def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing:
-    """Read ``preprocessor_config.json``, the CLIP image processor's; without one, the shorter edge fills the network.
+    """Read ``preprocessor_config.json``, written for CLIP's image processor.
+
+    Without the file, the shorter edge is resized to the network's size.
 
     Raises:
-        UserError: it asks for what `Preprocessing` cannot do, or for another size than the network's.
+        UserError: `Preprocessing` does not support the configuration, or its size is not the network's.
     """
     path = folder / "preprocessor_config.json"
     size = config["image_size"]
@@ -103,27 +103,27 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is not a configuration of CLIP's image processor: {error!r}") from error
+        raise UserError(f"{path} is not a configuration for CLIP's image processor: {error!r}") from error
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of ``folder``, sorted: those its index names, or all where it has none.
+    """Return the safetensors files of ``folder``, sorted: those in its index, or all if it has no index.
 
     Raises:
-        UserError: there is none, or the index names one that does not exist or is elsewhere.
+        UserError: there are none, or the index names one that is missing or outside the folder.
     """
     index = folder / "model.safetensors.index.json"
     unfinished = ""
     if any(folder.glob("*.incomplete")) or any((folder / ".cache" / "huggingface" / "download").glob("*.incomplete")):
-        unfinished = "; a download did not finish: start it again"
+        unfinished = "; a download is unfinished: start it again"
     if index.is_file():
         try:
             names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
             files = sorted({folder / name for name in names})
             if any(file.parent != folder or file.suffix != ".safetensors" for file in files):
-                raise ValueError("it names a file that is no safetensors file of this folder")
+                raise ValueError("it names a file that is not a safetensors file of this folder")
         except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise UserError(f"{index} is no index of safetensors files: {error!r}") from error
+            raise UserError(f"{index} is not an index of safetensors files: {error!r}") from error
     else:
         files = sorted(folder.glob("*.safetensors"))
     for file in files:
@@ -135,39 +135,36 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
-    """Put a checkpoint's tensors into ``network``, in the dtype they are stored in.
-
-    They are read from the files when they are used or moved, not before.
+    """Replace the parameters of ``network`` by a checkpoint's tensors, in their stored dtype, memory-mapped.
 
     Args:
-        network: an `InternViTNetwork`; may be on the meta device, its parameters are replaced.
-        files: safetensors files that together hold every tensor once.
+        network: an `InternViTNetwork`, possibly on the meta device.
+        files: safetensors files that together hold each tensor once.
 
     Raises:
-        UserError: a damaged file, or a tensor that is missing, unknown, twice there, of the wrong shape, or not of the
-            dtype that the others have.
+        UserError: a file is damaged, or a tensor is missing, unknown, in two files, of the wrong shape, or of another
+            dtype than the rest.
     """
     state: dict[str, Tensor] = {}
     for file in files:
         with file.open("rb") as opened:
             if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise UserError(f"{file} is a pointer of git-lfs and not the weights; fetch them with git lfs pull")
+                raise UserError(f"{file} is a Git LFS pointer, not the weights; download them with git lfs pull")
         try:
             with safe_open(file, "pt") as tensors:
                 for key in tensors.keys():  # noqa: SIM118 - not a dict
                     if key in state:
-                        raise UserError(f"{file}: tensor '{key}' is in another file too")
+                        raise UserError(f"{file}: tensor '{key}' is in two files")
                     state[key] = tensors.get_tensor(key)
         except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged, half downloaded or no safetensors file: {error}") from error
+            raise UserError(f"{file} is damaged, incomplete or not a safetensors file: {error}") from error
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
-    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    check_state({key: tuple(tensor.shape) for key, tensor in state.items()}, wanted, where)
+    check_state(state, network.state_dict(), where)
     dtype = next(iter(state.values())).dtype
     for key, tensor in state.items():
         if tensor.dtype != dtype or not tensor.is_floating_point():
             kinds = f"{tensor.dtype}, others {dtype}".replace("torch.", "")
-            raise UserError(f"{where}: tensor '{key}' is {kinds}; they have to be of one kind of floating point number")
+            raise UserError(f"{where}: tensor '{key}' is {kinds}; all must have the same floating point dtype")
     network.load_state_dict(state, assign=True)
 
 
@@ -175,14 +172,14 @@ def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
 class InternViT(Backbone):
     """InternViT from a folder or repository in OpenGVLab's format; the feature is the last layer's CLS token.
 
-    There is no final norm. The weights keep the dtype they are stored in (bfloat16 for the 6B, 11 GB).
+    There is no final norm. Weights keep their stored dtype (bfloat16 for the 6B, 11 GB).
 
     Args:
-        model: the folder, or ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the hub; ``internvit:DIR`` for short.
-        frozen: no training.
+        model: the folder, or ``OWNER/NAME`` or ``OWNER/NAME@REVISION`` on the hub; short form ``internvit:DIR``.
+        frozen: exclude the network from training.
 
     Raises:
-        UserError: the folder is not what it should be (says which tensor of which file), or the hub does not have it.
+        UserError: the folder is incomplete or damaged (names file and tensor), or the repository is unavailable.
     """
 
     network: InternViTNetwork
@@ -200,7 +197,7 @@ class InternViT(Backbone):
             name, origin = name or folder.resolve().name, model
         config = read_config(folder)
         files = weight_files(folder)
-        with at_most(names_in(files), 0, str(folder)), torch.device("meta"):
+        with at_most(most_tensors(files), 0, str(folder)), torch.device("meta"):
             network = InternViTNetwork(config)
         load_weights(network, files)
         super().__init__(
@@ -214,15 +211,15 @@ class InternViT(Backbone):
         )
 
     def encoder(self, device: str | torch.device, dtype: str | None = None) -> Encoder:
-        """Return the fastest way from pixels to features, as `Backbone.encoder`."""
+        """Return the fastest function from pixels to features, as in `Backbone.encoder`."""
         return make_encoder(self.network, self.preprocessing.normalise, torch.device(device), dtype)
 
 
 @BACKBONES.register_module(name="internvit_nano")
 class InternViTNano(InternViT):
-    """The small InternViT that ships with the project, so that InternLSTM's path runs offline on two cores.
+    """The small InternViT shipped with lamzoo: the InternLSTM recipes run with it offline on two cores.
 
-    It stands in for InternViT-6B and is not it: tables that use it say so.
+    It stands in for InternViT-6B but is not comparable to it; tables that use it say so.
     """
 
     def __init__(self, frozen: bool = True) -> None:
@@ -230,7 +227,7 @@ class InternViTNano(InternViT):
 
 
 class _Published(InternViT):
-    """A published InternViT, whose weights are too large to be fetched unasked."""
+    """A published InternViT. Its weights are large, so they are downloaded only on request."""
 
     repository: str
     gigabytes: float
@@ -239,26 +236,26 @@ class _Published(InternViT):
     def __init__(self, weights: str | None = None, frozen: bool = True) -> None:
         if not weights:
             raise UserError(
-                f"{self.repository} needs its weights: weights=DIR, a copy of it "
-                f"({download_command(self.repository)}), or weights={self.repository}, which downloads "
-                f"{self.gigabytes} GB into the hub's cache"
+                f"{self.repository} needs weights: give weights=DIR with a copy "
+                f"({download_command(self.repository)}), or weights={self.repository} to download "
+                f"{self.gigabytes} GB to the hub's cache"
             )
         self._load(weights, frozen)
         sizes = (self.architecture["num_hidden_layers"], self.feature_dim)
         if sizes != self.sizes:
-            facts = f"{sizes[0]} layers x {sizes[1]}, published are {self.sizes[0]} x {self.sizes[1]}"
-            self.weights_info = replace(self.weights_info, name=f"{self.weights_info.name} ({facts})")
+            note = f"{sizes[0]} layers x {sizes[1]}, published are {self.sizes[0]} x {self.sizes[1]}"
+            self.weights_info = replace(self.weights_info, name=f"{self.weights_info.name} ({note})")
 
 
 @BACKBONES.register_module(name="internvit_6b")
 class InternViT6B(_Published):
-    """InternViT-6B-448px-V1-5, the backbone of InternLSTM: 45 layers, 3200 numbers a face, 11 GB of weights.
+    """InternViT-6B-448px-V1-5, the backbone of InternLSTM: 45 layers, 3200 features per face, 11 GB of weights.
 
-    Sizes are what the configuration beside the weights says, and the record calls the weights by the folder's name.
+    Sizes come from the ``config.json`` beside the weights. Records name the weights after their folder.
 
     Args:
-        weights: folder with a copy of OpenGVLab/InternViT-6B-448px-V1-5, or that name, to have it downloaded.
-        frozen: no training.
+        weights: folder with a copy of OpenGVLab/InternViT-6B-448px-V1-5, or that name to download it.
+        frozen: exclude the network from training.
     """
 
     repository = "OpenGVLab/InternViT-6B-448px-V1-5"
@@ -268,13 +265,13 @@ class InternViT6B(_Published):
 
 @BACKBONES.register_module(name="internvit_300m")
 class InternViT300M(_Published):
-    """InternViT-300M-448px, distilled from the 6B: 24 layers, 1024 numbers a face.
+    """InternViT-300M-448px, distilled from the 6B: 24 layers, 1024 features per face.
 
-    Sizes are what the configuration beside the weights says, and the record calls the weights by the folder's name.
+    Sizes come from the ``config.json`` beside the weights. Records name the weights after their folder.
 
     Args:
-        weights: folder with a copy of OpenGVLab/InternViT-300M-448px, or that name, to have it downloaded.
-        frozen: no training.
+        weights: folder with a copy of OpenGVLab/InternViT-300M-448px, or that name to download it.
+        frozen: exclude the network from training.
     """
 
     repository = "OpenGVLab/InternViT-300M-448px"

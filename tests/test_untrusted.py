@@ -1,6 +1,6 @@
-"""Files from strangers, through every door: nothing in them runs, and none takes more memory than it has bytes for.
+"""Untrusted files of all kinds: no code in them runs, and none takes more memory than its size justifies.
 
-The canary is a file that a payload would make; each test proves that its payload does so where it is let.
+The canary is a file that a payload creates when it runs; the tests also show that it runs with unrestricted loading.
 """
 
 import io
@@ -54,7 +54,7 @@ def pickled(path: Path, canary: Path) -> Path:
 
 
 def sealed(folder: Path, file: str) -> None:
-    """Have the card of a model's folder describe its file as it is by now."""
+    """Update the sha256 in the card of a model folder."""
     import hashlib
 
     card = json.loads((folder / "card.json").read_text())
@@ -110,7 +110,7 @@ def interrupted_training(tmp_path: Path, canary: Path) -> None:
 def test_a_payload_does_not_run(
     tmp_path: Path, canary: Path, door: Callable, forced: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not even where torch is told to trust all pickles that nobody says not to trust."""
+    """Not even with torch's environment variable that makes unrestricted loading the default."""
     if forced:
         monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
     with pytest.raises(UserError, match=str(tmp_path)):
@@ -120,7 +120,7 @@ def test_a_payload_does_not_run(
     assert canary.exists()
 
 
-def test_numpys_pickles_are_not_read(tmp_path: Path, canary: Path) -> None:
+def test_numpy_pickles_are_not_read(tmp_path: Path, canary: Path) -> None:
     from benchmarks.pixels.sharpness import sharpness
 
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
@@ -138,7 +138,7 @@ def test_numpys_pickles_are_not_read(tmp_path: Path, canary: Path) -> None:
 
 
 def test_a_record_that_names_a_dataset_file_does_not_run_it(tmp_path: Path, canary: Path) -> None:
-    """`--dataset FILE.py` is code that the user names; the same in a record is not."""
+    """`--dataset FILE.py` is code chosen by the user; a path in a record is not."""
     code = tmp_path / "evil.py"
     code.write_text(f"open({str(canary)!r}, 'w').close()\ntype = 'synthlam'\n")
     record = json.loads((Path(__file__).parents[1] / "benchmarks/records/synthlam/internlstm.json").read_text())
@@ -174,7 +174,7 @@ def test_code_in_a_models_folder_does_not_run(tmp_path: Path, canary: Path, monk
     "kind", ["os.system", "builtins:eval", "json", "torch.nn.Linear", "../evil", "", None, 3, ["lstm"]]
 )
 @pytest.mark.parametrize("part", ["backbone", "head"])
-def test_a_strange_class_is_no_part(tmp_path: Path, part: str, kind: object) -> None:
+def test_unknown_parts_are_refused(tmp_path: Path, part: str, kind: object) -> None:
     parts: dict[str, Any] = {"backbone": {"type": "tiny_means"}, "head": {"type": "probe", "window": 7}}
     parts[part] = {**parts[part], "type": kind}
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: json.dumps(parts)})
@@ -195,7 +195,9 @@ def test_a_strange_class_is_no_part(tmp_path: Path, part: str, kind: object) -> 
     ],
     ids=lambda backbone: json.dumps(backbone),
 )
-def test_a_models_file_asks_for_nothing_else(tmp_path: Path, backbone: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_file_cannot_request_other_files(
+    tmp_path: Path, backbone: dict, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network was asked"))
     about = {"backbone": backbone, "head": {"type": "probe", "window": 7}}
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: json.dumps(about)})
@@ -203,7 +205,7 @@ def test_a_models_file_asks_for_nothing_else(tmp_path: Path, backbone: dict, mon
         read_model(tmp_path / "x.safetensors")
 
 
-def test_a_backbone_that_config_json_names_is_not_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backbone_named_in_config_json_is_not_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_model_folder(tmp_path / "mine", {"type": "tiny_means"})
     state = load_file(tmp_path / "mine" / "model.safetensors")
     head = {"type": "gru", "projection": 4, "hidden": 4, "mlp": [4], "feature_dim": 48, "window": 7}
@@ -215,7 +217,7 @@ def test_a_backbone_that_config_json_names_is_not_fetched(tmp_path: Path, monkey
     config["backbone"] = {"type": "internvit:someone/looking"}
     (tmp_path / "mine" / "config.json").write_text(json.dumps(config))
     monkeypatch.setattr("socket.create_connection", lambda *_, **__: pytest.fail("the network was asked"))
-    with pytest.raises(UserError, match="what a file names is not fetched unasked.*change 'backbone' in"):
+    with pytest.raises(UserError, match="repositories named by a file are not downloaded.*change 'backbone' in"):
         open_model(str(tmp_path / "mine"))
 
 
@@ -223,8 +225,8 @@ def test_a_backbone_that_config_json_names_is_not_fetched(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize("file", ["../secret", "{secret}", "a/../../secret", "model.safetensors/../../secret"])
-def test_a_cards_file_leads_nowhere(tmp_path: Path, file: str) -> None:
-    """Not when a model is opened, and not when it is copied, perhaps to be published."""
+def test_paths_in_a_card_are_not_followed(tmp_path: Path, file: str) -> None:
+    """Neither when a model is opened nor when it is copied."""
     (tmp_path / "secret").write_text("secret")
     write_model_folder(tmp_path / "mine", {"type": "tiny_means"})
     card = json.loads((tmp_path / "mine" / "card.json").read_text())
@@ -248,13 +250,13 @@ def test_a_link_to_a_secret_is_not_copied(tmp_path: Path) -> None:
         assert not list((tmp_path / "copy").rglob("*"))
 
 
-def test_an_index_names_no_file_elsewhere(tmp_path: Path) -> None:
+def test_an_index_cannot_name_files_elsewhere(tmp_path: Path) -> None:
     shutil.copytree(NANO_FOLDER, tmp_path / "vit")
     shutil.copy(NANO_FOLDER / "model.safetensors", tmp_path / "elsewhere.safetensors")
     for name in ("../elsewhere.safetensors", str(tmp_path / "elsewhere.safetensors"), "config.json"):
         index = {"weight_map": {"a": name}}
         (tmp_path / "vit" / "model.safetensors.index.json").write_text(json.dumps(index))
-        with pytest.raises(UserError, match="is no index of safetensors files"):
+        with pytest.raises(UserError, match="is not an index of safetensors files"):
             BACKBONES.build({"type": f"internvit:{tmp_path / 'vit'}"})
 
 
@@ -262,7 +264,7 @@ def test_an_index_names_no_file_elsewhere(tmp_path: Path) -> None:
 
 
 def grown(use: Callable[[], object], words: str) -> None:
-    """Check that it is refused, and how much larger this process became."""
+    """Check that the file is refused and that the process did not grow."""
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match=words):
         use()
@@ -285,7 +287,7 @@ def grown(use: Callable[[], object], words: str) -> None:
     ],
     ids=str,
 )
-def test_a_head_as_large_as_it_likes(tmp_path: Path, sizes: dict) -> None:
+def test_heads_of_absurd_sizes_are_refused(tmp_path: Path, sizes: dict) -> None:
     about = {"head": {"feature_dim": 48, "window": 7, **sizes}}
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: json.dumps(about)})
     assert (tmp_path / "x.safetensors").stat().st_size < 1000
@@ -306,7 +308,7 @@ def test_a_head_as_large_as_it_likes(tmp_path: Path, sizes: dict) -> None:
     ],
     ids=str,
 )
-def test_a_backbone_as_large_as_it_likes(tmp_path: Path, sizes: dict) -> None:
+def test_backbones_of_absurd_sizes_are_refused(tmp_path: Path, sizes: dict) -> None:
     shutil.copytree(NANO_FOLDER, tmp_path / "vit")
     config = json.loads((tmp_path / "vit" / "config.json").read_text())
     (tmp_path / "vit" / "config.json").write_text(json.dumps({**config, **sizes}))
@@ -314,7 +316,7 @@ def test_a_backbone_as_large_as_it_likes(tmp_path: Path, sizes: dict) -> None:
 
 
 @pytest.mark.slow
-def test_a_network_of_another_file_is_refused_while_it_is_built(tmp_path: Path) -> None:
+def test_a_network_larger_than_its_file_is_refused_while_built(tmp_path: Path) -> None:
     about = {"backbone": {"type": "timm:vit_large_patch16_224", "pretrained": False}, "head": {"type": "probe"}}
     save_file({"x": torch.zeros(1)}, tmp_path / "x.safetensors", {METADATA_KEY: json.dumps(about)})
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -323,7 +325,7 @@ def test_a_network_of_another_file_is_refused_while_it_is_built(tmp_path: Path) 
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 600_000  # KB, of 1.2 GB
 
 
-def test_headers_that_lie(tmp_path: Path) -> None:
+def test_false_headers(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for header in (
         (1 << 62).to_bytes(8, "little"),
@@ -351,14 +353,14 @@ def test_tensors_that_claim_more_than_the_file_has(tmp_path: Path) -> None:
     assert torch.equal(load_checkpoint(path)["c"], tied[:50])
 
 
-def test_a_packed_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_compressed_checkpoint_is_refused(tmp_path: Path) -> None:
     plain, packed = tmp_path / "a.pth", tmp_path / "b.pth"
     torch.save({"a": torch.zeros(1_000_000)}, plain)
     with zipfile.ZipFile(plain) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
         for name in source.namelist():
             target.writestr(name, source.read(name))
     assert packed.stat().st_size < 20_000
-    with pytest.raises(ValueError, match="a packed archive"):
+    with pytest.raises(ValueError, match="a compressed archive"):
         load_checkpoint(packed)
     assert load_checkpoint(plain)["a"].shape == (1_000_000,)
 
@@ -366,7 +368,7 @@ def test_a_packed_checkpoint_is_refused(tmp_path: Path) -> None:
 # -- text that others read ----------------------------------------------------------------------------------------
 
 
-def test_markdown_shows_text_and_obeys_nothing() -> None:
+def test_markdown_shows_text_literally() -> None:
     assert in_markdown("a | b\n\n# <c> `d` [e](f) ~g~ h_i **j** \\") == (
         r"a \| b # \<c\> \`d\` \[e\](f) \~g\~ h_i \*\*j\*\* \\"
     )
@@ -386,8 +388,8 @@ def test_markdown_shows_text_and_obeys_nothing() -> None:
         assert html.count("<td>") == 1
 
 
-def test_a_pickle_of_a_head_with_a_payload_is_no_plain_pickle_either(tmp_path: Path, canary: Path) -> None:
-    """A bare pickle under each suffix that is read."""
+def test_bare_pickles_with_a_payload_are_refused(tmp_path: Path, canary: Path) -> None:
+    """Under each suffix that is read."""
     for suffix in (".pth", ".pt", ".bin", ".safetensors", ".pkl"):
         path = tmp_path / f"x{suffix}"
         path.write_bytes(pickle.dumps({"a": Payload(canary)}))
@@ -400,7 +402,7 @@ def test_a_pickle_of_a_head_with_a_payload_is_no_plain_pickle_either(tmp_path: P
 
 
 @pytest.mark.parametrize("content", [b"\x80", b"\x80\x04", b"PK\x03\x04", b"\0" * 8 + b"{"], ids=repr)
-def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -> None:
+def test_truncated_checkpoints(tmp_path: Path, content: bytes) -> None:
     from zoo.foreign import read_checkpoint
 
     (tmp_path / "x.pth").write_bytes(content)
@@ -416,7 +418,7 @@ def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -
         ("splits.test.metrics.mAP.per_seed", [0.5], "per_seed has 1 entries, not 5"),
         ("splits.test.metrics.mAP.mean", "0.5", "mean: expected float \\| null, got str"),
         ("splits.test.confusion", {}, "confusion: lacks 'true_positives'"),
-        ("seconds.features", 10**400, "seconds.features is 1000.*; it has to be finite"),
+        ("seconds.features", 10**400, "seconds.features is 1000.*; it must be finite"),
         ("environment.code", None, "environment.code: expected object, got null"),
         ("seeds", [True], "seeds\\[0\\]: expected int, got bool"),
         ("training", [], "training has 0 entries"),
@@ -425,7 +427,7 @@ def test_the_first_bytes_of_a_checkpoint_alone(tmp_path: Path, content: bytes) -
     ],
     ids=lambda value: value if isinstance(value, str) and " " not in value else "",
 )
-def test_a_record_is_checked_where_it_enters(tmp_path: Path, path: str, value: Any, words: str) -> None:
+def test_records_are_checked_when_read(tmp_path: Path, path: str, value: Any, words: str) -> None:
     from benchmarks.rows.schema import read_result
 
     record = json.loads((Path(__file__).parents[1] / "benchmarks/records/synthlam/internlstm.json").read_text())
@@ -455,14 +457,14 @@ def test_a_record_over_other_clips_is_no_tie(tmp_path: Path, capsys: pytest.Capt
     [
         (
             "@HEADS.register_module(name='{own}')\nclass A:\n    def __init__(self, feature_dim): pass",
-            "makes a A; it has to",
+            "makes a A; it must",
         ),
-        ("@HEADS.register_module(name='{own}')\ndef make(feature_dim: int):\n    return 3", "makes a int; it has to"),
+        ("@HEADS.register_module(name='{own}')\ndef make(feature_dim: int):\n    return 3", "makes a int; it must"),
         (
             "@HEADS.register_module(name='{own}')\nclass A:\n    def __init__(self, feature_dim): 1 / 0",
             "ZeroDivisionError",
         ),
-        ("HEADS.register_module(name='{own}', module=int)", "has no arguments that could be checked"),
+        ("HEADS.register_module(name='{own}', module=int)", "has no readable signature"),
     ],
     ids=range(4),
 )
@@ -524,8 +526,8 @@ def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path: Path) -> None
     ],
     ids=str,
 )
-def test_a_stores_journal_writes_nowhere_else(tmp_path: Path, record: Any) -> None:
-    """With a checksum that is right, as whoever wrote it would see to; then a record that says: write the files."""
+def test_a_store_journal_cannot_write_elsewhere(tmp_path: Path, record: Any) -> None:
+    """The checksum is correct; the next record requests the write."""
     import zlib
 
     from benchmarks.features.store import FeatureStore

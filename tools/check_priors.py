@@ -61,7 +61,7 @@ def check(cache: Path) -> None:
     frames = frames.merge(truth[["image", "size", *(f"head_{name}" for name in ANGLES)]], on="image", how="inner")
     true = frames[[f"head_{name}" for name in ANGLES]].to_numpy()
     providers = {
-        name: PRIORS.build({"type": name}, root=dataset.root, cache=cache).read(frames)
+        name: PRIORS.build({"type": name, "root": dataset.root, "cache": cache}).read(frames)
         for name in ("face_mesh", "synthlam")
     }
     for name, priors in providers.items():

@@ -78,7 +78,7 @@ class LookingAtMeModel(nn.Module):
         return cls(built, HEADS.build({**head, "feature_dim": built.feature_dim}))
 
     def encode(self, images: Tensor, present: Tensor, priors: dict[str, Tensor] | None = None) -> Window:
-        """Run the backbone over the present frames. Absent frames get zero vectors, at no cost.
+        """Run the backbone over the present frames. Absent frames get zero vectors and do not pass through it.
 
         The window includes the key frame's feature map if the head needs one, all zeros if that frame is absent.
 
@@ -199,11 +199,7 @@ def read_model(path: Path) -> LookingAtMeModel:
         model = LookingAtMeModel(built, head)
     except UserError as error:
         raise UserError(f"weights {path}: {error}") from error
-    check_state(
-        {name: tuple(tensor.shape) for name, tensor in state.items()},
-        {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()},
-        str(path),
-    )
+    check_state(state, model.state_dict(), str(path))
     model.load_state_dict(state)
     licence = about.get("licence") or "unknown"
     model.backbone.weights_info = WeightsInfo(path.name, str(path), file_sha256(path), licence)

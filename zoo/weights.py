@@ -115,7 +115,7 @@ def build_head(config: Any, state: Mapping[str, Tensor], where: str, prefix: str
     Raises:
         UserError: the head is unknown, or the tensors do not fit it.
     """
-    found = {name: tuple(tensor.shape) for name, tensor in state.items() if name.startswith(prefix)}
+    found = {name: tensor for name, tensor in state.items() if name.startswith(prefix)}
     try:
         with at_most(len(found), sum(tensor.numel() for tensor in state.values()), "it"), torch.device("meta"):
             empty: Head = HEADS.build(config)
@@ -123,5 +123,5 @@ def build_head(config: Any, state: Mapping[str, Tensor], where: str, prefix: str
             raise UserError(f"its window has {empty.window} frames; the maximum is {LONGEST_WINDOW}")
     except UserError as error:
         raise UserError(f"weights {where}: {error}") from error
-    check_state(found, {prefix + name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}, where)
+    check_state(found, {prefix + name: tensor for name, tensor in empty.state_dict().items()}, where)
     return HEADS.build(config)

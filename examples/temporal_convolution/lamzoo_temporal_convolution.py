@@ -9,17 +9,17 @@ from registry import HEADS
 
 @HEADS.register_module(name="temporal_convolution")
 class TemporalConvolution(Head):
-    """Linear -> residual convolutions over time, each twice as wide in reach as the one before -> the key frame.
+    """Linear layer, residual dilated convolutions over time, output at the key frame.
 
-    A convolution reads zeros in the place of absent frames, so that they have no say; what it writes there is read by
-    nobody but the readout, so that an absent key frame is judged by its neighbours.
+    Convolutions read zeros in place of absent frames. Their output at absent frames is used only at the key frame, so
+    an absent key frame is judged by its neighbours.
 
     Args:
-        feature_dim: D, numbers a frame.
-        window: T, frames a window.
-        width: of the convolutions.
-        depth: how many; two of them with dilations 1 and 2 see the seven frames of a window.
-        dropout: probability after each of them.
+        feature_dim: D, features per frame.
+        window: T, frames per window.
+        width: channels of the convolutions.
+        depth: number of convolutions, with dilations 1, 2, 4, ...; two cover the seven frames of a window.
+        dropout: probability after each convolution.
     """
 
     def __init__(

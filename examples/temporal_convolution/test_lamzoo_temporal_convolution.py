@@ -1,4 +1,4 @@
-"""temporal_convolution holds lamzoo's contract of a head, and is the sum that it says it is."""
+"""temporal_convolution fulfils lamzoo's contract of heads and equals a sum written out by hand."""
 
 import lamzoo_temporal_convolution
 import torch
@@ -9,12 +9,12 @@ from tests.contracts import check_head
 
 
 def test_contract() -> None:
-    """What lamzoo counts on."""
+    """The contract of heads."""
     check_head(dict(type="temporal_convolution", width=16))
 
 
-def test_it_is_a_sum_over_the_frames_that_are_there() -> None:
-    """Frame by frame, tap by tap: at time t a tap of dilation d reads the frames t - d, t and t + d."""
+def test_against_a_sum_over_present_frames() -> None:
+    """At time t, a convolution with dilation d reads the frames t - d, t and t + d."""
     torch.manual_seed(0)
     head = lamzoo_temporal_convolution.TemporalConvolution(feature_dim=3, window=7, width=4, depth=2).eval()
     features, present = torch.randn(7, 3), torch.tensor([True, True, False, True, True, False, True])

@@ -1,4 +1,4 @@
-"""Backbone `transformers_vision`: a vision tower in transformers' format, DINOv2 or SigLIP, from a snapshot."""
+"""Backbone `transformers_vision`: DINOv2 or SigLIP's vision tower from a folder in transformers' format."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ from backbones.checksums import file_sha256
 from backbones.hub import download_snapshot, is_hub_id
 from registry import BACKBONES, UserError
 
-# model_type of config.json -> the class that holds the tower; of SigLIP's two towers the one of text is left out.
+# model_type in config.json -> class of the vision tower.
 TOWERS = {
     "dinov2": "Dinov2Model",
     "siglip": "SiglipVisionModel",
@@ -26,19 +26,19 @@ FILTERS = {2: "bilinear", 3: "bicubic"}
 class TransformersVision(Backbone):
     """``transformers_vision:DIR``: the pooled feature of DINOv2 (CLS token) or SigLIP (attention pooling).
 
-    Nothing of the snapshot is executed: it is JSON and safetensors. Of an image that is not square the middle is taken,
-    also for SigLIP, whose own processor squeezes it; crops of faces are nearly square.
+    Only JSON and safetensors files are read, and no code in the folder is run. Images that are not square are cropped,
+    also for SigLIP, whose own processor stretches them; face crops are nearly square.
 
     Args:
         model: folder with config.json, preprocessor_config.json and safetensors files, or ``OWNER/NAME`` on the hub.
-        frozen: no training.
+        frozen: exclude the tower from training.
 
     Raises:
-        UserError: the folder is of another model, or lacks something.
+        UserError: the folder is incomplete or that of another model.
     """
 
     def __init__(self, model: str, frozen: bool = True) -> None:
-        import transformers  # seconds of import
+        import transformers  # takes seconds
 
         if is_hub_id(model):
             folder, name, commit = download_snapshot(
@@ -49,9 +49,9 @@ class TransformersVision(Backbone):
             folder, name, origin = Path(model), Path(model).resolve().name, model
         config, processor = (_read(folder / file) for file in ("config.json", "preprocessor_config.json"))
         if config.get("model_type") not in TOWERS:
-            raise UserError(f"{folder} holds a {config.get('model_type')}; there are: {', '.join(TOWERS)}")
+            raise UserError(f"{folder} holds a {config.get('model_type')} (known: {', '.join(TOWERS)})")
         tower = TOWERS[config["model_type"]]
-        with torch.random.fork_rng(devices=[]):  # a model is drawn at random before its weights are read
+        with torch.random.fork_rng(devices=[]):  # from_pretrained draws random weights first
             try:
                 network, report = getattr(transformers, tower).from_pretrained(
                     folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
@@ -59,7 +59,7 @@ class TransformersVision(Backbone):
             except (OSError, ValueError, RuntimeError) as error:
                 raise UserError(f"{folder} cannot be read: {str(error).partition(chr(10))[0]}") from error
         if report["missing_keys"]:
-            raise UserError(f"{folder} lacks tensor '{min(report['missing_keys'])}'; it is no checkpoint of {tower}")
+            raise UserError(f"{folder} lacks tensor '{min(report['missing_keys'])}'; it is not a checkpoint of {tower}")
         vision = config.get("vision_config", config)
         super().__init__(
             network,
@@ -85,19 +85,20 @@ def _read(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(
-            f"{path} cannot be read ({error}); give a folder as transformers' save_pretrained makes it"
+            f"{path} cannot be read ({error}); give a folder written by transformers' save_pretrained"
         ) from error
 
 
 def _preprocessing(processor: dict[str, Any], folder: Path) -> Preprocessing:
-    """Translate an image processor's configuration: resize the shorter edge, cut the middle out."""
+    """Convert an image processor's configuration: resize the shorter edge, crop the centre."""
     size = processor["size"]
     edge = min(size.values()) if isinstance(size, dict) else int(size)
     crop = processor.get("crop_size") if processor.get("do_center_crop") else None
     side = edge if crop is None else min(crop.values()) if isinstance(crop, dict) else int(crop)
     if processor.get("resample", 3) not in FILTERS or side > edge:
         raise UserError(
-            f"{folder / 'preprocessor_config.json'}: only bilinear and bicubic, and no crop beyond the size"
+            f"{folder / 'preprocessor_config.json'}: only bilinear and bicubic resizing and crops within the image are "
+            "supported"
         )
     return Preprocessing(
         size=side,

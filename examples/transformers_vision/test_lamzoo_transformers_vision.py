@@ -1,4 +1,4 @@
-"""transformers_vision holds lamzoo's contract of a backbone, and gives the features that transformers gives."""
+"""transformers_vision fulfils lamzoo's contract of backbones and gives transformers' features."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 
 
 def snapshot(folder: Path, kind: str) -> torch.nn.Module:
-    """A tiny random model in the official format, with the image processor's file as it is published."""
+    """Write a tiny random model in the official format, with its image processor's configuration."""
     import transformers
 
     torch.manual_seed(0)
@@ -44,12 +44,12 @@ def snapshot(folder: Path, kind: str) -> torch.nn.Module:
 
 @pytest.mark.parametrize("kind", ["dinov2", "siglip"])
 def test_contract_and_features(tmp_path: Path, kind: str) -> None:
-    """Pixels by hand: PIL's resize, the middle, mean and deviation; then the model as it was before it was saved."""
+    """Pixels preprocessed by hand, through the model as it was before saving."""
     model = snapshot(tmp_path / kind, kind)
     check_backbone(dict(type=f"transformers_vision:{tmp_path / kind}"))
     backbone = BACKBONES.build(dict(type=f"transformers_vision:{tmp_path / kind}"))
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8))
-    if kind == "dinov2":  # 40 -> 32, of which 2 are cut off on each side
+    if kind == "dinov2":  # 40 -> 32, then 2 cut off on each side
         pixels = np.asarray(picture.resize((32, 32), Image.Resampling.BICUBIC))[2:30, 2:30] / 255
         images = (pixels - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     else:
@@ -66,15 +66,15 @@ def test_contract_and_features(tmp_path: Path, kind: str) -> None:
     torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
-    """A folder that is none, one of another model, one that lacks a tensor."""
+def test_wrong_folders(tmp_path: Path) -> None:
+    """An empty folder, one without a tensor, one of another model."""
     with pytest.raises(UserError, match="config.json cannot be read"):
         lamzoo_transformers_vision.TransformersVision(str(tmp_path))
     snapshot(tmp_path / "a", "dinov2")
     config = json.loads((tmp_path / "a" / "config.json").read_text())
     (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 3}))
-    with pytest.raises(UserError, match="lacks tensor .* it is no checkpoint of Dinov2Model"):
+    with pytest.raises(UserError, match="lacks tensor .* it is not a checkpoint of Dinov2Model"):
         lamzoo_transformers_vision.TransformersVision(str(tmp_path / "a"))
     (tmp_path / "a" / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
-    with pytest.raises(UserError, match="holds a bert; there are: dinov2, siglip"):
+    with pytest.raises(UserError, match="holds a bert .known: dinov2, siglip"):
         lamzoo_transformers_vision.TransformersVision(str(tmp_path / "a"))

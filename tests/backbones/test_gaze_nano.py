@@ -1,4 +1,4 @@
-"""The small gaze network: eyes are cut out where they are said to be, and faces of SynthLAM look where they look."""
+"""The small gaze network: eye crops by hand, and gaze and framing on SynthLAM."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def test_contract() -> None:
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.42, 0.37), (0.9, 0.1)])
-def test_eyes_are_cut_out_where_they_are(x: float, y: float) -> None:
+def test_eyes_are_cropped_at_their_position(x: float, y: float) -> None:
     side = 112
     across = (torch.arange(side) + 0.5) / side  # of each pixel's middle
     images = torch.stack([across.expand(side, -1), across[:, None].expand(-1, side), torch.zeros(side, side)])[None]
@@ -36,7 +36,7 @@ def test_eyes_are_cut_out_where_they_are(x: float, y: float) -> None:
 
 
 def _plain_cut(ramps: Tensor, x: float, y: float) -> Tensor:
-    """What bilinear sampling finds in two ramps, which is the place itself, as far as there are pixels' middles."""
+    """Return what bilinear sampling gives on two ramps: the coordinate itself, clamped to pixel centres."""
     rows, columns = EYES_SIZE
     down = y + (np.arange(rows) / (rows - 1) - 0.5) * EYES_SHARE[0]
     right = x + (np.arange(columns) / (columns - 1) - 0.5) * EYES_SHARE[1]
@@ -46,7 +46,7 @@ def _plain_cut(ramps: Tensor, x: float, y: float) -> Tensor:
     ).float()
 
 
-def test_tells_where_unseen_people_look() -> None:
+def test_gaze_of_unseen_people() -> None:
     root = synthlam.root()
     truth = synthlam.truth(root)
     faces = truth[(truth["split"] == "test") & (truth[["width", "height"]].max(axis=1) >= 60)]
@@ -68,8 +68,8 @@ def test_tells_where_unseen_people_look() -> None:
     assert np.corrcoef(told[:, 5], mirrored[:, 5])[0, 1] > 0.8
 
 
-def test_tells_how_crops_should_have_been_framed() -> None:
-    """Crops are cut too far to one side: it says so."""
+def test_reframe_corrects_shifted_crops() -> None:
+    """Crops are shifted to one side."""
     root = synthlam.root()
     truth = synthlam.truth(root)
     faces = truth[(truth["split"] == "test") & (truth[["width", "height"]].max(axis=1) >= 60)]

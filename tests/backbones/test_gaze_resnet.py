@@ -1,4 +1,4 @@
-"""The ResNet-18 trunk: its contract, its map, its random weights, and files that are not its own."""
+"""The ResNet-18 trunk: contract, feature map, random weights, and files of other models."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ def test_preprocessing_is_imagenets_at_224() -> None:
 
 
 @torch.no_grad()
-def test_vector_is_made_of_the_map() -> None:
+def test_vector_is_computed_from_the_map() -> None:
     backbone = BACKBONES.build({"type": "gaze_resnet18"})
     images = torch.from_numpy(uniform("images", (2, 3, 224, 224))).float()
     vectors, maps = backbone.forward_map(images)
@@ -37,7 +37,7 @@ def test_vector_is_made_of_the_map() -> None:
     torch.testing.assert_close(network(images), pooled)  # what timm calls the features of a ResNet-18
 
 
-def test_random_weights_are_said_and_seeded() -> None:
+def test_random_weights_are_reported_and_seeded() -> None:
     one, same, other = (BACKBONES.build({"type": "gaze_resnet18", "seed": seed}) for seed in (1, 1, 2))
     assert one.weights_info.random_init
     assert one.weights_info.name == "random init (seed 1)"
@@ -59,26 +59,28 @@ def test_imagenet_through_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
     assert one.fingerprint() != other.fingerprint()  # the layers behind the trunk differ
 
 
-def test_imagenet_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_unavailable_imagenet_weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "no_cache"))
-    with pytest.raises(UserError, match="cannot be had from the hub; give weights=FILE, or leave pretrained out"):
+    with pytest.raises(UserError, match="is not available from the hub; give weights=FILE, or leave pretrained out"):
         BACKBONES.build({"type": "gaze_resnet18", "pretrained": "imagenet"})
 
 
-def test_files_that_are_not_its_own(tmp_path: Path) -> None:
+def test_files_of_other_models(tmp_path: Path) -> None:
     file = tmp_path / "x.safetensors"
 
     def build() -> None:
         BACKBONES.build({"type": "gaze_resnet18", "weights": str(file)})
 
-    with pytest.raises(UserError, match="x.safetensors do not exist; python bench.py import CHECKPOINT --as gaze360"):
+    with pytest.raises(
+        UserError, match="x.safetensors do not exist; write it with python bench.py import CHECKPOINT --as gaze360"
+    ):
         build()
     file.write_bytes(b"plain text")
-    with pytest.raises(UserError, match="are damaged or no safetensors file"):
+    with pytest.raises(UserError, match="are damaged or not a safetensors file"):
         build()
     save_file({"conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
-    with pytest.raises(UserError, match="hold no trunk"):
+    with pytest.raises(UserError, match="have no trunk"):
         build()
     save_file({"backbone.network.conv1.weight": torch.zeros(64, 3, 7, 7)}, file)
     with pytest.raises(UserError, match="x.safetensors lacks tensor 'bn1.bias' and 122 more"):

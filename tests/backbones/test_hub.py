@@ -1,4 +1,4 @@
-"""The hub, as a server on this machine: what is asked of it, at which commit, and what happens to a changed file."""
+"""Downloads from a local stand-in for the hub: which files, of which commit, and what happens to changed files."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FILES = {
 
 
 class Hub(http.server.ThreadingHTTPServer):
-    """What the hub's client asks of one repository, ``someone/looking``."""
+    """Serves the hub's API for one repository, ``someone/looking``."""
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Answer)
@@ -120,7 +120,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 WANTED = ("config.json", "card.json", "model.safetensors")
 
 
-def test_the_files_asked_for_of_one_commit_and_no_other(server: Hub) -> None:
+def test_only_the_requested_files_of_one_commit(server: Hub) -> None:
     folder, repository, commit = hub.download_snapshot("someone/looking", WANTED)
     assert (repository, commit, folder.name) == ("someone/looking", COMMIT, COMMIT)
     assert {path.name for path in folder.iterdir()} == set(WANTED) == server.fetched
@@ -128,28 +128,28 @@ def test_the_files_asked_for_of_one_commit_and_no_other(server: Hub) -> None:
     assert not [path for path in server.asked if path.endswith((".bin", ".py"))]
 
 
-def test_patterns_reach_no_folders(server: Hub) -> None:
+def test_patterns_do_not_match_in_subfolders(server: Hub) -> None:
     hub.download_snapshot("someone/looking", ("config.json", "*.safetensors"))
     assert server.fetched == {"config.json", "model.safetensors"}
 
 
-def test_a_commit_is_asked_for_where_it_is_named(server: Hub) -> None:
+def test_a_named_commit_is_requested(server: Hub) -> None:
     hub.download_snapshot(f"someone/looking@{COMMIT}", WANTED)
     assert not [path for path in server.asked if path.endswith("/revision/main")]
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
-def test_a_file_that_is_not_the_hubs_is_refused(server: Hub, name: str) -> None:
-    """Of the same size, which is all that the hub's client looks at."""
+def test_a_file_that_differs_from_the_hubs_is_refused(server: Hub, name: str) -> None:
+    """The size is equal, and the hub's client checks nothing else."""
     content = bytearray(FILES[name])
     content[5] ^= 1
     server.sent[name] = bytes(content)
-    with pytest.raises(UserError, match=f"{name} is not the file that someone/looking has there"):
+    with pytest.raises(UserError, match=f"{name} differs from the file in someone/looking"):
         hub.download_snapshot("someone/looking", WANTED)
     server.sent[name] = FILES[name]
-    with pytest.raises(UserError, match=r"is not the file .* delete (?P<blob>\S+), and") as refused:
+    with pytest.raises(UserError, match=r"differs from the file .* delete .* to download") as refused:
         hub.download_snapshot("someone/looking", WANTED)  # the cache has it now
-    Path(str(refused.value).partition("; delete ")[2].partition(", and")[0]).unlink()
+    Path(str(refused.value).partition("; delete ")[2].partition(" to download")[0]).unlink()
     folder, _, _ = hub.download_snapshot("someone/looking", WANTED)
     assert (folder / name).read_bytes() == FILES[name]
 
@@ -160,12 +160,12 @@ def test_one_file_comes_with_its_commit_and_is_verified(server: Hub) -> None:
     assert (found[0].read_bytes(), found[1]) == (FILES["model.safetensors"], COMMIT)
     assert hub.download_file("someone/looking", "missing.safetensors") is None
     found[0].resolve().write_bytes(b"x" + FILES["model.safetensors"][1:])
-    with pytest.raises(UserError, match="is not the file"):
+    with pytest.raises(UserError, match="differs from the file"):
         hub.download_file("someone/looking", "model.safetensors")
 
 
 @pytest.mark.parametrize("value", ["1", "yes", "ON", "true"])
-def test_offline_nothing_is_asked(server: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+def test_offline_nothing_is_requested(server: Hub, monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", value)
     with pytest.raises(UserError, match="the hub is out of reach"):
         hub.download_snapshot("someone/looking", WANTED)
@@ -173,7 +173,7 @@ def test_offline_nothing_is_asked(server: Hub, monkeypatch: pytest.MonkeyPatch, 
     assert server.asked == []
 
 
-def test_what_the_cache_has_needs_no_network(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_files_need_no_network(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, _, _ = hub.download_snapshot("someone/looking", WANTED)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     asked = list(server.asked)
@@ -181,8 +181,8 @@ def test_what_the_cache_has_needs_no_network(server: Hub, monkeypatch: pytest.Mo
     assert server.asked == asked
 
 
-def test_what_a_file_names_is_not_fetched(server: Hub) -> None:
-    with hub.nothing_fetched(), pytest.raises(UserError, match="what a file names is not fetched unasked"):
+def test_repositories_named_by_a_file_are_not_downloaded(server: Hub) -> None:
+    with hub.nothing_fetched(), pytest.raises(UserError, match="repositories named by a file are not downloaded"):
         hub.download_snapshot("someone/looking", WANTED)
     assert server.asked == []
     hub.download_snapshot("someone/looking", WANTED)

@@ -1,4 +1,4 @@
-"""InternViT against the official program's numbers, and its loader against damaged and half-downloaded folders."""
+"""InternViT against the official program's numbers, and loading of damaged and incomplete folders."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ STYLES = ["6b", "300m"]  # RMSNorm, norm of q and k, no qkv bias; LayerNorm, non
 
 
 def official_folder(style: str, folder: Path) -> dict[str, torch.Tensor]:
-    """Write a golden case as the folder that OpenGVLab would ship; return its tensors."""
+    """Write a golden case as a folder in OpenGVLab's format; return its tensors."""
     file = GOLDEN / f"internvit_{style}_style.safetensors"
     with safe_open(file, "pt") as golden:
         config = {
@@ -68,7 +68,7 @@ def test_golden(case: tuple[Path, dict]) -> None:
 @pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
 @torch.no_grad()
 def test_golden_as_published(name: str, tmp_path: Path) -> None:
-    """A folder as it is on the hub: other keys, shards, an index, an image processor, and code that must not run."""
+    """A folder as on the hub: further keys, shards, an index, an image processor, and code that must not run."""
     style = name.removeprefix("internvit_")
     folder = tmp_path / "tiny-vit"
     tensors = official_folder(style, folder)
@@ -110,7 +110,7 @@ def test_golden_as_published(name: str, tmp_path: Path) -> None:
 
 
 def split_into(folder: Path, count: int) -> list[Path]:
-    """Split the one file of a folder into shards with an index, as checkpoints of many GB are."""
+    """Split a folder's weights into shards with an index, like checkpoints of many GB."""
     state = load_file(folder / "model.safetensors")
     names = [f"model-{number:05d}-of-{count:05d}.safetensors" for number in range(1, count + 1)]
     # In the order of the network, as published shards are.
@@ -126,7 +126,7 @@ def split_into(folder: Path, count: int) -> list[Path]:
     return [folder / name for name in names]
 
 
-def test_fingerprints_tell_checkpoints_apart(folder: Path) -> None:
+def test_different_checkpoints_have_different_fingerprints(folder: Path) -> None:
     def fingerprint() -> dict:
         return BACKBONES.build({"type": f"internvit:{folder}"}).fingerprint()
 
@@ -164,7 +164,7 @@ print(peak[0] - before, max(peak) - before, resident() - before)
 
 
 def test_the_host_holds_one_shard_at_a_time(folder: Path) -> None:
-    """120 MB of weights in three files, on their way to another device."""
+    """Moves 120 MB of weights in three files to another device."""
     config = json.loads((folder / "config.json").read_text())
     config |= {"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 10, "num_attention_heads": 8}
     (folder / "config.json").write_text(json.dumps(config))
@@ -293,7 +293,7 @@ def test_wrong_tensors(folder: Path, change, words: str) -> None:
         BACKBONES.build({"type": f"internvit:{folder}"})
 
 
-def test_half_downloaded_folders(folder: Path) -> None:
+def test_incomplete_folders(folder: Path) -> None:
     def build() -> None:
         BACKBONES.build({"type": "internvit_6b", "weights": str(folder)})
 
@@ -301,10 +301,10 @@ def test_half_downloaded_folders(folder: Path) -> None:
     whole = files[1].read_bytes()
     for damage in (whole[:-1], whole[: len(whole) // 2], whole[:5], b""):
         files[1].write_bytes(damage)
-        with pytest.raises(UserError, match=f"{files[1].name} is damaged, half downloaded or no safetensors file"):
+        with pytest.raises(UserError, match=f"{files[1].name} is damaged, incomplete or not a safetensors file"):
             build()
     files[1].write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 4988565944\n")
-    with pytest.raises(UserError, match=f"{files[1].name} is a pointer of git-lfs.*git lfs pull"):
+    with pytest.raises(UserError, match=f"{files[1].name} is a Git LFS pointer.*git lfs pull"):
         build()
     files[1].unlink()
     with pytest.raises(UserError, match=f"index.json names {files[1].name}, which does not exist in .*model$"):
@@ -312,7 +312,7 @@ def test_half_downloaded_folders(folder: Path) -> None:
     for place in (folder / ".cache" / "huggingface" / "download", folder):  # of hf download --local-dir, and of others
         place.mkdir(parents=True, exist_ok=True)
         (place / "x.safetensors.0123.incomplete").write_bytes(whole[:99])
-        with pytest.raises(UserError, match="which does not exist in .*; a download did not finish: start it again"):
+        with pytest.raises(UserError, match="which does not exist in .*; a download is unfinished: start it again"):
             build()
         (place / "x.safetensors.0123.incomplete").unlink()
     (folder / "model.safetensors.index.json").unlink()
@@ -323,12 +323,12 @@ def test_half_downloaded_folders(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"hidden_size": "96"}, "hidden_size is '96'; it has to be a whole number"),
-        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it has to be a whole number, 1 or more"),
-        ({"num_attention_heads": 7}, "hidden_size 96 is no multiple of num_attention_heads 7"),
-        ({"norm_type": "batch_norm"}, "norm_type is 'batch_norm'; it has to be rms_norm or layer_norm"),
-        ({"hidden_act": "relu"}, "hidden_act is 'relu'; it has to be gelu"),
-        ({"num_channels": 4}, "num_channels is 4; it has to be 3"),
+        ({"hidden_size": "96"}, "hidden_size is '96'; it must be a whole number"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers is 0; it must be a whole number from 1"),
+        ({"num_attention_heads": 7}, "hidden_size 96 is not a multiple of num_attention_heads 7"),
+        ({"norm_type": "batch_norm"}, "norm_type is 'batch_norm'; it must be rms_norm or layer_norm"),
+        ({"hidden_act": "relu"}, "hidden_act is 'relu'; it must be gelu"),
+        ({"num_channels": 4}, "num_channels is 4; it must be 3"),
     ],
 )
 def test_configurations_of_other_networks(folder: Path, values: dict, words: str) -> None:
@@ -347,11 +347,11 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
             BACKBONES.build({"type": f"internvit:{folder}"})
     file.write_bytes(whole)
     shutil.copy(file, folder / "twice.safetensors")
-    with pytest.raises(UserError, match="twice.safetensors: tensor '.*' is in another file too"):
+    with pytest.raises(UserError, match="twice.safetensors: tensor '.*' is in two files"):
         BACKBONES.build({"type": f"internvit:{folder}"})
     (folder / "twice.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text("[]")
-    with pytest.raises(UserError, match="index.json is no index"):
+    with pytest.raises(UserError, match="index.json is not an index"):
         BACKBONES.build({"type": f"internvit:{folder}"})
     (folder / "model.safetensors.index.json").unlink()
     file.unlink()
@@ -371,10 +371,10 @@ def test_damaged_folders(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["internvit_6b", "internvit_300m"])
-def test_without_weights_both_ways_are_named(name: str) -> None:
+def test_without_weights_both_options_are_named(name: str) -> None:
     with pytest.raises(
         UserError,
-        match=r"weights=DIR, a copy of it \(hf download (OpenGVLab/InternViT-\S+) --local-dir DIR\), or weights=\1, ",
+        match=r"weights=DIR with a copy \(hf download (OpenGVLab/InternViT-\S+) --local-dir DIR\), or weights=\1",
     ):
         BACKBONES.build({"type": name})
 
@@ -412,13 +412,13 @@ def test_from_the_hubs_cache(cache: Path, folder: Path, revision: str) -> None:
 
 @pytest.mark.usefixtures("cache")
 @pytest.mark.parametrize("revision", ["", "@v1"])
-def test_what_the_cache_lacks_is_an_error_at_once(revision: str) -> None:
+def test_missing_in_the_cache_is_an_error_at_once(revision: str) -> None:
     start = time.monotonic()
     option = " --revision v1" if revision else ""
     with pytest.raises(
         UserError,
         match=f"OpenGVLab/Nope{revision} is neither a folder nor in the hub's cache.*the hub is out of reach.*"
-        f"hf download OpenGVLab/Nope{option} --local-dir DIR, then give DIR instead",
+        f"hf download OpenGVLab/Nope{option} --local-dir DIR with network access, then give DIR instead",
     ):
         BACKBONES.build({"type": "internvit_6b", "weights": f"OpenGVLab/Nope{revision}"})
     assert time.monotonic() - start < 5

@@ -1,4 +1,4 @@
-"""InternViT's encoder against transformers' InternVLVisionModel, on the small weights and on others made up."""
+"""InternViT's encoder against transformers' InternVLVisionModel, with the small weights and made-up ones."""
 
 import copy
 from pathlib import Path
@@ -36,7 +36,7 @@ PREPROCESSING = Preprocessing(size=45, resize=45)
 
 
 def made_up(**changes: Any) -> InternViTNetwork:
-    """A network whose every tensor has a say: no zeros, no ones."""
+    """Return a network in which every tensor affects the output: no zeros, no ones."""
     network = InternViTNetwork({**CONFIG, **changes})
     random = torch.Generator().manual_seed(0)
     for parameter in network.parameters():
@@ -51,7 +51,7 @@ def pixels_of(size: int, count: int = 5) -> torch.Tensor:
 
 
 def reference(network: InternViTNetwork, config: dict[str, Any]) -> nn.Module:
-    """Transformers' network with the same weights."""
+    """Return transformers' network with the same weights."""
     pytest.importorskip("transformers.models.internvl.modeling_internvl")
     model: Any = plain_model(network, config)
     for layer in model.encoder.layer:  # always 1e-6 there; the official code takes it from the configuration
@@ -62,7 +62,7 @@ def reference(network: InternViTNetwork, config: dict[str, Any]) -> nn.Module:
 
 @pytest.mark.parametrize("style", STYLES)
 @torch.no_grad()
-def test_the_last_layer_for_one_token_is_the_last_layer(style: str) -> None:
+def test_the_last_layer_for_the_cls_token(style: str) -> None:
     """Every feature against transformers' forward pass, which computes all tokens of all layers."""
     network = made_up(**STYLES[style])
     model = reference(network, {**CONFIG, **STYLES[style]})
@@ -123,7 +123,7 @@ def test_dtypes() -> None:
         torch.testing.assert_close(rounded.float(), exact, atol=0.1, rtol=0.02)
         assert torch.equal(features(None, copy.deepcopy(network).to(dtype)), rounded)
     assert {tensor.dtype for tensor in network.parameters()} == {torch.float32}
-    with pytest.raises(UserError, match="dtype 'double' is unknown"):
+    with pytest.raises(UserError, match="unknown dtype 'double'"):
         features("double")
 
 

@@ -1,4 +1,4 @@
-"""What every backbone, head and detector must hold, as checks that a plug-in's author can call too.
+"""Contract checks of backbones, heads and detectors, for built-in parts and plug-ins.
 
 >>> from tests.contracts import check_head
 >>> check_head(dict(type="my_head"))

@@ -1,4 +1,4 @@
-"""The checks behind `tests.contracts`; each raises AssertionError with what does not hold."""
+"""The checks of `tests.contracts`. Each raises an AssertionError that names the violation."""
 
 import copy
 import inspect
@@ -18,7 +18,7 @@ from registry import BACKBONES, DETECTORS, HEADS
 
 
 def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
-    """Numbers in [-1, 1) that follow from a name: the formula by which the golden cases' weights are made."""
+    """Return numbers in [-1, 1) that depend on a name; the formula for the weights of the golden cases."""
     seed = 0
     for character in name:
         seed = (seed * 31 + ord(character)) % 1000003
@@ -32,7 +32,7 @@ def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
 
 
 def golden_tensor(name: str, shape: tuple[int, ...], salt: int = 0) -> Tensor:
-    """A parameter or buffer of the golden cases, by its published name."""
+    """Return a parameter or buffer of the golden cases by its published name."""
     last = name.rpartition(".")[2]
     if last == "num_batches_tracked":
         return torch.tensor(0)
@@ -48,7 +48,7 @@ def golden_tensor(name: str, shape: tuple[int, ...], salt: int = 0) -> Tensor:
     return torch.from_numpy(u).float()
 
 
-# A made-up value of each prior that built-in heads need, for a batch of a given size.
+# Made-up priors for built-in heads, by batch size.
 PRIORS: dict[str, Callable[[int], Tensor]] = {
     "head_pose_bins": lambda batch: ((_tensor("head_pose_bins", batch, 3) + 1) * 45).long(),
     "landmarks": lambda batch: _tensor("landmarks", batch, 15),
@@ -56,7 +56,7 @@ PRIORS: dict[str, Callable[[int], Tensor]] = {
 
 
 def made_up_inputs(head: Head, batch: int) -> dict[str, Any]:
-    """The fields of `Window` beyond the features that a head says it needs, made up."""
+    """Return made-up values for the fields of `Window` that a head needs besides the features."""
     inputs: dict[str, Any] = {}
     if head.map_channels is not None:
         inputs["centre_map"] = _tensor("centre_map", batch, head.map_channels, 7, 7)
@@ -70,14 +70,14 @@ def _tensor(name: str, *shape: int) -> Tensor:
 
 
 def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7, **inputs: Any) -> None:
-    """Build the head ``config`` and hold it to the contract of `heads.base.Head`.
+    """Build a head and check it against the contract of `heads.base.Head`.
 
     Args:
-        config: ``dict(type=NAME, **arguments)``, small enough to be quick.
-        feature_dim: D of the features that are made up.
+        config: ``dict(type=NAME, **arguments)`` of a small head.
+        feature_dim: D of the made-up features.
         window: T.
-        **inputs: further fields of `Window` for batches of five, such as ``priors`` of a kind of one's own; without
-            any, those that built-in heads need are made up.
+        **inputs: further fields of `Window` for batches of five, such as custom ``priors``. By default, values for
+            the priors of built-in heads are made up.
     """
     parameters = inspect.signature(HEADS.get(config["type"])).parameters
     for name, parameter in parameters.items():
@@ -93,7 +93,7 @@ def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7
     assert (head.feature_dim, head.window) == (feature_dim, window)
     assert all(
         torch.equal(a, b) for a, b in zip(head.state_dict().values(), build().state_dict().values(), strict=True)
-    ), "the same seed makes other weights"
+    ), "the same seed gives different weights"
 
     inputs = inputs or made_up_inputs(head, 5)
     features, present = _tensor("features", 5, window, feature_dim), torch.ones(5, window, dtype=torch.bool)
@@ -109,14 +109,14 @@ def check_head(config: Mapping[str, Any], feature_dim: int = 12, window: int = 7
         logits = head(Window(features, present, **inputs))
         assert logits.shape == (5, 2), f"logits have shape {tuple(logits.shape)}"
         assert logits.dtype == torch.float32
-        assert torch.isfinite(logits).all(), "not finite where frames are absent"
+        assert torch.isfinite(logits).all(), "absent frames give logits that are not finite"
         assert torch.equal(logits, head(Window(features, present, **inputs))), "evaluation is not deterministic"
 
         garbage = torch.where(present[..., None], features, torch.full_like(features, float("nan")))
-        torch.testing.assert_close(head(Window(garbage, present, **inputs)), logits, msg="absent frames have a say")
+        torch.testing.assert_close(head(Window(garbage, present, **inputs)), logits, msg="absent frames have an effect")
         changed = features.clone()
         changed[4, window // 2] += 1
-        assert not torch.allclose(head(Window(changed, present, **inputs))[4], logits[4]), "the key frame has no say"
+        assert not torch.allclose(head(Window(changed, present, **inputs))[4], logits[4]), "the key frame has no effect"
         torch.testing.assert_close(
             head(Window(changed, present, **inputs))[:4], logits[:4], msg="windows of a batch influence each other"
         )
@@ -150,14 +150,14 @@ def _first(value: Any) -> Any:
 
 
 def check_backbone(config: Mapping[str, Any]) -> None:
-    """Build the backbone ``config``, frozen, and hold it to the contract of `backbones.base.Backbone`.
+    """Build a frozen backbone and check it against the contract of `backbones.base.Backbone`.
 
     Args:
         config: ``dict(type=NAME, **arguments)``.
     """
     state = torch.random.get_rng_state()
     backbone = BACKBONES.build(config)
-    assert torch.equal(state, torch.random.get_rng_state()), "building it draws from the global random state"
+    assert torch.equal(state, torch.random.get_rng_state()), "building changes the global random state"
     assert isinstance(backbone, Backbone)
 
     preprocessing = backbone.preprocessing
@@ -170,40 +170,42 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     before = copy.deepcopy(backbone.state_dict())
     backbone.train()
     assert backbone.frozen
-    assert not any(module.training for module in backbone.modules()), "train() thaws a frozen backbone"
+    assert not any(module.training for module in backbone.modules()), "train() unfreezes a frozen backbone"
     assert not any(parameter.requires_grad for parameter in backbone.parameters())
-    # A train step of a head on top of it leaves every parameter and every buffer alone.
+    # A training step of a head on top must not change any parameter or buffer.
     head = nn.Linear(backbone.feature_dim, 2)
     features = backbone(images)
     assert features.shape == (2, backbone.feature_dim)
     assert torch.isfinite(features).all()
-    assert not torch.equal(features[0], features[1]), "different images, equal features"
+    assert not torch.equal(features[0], features[1]), "different images have equal features"
     if backbone.reframes:
         moves = backbone.reframe(features)
         assert moves.shape == (2, 4)
         assert torch.isfinite(moves).all()
-        assert torch.equal(backbone.reframe(features[1:]), moves[1:]), "how a crop is framed depends on its batch"
+        assert torch.equal(backbone.reframe(features[1:]), moves[1:]), "reframe depends on the batch"
     head(features.float()).sum().backward()
     torch.optim.SGD([*backbone.parameters(), *head.parameters()], lr=1.0).step()
     assert before.keys() == backbone.state_dict().keys()
-    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), "weights moved"
+    assert all(torch.equal(before[name], tensor) for name, tensor in backbone.state_dict().items()), (
+        "training changed the weights"
+    )
     with torch.no_grad():
         torch.testing.assert_close(backbone(images[:1]), features[:1], atol=1e-4, rtol=1e-3)
     encode = backbone.encoder("cpu")
     torch.testing.assert_close(encode(both), features.detach(), atol=1e-4, rtol=1e-3)
-    assert torch.equal(encode(both[1:])[0], encode(both)[1]), "a vector depends on what else is in its batch"
+    assert torch.equal(encode(both[1:])[0], encode(both)[1]), "features depend on the other images in the batch"
 
     fingerprint = backbone.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"
     again = BACKBONES.build(config)
-    assert again.fingerprint() == fingerprint, "the fingerprint differs from build to build"
-    assert backbone.fingerprint("bfloat16") != fingerprint, "the fingerprint forgets the dtype"
+    assert again.fingerprint() == fingerprint, "two builds have different fingerprints"
+    assert backbone.fingerprint("bfloat16") != fingerprint, "the fingerprint does not contain the dtype"
     with torch.no_grad():
-        assert torch.equal(again(images), backbone(images)), "the same configuration makes other features"
+        assert torch.equal(again(images), backbone(images)), "two builds give different features"
 
 
 def check_detector(config: Mapping[str, Any]) -> None:
-    """Build the detector ``config`` and hold it to the contract of `benchmarks.video.detectors.base.Detector`.
+    """Build a detector and check it against the contract of `benchmarks.video.detectors.base.Detector`.
 
     Args:
         config: ``dict(type=NAME, **arguments)``.
@@ -222,15 +224,15 @@ def check_detector(config: Mapping[str, Any]) -> None:
         boxes, scores = detector.detect(picture)
         assert (boxes.shape, boxes.dtype) == ((len(scores), 4), np.float64), f"boxes are {boxes.dtype} {boxes.shape}"
         assert (scores.shape, scores.dtype) == ((len(boxes),), np.float64), f"scores are {scores.dtype} {scores.shape}"
-        assert ((scores >= 0) & (scores <= 1)).all(), "a score is no confidence"
+        assert ((scores >= 0) & (scores <= 1)).all(), "scores are outside [0, 1]"
         assert (boxes[:, 2:] > boxes[:, :2]).all(), "a box has no area"
         low, high = np.zeros(2), np.array(picture.shape[1::-1])
-        assert (boxes[:, :2] >= low).all() and (boxes[:, 2:] <= high).all(), "a box leaves the picture"
+        assert (boxes[:, :2] >= low).all() and (boxes[:, 2:] <= high).all(), "a box extends beyond the picture"
         assert np.array_equal(picture, before), "the detector changed its input"
     again = DETECTORS.build(config)
     for picture in reversed(pictures):
         for one, other in zip(detector.detect(picture), again.detect(picture), strict=True):
-            assert np.array_equal(one, other), "an answer depends on what was asked before"
+            assert np.array_equal(one, other), "the output depends on earlier pictures"
     fingerprint = detector.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"
-    assert again.fingerprint() == fingerprint, "the fingerprint differs from build to build"
+    assert again.fingerprint() == fingerprint, "two builds have different fingerprints"

@@ -1,4 +1,4 @@
-"""What every data set and prior must hold, as checks that a plug-in's author can call too.
+"""Contract checks of data sets and priors, for built-in parts and plug-ins.
 
 >>> from tests.contracts.parts import check_dataset
 >>> check_dataset(dict(type="my_dataset", root=ROOT))
@@ -19,10 +19,10 @@ from registry import DATASETS, PRIORS
 
 
 def check_dataset(config: Mapping[str, Any]) -> None:
-    """Build the data set ``config`` and hold it to the contract of `benchmarks.data.dataset.Dataset`.
+    """Build a data set and check it against the contract of `benchmarks.data.dataset.Dataset`.
 
     Args:
-        config: ``dict(type=NAME, root=DIR)`` of a data set small enough to be read in a moment.
+        config: ``dict(type=NAME, root=DIR)`` of a small data set.
     """
     dataset = DATASETS.build(config)
     assert isinstance(dataset, Dataset)
@@ -32,8 +32,8 @@ def check_dataset(config: Mapping[str, Any]) -> None:
     for split in splits:
         table = dataset.frames(split)
         assert len(table), f"{split} is empty"
-        pd.testing.assert_frame_equal(table, frame_table(table))  # complete, of the right types, sorted, each row once
-        pd.testing.assert_frame_equal(table, dataset.frames(split))  # read again, the same
+        pd.testing.assert_frame_equal(table, frame_table(table))  # complete, right types, sorted, no duplicates
+        pd.testing.assert_frame_equal(table, dataset.frames(split))
         assert tuple(table.columns[: len(COLUMNS)]) == COLUMNS
         for clip in table["clip"].unique():
             assert clips.setdefault(clip, split) == split, f"clip {clip} is in {clips[clip]} and in {split}"
@@ -47,11 +47,11 @@ def check_dataset(config: Mapping[str, Any]) -> None:
 
 
 def check_prior(config: Mapping[str, Any], frames: pd.DataFrame) -> None:
-    """Build the prior ``config`` and hold it to the contract of `benchmarks.priors.base.Prior`.
+    """Build a prior and check it against the contract of `benchmarks.priors.base.Prior`.
 
     Args:
         config: ``dict(type=NAME, root=DIR, cache=DIR, **arguments)``.
-        frames: a FrameTable, of which it knows a row or more.
+        frames: a FrameTable with at least one row that the prior knows.
     """
     prior = PRIORS.build(config)
     assert isinstance(prior, Prior)
@@ -60,13 +60,13 @@ def check_prior(config: Mapping[str, Any], frames: pd.DataFrame) -> None:
     assert (found.head_pose.shape, found.head_pose.dtype) == ((len(frames), 3), np.float32)
     assert (found.landmarks.shape, found.landmarks.dtype) == ((len(frames), len(LANDMARKS), 3), np.float32)
     confidence = found.landmarks[..., 2]
-    assert ((confidence >= 0) & (confidence <= 1)).all(), "confidences lie outside of [0, 1]"
+    assert ((confidence >= 0) & (confidence <= 1)).all(), "confidences are outside [0, 1]"
     assert (confidence[np.isnan(found.landmarks[..., :2]).any(-1)] == 0).all(), "an unknown landmark has confidence"
-    assert np.isfinite(found.head_pose).any() or (confidence > 0).any(), "it knows none of the frames"
+    assert np.isfinite(found.head_pose).any() or (confidence > 0).any(), "the prior knows none of the frames"
     turned = prior.read(frames.iloc[::-1].reset_index(drop=True))
     for one, other in zip(found, turned, strict=True):
-        np.testing.assert_array_equal(one, other[::-1], err_msg="answers depend on the order of the rows")
+        np.testing.assert_array_equal(one, other[::-1], err_msg="the output depends on the order of the rows")
     fingerprint = prior.fingerprint()
     assert json.loads(json.dumps(fingerprint)) == fingerprint, "the fingerprint is not JSON"
-    assert PRIORS.build(config).fingerprint() == fingerprint, "the fingerprint differs from build to build"
-    assert set(KEY) <= set(frames.columns), "the table that was asked for was changed"
+    assert PRIORS.build(config).fingerprint() == fingerprint, "two builds have different fingerprints"
+    assert set(KEY) <= set(frames.columns), "the prior changed the table"

@@ -1,4 +1,4 @@
-"""GazePose's and GazeLSTM's heads: bins by hand, positions by a loop, attention by torch's own layers, and priors."""
+"""GazePose's and GazeLSTM's heads against hand-made bins, a loop over positions and torch's own layers."""
 
 import math
 
@@ -78,7 +78,7 @@ def make(**arguments: object) -> tuple[nn.Module, Window]:
 
 
 @torch.no_grad()
-def test_map_and_every_prior_have_a_say() -> None:
+def test_map_and_every_prior_have_an_effect() -> None:
     head, window = make()
     before = head(window)
 
@@ -113,7 +113,7 @@ def test_landmark_embeddings_train_or_stay() -> None:
         assert {"yaw_embed.weight", "headpos_emeb", "input_proj.weight", "lstm.weight_hh_l1"} <= moved
 
 
-def test_what_is_missing_is_named() -> None:
+def test_missing_inputs_are_named() -> None:
     head, window = make()
     with pytest.raises(UserError, match=r"GazePose needs the prior 'landmarks' of the key frame \(given: head_pose_b"):
         head(Window(window.features, window.present, window.centre_map, {"head_pose_bins": None}))
@@ -125,7 +125,7 @@ def test_what_is_missing_is_named() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"width": 20}, "width 20 is no multiple of its 8 heads"), ({"grid": 1}, "grid must be at least 2, got 1")],
+    [({"width": 20}, "width 20 is not a multiple of its 8 heads"), ({"grid": 1}, "grid must be at least 2, got 1")],
 )
 def test_bad_sizes(change: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):

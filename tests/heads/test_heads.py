@@ -1,4 +1,4 @@
-"""Every registered head, built-in or plugged in, holds the contract."""
+"""Every registered head fulfils the contract, and so does a plug-in."""
 
 import pytest
 import torch
@@ -40,7 +40,7 @@ def test_temporal_heads_see_the_neighbours(name: str) -> None:
     [
         ({"type": "lstm", "feature_dim": 6, "window": 4}, "window must be an odd number"),
         ({"type": "lstm", "feature_dim": 0}, "feature_dim must be at least 1"),
-        ({"type": "transformer", "feature_dim": 6, "width": 10, "heads": 4}, "no multiple"),
+        ({"type": "transformer", "feature_dim": 6, "width": 10, "heads": 4}, "not a multiple"),
         ({"type": "lstm", "feature_dim": 6, "hiden": 4}, "did you mean 'hidden'"),
         ({"type": "lstm"}, "needs the argument 'feature_dim'"),
     ],
@@ -100,5 +100,5 @@ def test_contract_notices_a_head_that_reads_absent_frames(monkeypatch) -> None:
         def forward(self, window: Window) -> torch.Tensor:
             return self.linear(window.features.mean(1))
 
-    with pytest.raises(AssertionError, match="absent frames have a say"):
+    with pytest.raises(AssertionError, match="absent frames have an effect"):
         check_head({"type": "careless"})

@@ -1,4 +1,4 @@
-"""The probes: the key frame alone, and scikit-learn's solution of the same layer."""
+"""The probes use the key frame only; scikit-learn fits the same layer."""
 
 import numpy as np
 import torch

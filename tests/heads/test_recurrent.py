@@ -80,7 +80,7 @@ def test_dropout_acts_in_training_only() -> None:
 
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_input_dropout_leaves_features_out_of_whole_windows(kind: str) -> None:
-    """What the first layer gets: features times 0 or 2, the same in all frames of a window, others in another."""
+    """The first layer gets features times 0 or 2, equal in all frames of a window and different between windows."""
     sizes = {"feature_dim": 40, "projection": 5, "hidden": 4, "mlp": (3,), "dropout": 0.0, "input_dropout": 0.5}
     head = HEADS.build({"type": kind, **sizes})
     seen = []
@@ -114,7 +114,7 @@ def made_up(frames: int, count: int = 9) -> Window:
 
 
 def plain(head, kind: str, layers: int, window: Window) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-    """Logits by torch's own layer over all frames, and the gradients of the sum of their squares."""
+    """Return logits of torch's own layer over all frames, and gradients of the sum of their squares."""
     cell = CELLS[kind](5, 4, layers, batch_first=True, bidirectional=True)
     cell.load_state_dict(head.get_submodule(kind).state_dict())
     others = {name: value for name, value in head.named_parameters() if not name.startswith(kind)}

@@ -1,4 +1,4 @@
-"""The transformer masks absent frames: they take no attention, unlike a zero vector that is attended to."""
+"""The transformer masks absent frames: attention ignores them, unlike zero vectors."""
 
 import torch
 

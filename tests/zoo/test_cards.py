@@ -1,4 +1,4 @@
-"""Cards are complete, and what they say about shipped weights is true."""
+"""Cards are complete, and correct about shipped weights."""
 
 import json
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_bad_cards(tmp_path: Path, change: dict, words: str) -> None:
 
 
 @pytest.mark.parametrize("key", GOOD)
-def test_nothing_may_be_left_out(tmp_path: Path, key: str) -> None:
+def test_all_keys_are_required(tmp_path: Path, key: str) -> None:
     path = tmp_path / "card.json"
     path.write_text(json.dumps({name: value for name, value in GOOD.items() if name != key}))
     with pytest.raises(UserError, match=key):

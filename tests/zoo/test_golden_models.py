@@ -18,7 +18,7 @@ GOLDEN = {
 
 
 def golden_head(name: str) -> dict:
-    """The head's configuration, from the words of the golden file."""
+    """Return the head's configuration from the golden file."""
     config = GOLDEN[name].get("config")
     if config is None:
         return {"type": name}
@@ -37,7 +37,7 @@ def golden_state(name: str) -> dict[str, torch.Tensor]:
 
 
 def golden_inputs(name: str) -> tuple[torch.Tensor, dict[str, torch.Tensor] | None]:
-    """Normalised frames, and the priors where the model takes any."""
+    """Return normalised frames, and priors if the model takes any."""
     golden = GOLDEN[name]
     made = golden["input"].get("frames", golden["input"])
     frames = torch.from_numpy(uniform(made["name"], tuple(made["shape"]), golden["salt"])).float()
@@ -64,8 +64,8 @@ def test_parameters_and_logits(name: str) -> None:
     assert_golden_logits(model, name)
 
 
-def test_the_key_frames_map_is_the_one_that_is_passed() -> None:
-    """Each window's map is the backbone's of its own frame 3, whatever frames are absent before it."""
+def test_the_head_gets_the_key_frames_map() -> None:
+    """Each window has the map of its frame 3, even if earlier frames are absent."""
     model = LookingAtMeModel.build({"type": "gaze_resnet18"}, golden_head("gazepose")).eval()
     images = torch.from_numpy(uniform("images", (3, 7, 3, 64, 64))).float()
     present = torch.ones(3, 7, dtype=torch.bool)
@@ -83,7 +83,7 @@ def test_the_key_frames_map_is_the_one_that_is_passed() -> None:
     )
 
 
-def test_missing_priors_and_maps_are_told() -> None:
+def test_missing_priors_and_maps_are_errors() -> None:
     model = LookingAtMeModel.build({"type": "gaze_resnet18"}, golden_head("gazepose"))
     frames = torch.zeros(1, 7, 3, 64, 64)
     with pytest.raises(UserError, match="needs the prior 'head_pose_bins'"):

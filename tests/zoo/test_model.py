@@ -39,7 +39,7 @@ def make(frozen: bool) -> LookingAtMeModel:
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_pixels_are_features_and_a_head(frozen: bool) -> None:
+def test_pixels_and_features_give_the_same_logits(frozen: bool) -> None:
     model = make(frozen).eval()
     images = torch.randn(2, 7, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     present = torch.ones(2, 7, dtype=torch.bool)

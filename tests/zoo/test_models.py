@@ -1,4 +1,4 @@
-"""Models on disk: what is written is what is opened, and a folder that is not whole says so."""
+"""Model folders: writing, opening, copying, uploading, and errors of incomplete ones."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def pixels(size: int) -> PixelWindow:
 
 
 @pytest.mark.parametrize("kind", ["tiny_means", "internvit_nano"])
-def test_what_is_written_is_opened(tmp_path: Path, kind: str) -> None:
+def test_written_models_are_opened_unchanged(tmp_path: Path, kind: str) -> None:
     smoothing = {"filter": "median", "window": 5}
     wrote = write(tmp_path / "mine", {"type": kind}, views=("original", "flipped"), smoothing=smoothing, rate=15.0)
     found = open_model(str(tmp_path / "mine"))
@@ -101,7 +101,7 @@ def test_a_copy_of_a_shipped_model_is_a_folder_like_any_other(tmp_path: Path) ->
         assert torch.equal(found.network.judge(batch), shipped.network.judge(batch))
 
 
-def test_a_backbone_with_a_folder_of_its_own_stays_there(tmp_path: Path) -> None:
+def test_a_backbone_in_its_own_folder_is_not_copied(tmp_path: Path) -> None:
     shutil.copytree(NANO_FOLDER, tmp_path / "vit")
     wrote = write(tmp_path / "mine", {"type": "internvit", "model": str(tmp_path / "vit")})
     assert not (tmp_path / "mine" / "model.safetensors").exists()
@@ -118,7 +118,7 @@ def test_a_backbone_with_a_folder_of_its_own_stays_there(tmp_path: Path) -> None
         open_model(str(tmp_path / "mine"))
 
 
-def test_which_backbones_can_move(tmp_path: Path) -> None:
+def test_which_backbones_stand_alone(tmp_path: Path) -> None:
     assert stands_alone({"type": "internvit_nano"})
     assert stands_alone({"type": "timm:resnet18", "weights": "somewhere.safetensors"})
     assert not stands_alone({"type": "internvit_6b", "weights": "OpenGVLab/InternViT-6B-448px-V1-5"})
@@ -127,7 +127,7 @@ def test_which_backbones_can_move(tmp_path: Path) -> None:
 
 
 def test_a_repository_is_opened_at_one_commit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The hub's cache as its client leaves it: refs/main names the commit whose files lie under snapshots."""
+    """The hub's cache as written by its client: refs/main names the commit of a folder below snapshots."""
     commit = "0123456789abcdef0123456789abcdef01234567"
     place = tmp_path / "models--someone--looking"
     write(place / "snapshots" / commit, {"type": "tiny_means"})
@@ -140,7 +140,7 @@ def test_a_repository_is_opened_at_one_commit(tmp_path: Path, monkeypatch: pytes
         open_model("someone/nothing")
 
 
-def test_a_folder_from_before_there_were_shapes_margins_thresholds_and_costs(tmp_path: Path) -> None:
+def test_an_older_folder_without_shape_threshold_and_cost(tmp_path: Path) -> None:
     write(tmp_path / "mine", {"type": "tiny_means"})
     path = tmp_path / "mine" / "config.json"
     config = json.loads(path.read_text())
@@ -188,7 +188,7 @@ def test_the_hubs_card(tmp_path: Path) -> None:
     assert "rendered faces only" in text
 
 
-def test_mistakes_are_told(tmp_path: Path) -> None:
+def test_broken_folders(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no model 'internlstm_nan'; did you mean 'internlstm_nano'"):
         open_model("internlstm_nan")
     with pytest.raises(UserError, match="give a model folder"):

@@ -1,4 +1,4 @@
-"""ONNX files give what torch gives, run here by onnxruntime alone."""
+"""ONNX files give torch's outputs when run with onnxruntime alone."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def test_other_heads(tmp_path: Path, head: dict) -> None:
     assert onnx_files.write_onnx(model, tmp_path)["head.onnx"] <= 1e-5
 
 
-def test_a_graph_that_answers_otherwise_is_not_left_behind(tmp_path: Path) -> None:
+def test_a_graph_with_other_outputs_is_not_kept(tmp_path: Path) -> None:
     class Counting(torch.nn.Module):
         def forward(self, features: torch.Tensor) -> torch.Tensor:
             return features.sum((1, 2), keepdim=True) / len(features)  # a number that the exporter writes down

@@ -1,4 +1,4 @@
-"""Published checkpoints are imported completely, wrong files give one line, and nothing in them is executed."""
+"""Published checkpoints are imported completely, wrong files give one-line errors, and nothing in them is executed."""
 
 import hashlib
 import importlib
@@ -64,7 +64,7 @@ def save(folder: Path, content: object, name: str = "best.pth", **options: objec
 
 
 def refused(source: Path, kind: str = "internlstm") -> str:
-    """The one line of a refusal; nothing is written."""
+    """Return the one-line error of an import, and check that nothing was written."""
     before = sorted(source.parent.iterdir()) if source.parent.is_dir() else None
     with pytest.raises(UserError) as caught:
         import_checkpoint(source, kind, source.parent / "out.safetensors")
@@ -195,7 +195,7 @@ def test_half_and_double_become_single(tmp_path: Path) -> None:
 
 
 def test_the_state_dict_that_fits_is_taken(tmp_path: Path) -> None:
-    """An exponential average and a state of another network lie beside it."""
+    """Beside it are an exponential average and the state of another network."""
     other = {name: tensor + 1 for name, tensor in STATE.items()}
     content = {"ema": wrap(other), "discriminator": {"conv.weight": torch.ones(3)}, "state_dict": wrap(STATE)}
     import_checkpoint(save(tmp_path, content), "internlstm", tmp_path / "x.safetensors")
@@ -301,7 +301,7 @@ def test_numpys_numbers_are_read(tmp_path: Path, number: np.number, legacy: bool
 
 @pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
 def test_numpys_numbers_of_either_numpy(tmp_path: Path, module: bytes) -> None:
-    """A pickle names the module that makes a scalar: another one in numpy 1 than in numpy 2."""
+    """The module that a pickled scalar names differs between numpy 1 and numpy 2."""
     buffer = io.BytesIO()
     torch.save({"mAP": np.float64(0.25)}, buffer, _use_new_zipfile_serialization=False)
     renamed = buffer.getvalue()
@@ -312,7 +312,7 @@ def test_numpys_numbers_of_either_numpy(tmp_path: Path, module: bytes) -> None:
     assert read_checkpoint(tmp_path / "x.pth") == {"mAP": 0.25}
 
 
-def test_numpy_scalars_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
+def test_numpy_scalars_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     for value in (np.str_("x"), np.datetime64("2024-01-01")):
         assert "best.pth" in refused(save(tmp_path, {"state_dict": STATE, "value": value}))
 
@@ -320,7 +320,7 @@ def test_numpy_scalars_that_are_no_numbers_are_refused(tmp_path: Path) -> None:
 # -- wrong files --------------------------------------------------------------------------------------------------
 
 
-def test_files_that_are_no_checkpoints(tmp_path: Path) -> None:
+def test_files_that_are_not_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "best.pth"
     assert "does not exist" in refused(path)
     assert "is a folder" in refused(tmp_path)
@@ -360,7 +360,7 @@ def test_truncated(tmp_path: Path, form: str) -> None:
         assert "is damaged or truncated" in refused(path)
 
 
-def test_no_tensors_by_name(tmp_path: Path) -> None:
+def test_checkpoints_without_named_tensors(tmp_path: Path) -> None:
     assert "holds no named tensors (found: a list)" in refused(save(tmp_path, [torch.ones(2)]))
     assert "(found: a Tensor)" in refused(save(tmp_path, torch.ones(2)))
     assert "(found: nothing)" in refused(save(tmp_path, {}))
@@ -416,9 +416,9 @@ def test_a_checkpoint_of_another_model_names_it(tmp_path: Path) -> None:
     assert "looks like" not in refused(save(tmp_path, resnet), "gazelstm")
 
 
-def test_sizes_that_no_head_has(tmp_path: Path) -> None:
+def test_sizes_that_no_head_can_have(tmp_path: Path) -> None:
     state = {**golden_state("gazepose"), "headpos_emeb": torch.ones(8, 20)}
-    assert "its sizes do not fit gazepose: head gazepose: width 20 is no multiple of its 8 heads" in refused(
+    assert "its sizes do not fit gazepose: head gazepose: width 20 is not a multiple of its 8 heads" in refused(
         save(tmp_path, state), "gazepose"
     )
 

@@ -1,4 +1,4 @@
-"""Weights are written whole or not at all, and read only if they are what they say."""
+"""Weights files are written atomically and read only if they are valid."""
 
 import gc
 import hashlib
@@ -31,7 +31,7 @@ def test_there_and_back(tmp_path: Path) -> None:
     assert path.stat().st_mode & 0o777 == (tmp_path / "plain").stat().st_mode & 0o777
 
 
-def test_views_are_written(tmp_path: Path) -> None:
+def test_tensor_views_are_written(tmp_path: Path) -> None:
     write_weights(tmp_path / "x", {"t": STATE["b"].t()}, {})
     assert torch.equal(read_weights(tmp_path / "x")[0]["t"], STATE["b"].t())
 
@@ -66,7 +66,7 @@ def test_head(tmp_path: Path) -> None:
     assert not again.training
 
 
-def test_a_head_that_is_none(tmp_path: Path) -> None:
+def test_files_without_a_head(tmp_path: Path) -> None:
     head, path = HEADS.build({"type": "probe", "feature_dim": 3}), tmp_path / "head"
     write_weights(path, head.state_dict(), {})
     with pytest.raises(UserError, match="are not those of a head"):

@@ -1,7 +1,7 @@
-"""Checksums of a finished folder, in its `SHA256SUMS`: what a disk or a copy has changed since is noticed, not used.
+"""Checksums of a finished folder in its `SHA256SUMS`, so that files damaged by a disk or a copy are not used.
 
-The file is what `sha256sum --check` reads. It is written when the folder is finished; folders of older versions, and
-such as were not finished, have none.
+The format is that of `sha256sum --check`. The file is written when the folder is finished; unfinished folders and those
+of older versions have none.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ NAME = "SHA256SUMS"
 
 
 def write_sums(folder: Path, names: Sequence[str]) -> None:
-    """Write the checksums of files in a folder, the last of `names` last: `damaged` asks for it."""
+    """Write the checksums of files in a folder. The last name is the `last` of `damaged`."""
     write_text(folder / NAME, "".join(f"{file_sha256(folder / name)}  {name}\n" for name in names))
 
 
 def damaged(folder: Path, last: str, only: str | None = None) -> list[str]:
-    """Names of files in a folder that are gone or are not what was written; none where there are no checksums.
+    """Return the files of a folder that are missing or differ from their checksums; empty if it has no checksums.
 
     Args:
-        folder: to be checked.
-        last: file whose line stands at the end of the checksums; else they are damaged themselves, and named.
-        only: look at this file alone.
+        folder: the folder.
+        last: file on the last line of `SHA256SUMS`. If another one is there, `SHA256SUMS` itself is damaged.
+        only: check this file only.
     """
     try:
         data = (folder / NAME).read_bytes()
@@ -52,15 +52,15 @@ def damaged(folder: Path, last: str, only: str | None = None) -> list[str]:
 
 
 def check_file(path: Path, last: str, remedy: str) -> None:
-    """Check one file, if it is there, against its folder's checksums, if there are any.
+    """Check one file against its folder's checksums. A missing file and missing checksums are not errors.
 
     Args:
         path: the file.
-        last: as of `damaged`.
+        last: as in `damaged`.
         remedy: what to do, for the message.
 
     Raises:
-        UserError: it is not what was written.
+        UserError: the checksum differs.
     """
     if path.exists() and path.name in damaged(path.parent, last, path.name):
-        raise UserError(f"{path} is damaged (not the bytes that were written); {remedy}")
+        raise UserError(f"{path} is damaged (its checksum differs); {remedy}")

@@ -231,7 +231,7 @@ def test_a_split_of_no_boxes(tmp_path):
         ("result_LAM/c.json", "", "broken JSON at line 1, column 1"),
         ("result_LAM/c.json", "3", "expected a list"),
         ("split/val.list", "\n", "lists no clip"),
-        ("split/val.list", "c\nc\n", "clips: 'c' comes twice"),
+        ("split/val.list", "c\nc\n", "clips: 'c' appears twice"),
         ("split/val.list", "c\nmissing\n", "missing: no such folder"),
     ],
 )

@@ -76,18 +76,18 @@ def test_split_lists(root: Path, text: str) -> None:
         read_split(root, "val", images=False)
 
 
-def test_ids_that_would_be_one_file(root: Path) -> None:
+def test_ids_of_the_same_file(root: Path) -> None:
     for clips, said in (
-        ([{"clip_uid": "c", "persons": []}, {"clip_uid": "C", "persons": []}], "clips: 'c' and 'C' would be one file"),
+        ([{"clip_uid": "c", "persons": []}, {"clip_uid": "C", "persons": []}], "clips: 'c' and 'C' would be the same"),
         ([{"clip_uid": "c", "persons": [person("0"), person("1", {"t": [box(1)], "T": [box(2)]})]}],
-         "clip c: tracks: 't' and 'T' would be one file"),
+         "clip c: tracks: 't' and 'T' would be the same file"),
     ):  # fmt: skip
         write(root, "val", *clips, lists=False)
         with pytest.raises(UserError, match=said):
             prepare_annotations(root)
     write(root, "val", {"clip_uid": "c", "persons": []})
     write(root, "train", {"clip_uid": "C", "persons": []})
-    with pytest.raises(UserError, match="'C' and 'c' would be one file"):
+    with pytest.raises(UserError, match="'C' and 'c' would be the same file"):
         prepare_annotations(root)
 
 
@@ -100,7 +100,7 @@ def test_links_of_the_owner_are_read_and_not_written_through(root: Path) -> None
     with pytest.raises(UserError, match="is listed twice"):  # three files of one track's name: it was read
         read_split(root, "val", images=False).pipe(lambda read: frame_table(read.assign(track="t")))
     write(root, "val", {"clip_uid": "d", "persons": [person("0"), person("1", {"t": [box(1)]})]})
-    with pytest.raises(UserError, match="is a link out of .*json_original, and nothing is written there"):
+    with pytest.raises(UserError, match="is a link out of .*json_original; remove it"):
         prepare_annotations(root)
 
 
@@ -110,7 +110,7 @@ def test_crops(root: Path, text: str) -> None:
     (root / "videos").mkdir(parents=True)
     evil = filled(text, root)
     for columns in ({"clip": evil}, {"track": evil}):
-        with pytest.raises(UserError, match="is no path below"):
+        with pytest.raises(UserError, match="is not a path below"):
             cut_crops(root, table(root, **columns), workers=1)
     (root / "face_imgs").mkdir()
     (root / "face_imgs" / "c").symlink_to(root.parent / "canary")
@@ -124,13 +124,13 @@ def test_images_and_feature_store(root: Path, tmp_path: Path, text: str) -> None
     Image.new("RGB", (9, 9)).save(root / "c" / "1.jpg")
     backbone = BACKBONES.build({"type": "tiny_means"}).eval()
     image = f"{filled(text, root)}/t/face_00001.jpg"
-    with pytest.raises(UserError, match="is no path below") as caught:
+    with pytest.raises(UserError, match="is not a path below") as caught:
         read_crop(root, image, preprocessing=backbone.preprocessing)
     assert not isinstance(caught.value, DamagedImageError)  # --skip-damaged does not skip it
-    with pytest.raises(UserError, match="is no path below"):
+    with pytest.raises(UserError, match="is not a path below"):
         over_crops(root, [image, image], lambda number, picture: number)
     store = FeatureStore(root / "store", backbone.fingerprint())
-    with pytest.raises(UserError, match="is no path below"):
+    with pytest.raises(UserError, match="is not a path below"):
         extract(backbone, root, {"original": ["c/1.jpg", image]}, store, ExtractOptions(skip_damaged=True))
     store.create(backbone.feature_dim)
     for shard in (filled(text, root), "a/../../canary"):
@@ -140,7 +140,7 @@ def test_images_and_feature_store(root: Path, tmp_path: Path, text: str) -> None
             lambda shard=shard: store.read_shard("original", shard),
         ):
             if "/" in shard:  # else it is the name of a file, with what follows
-                with pytest.raises(UserError, match="is no path below"):
+                with pytest.raises(UserError, match="is not a path below"):
                     use()
 
 
@@ -153,5 +153,5 @@ def test_trees_of_a_frame_table(root: Path, lam_tree: Path, prefix: str) -> None
             found = super().frames(split)
             return found.assign(image=[prefix + image for image in found["image"]])
 
-    with pytest.raises(UserError, match="an image's tree: .* is no path below"):
+    with pytest.raises(UserError, match="an image's tree: .* is not a path below"):
         extract_features([recipe("probe")], Session(Own(lam_tree), out=root / "runs"))

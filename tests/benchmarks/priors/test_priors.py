@@ -39,7 +39,9 @@ def write(folder: Path, pose: Any, landmarks: Any) -> dict[str, str]:
 
 
 def read(folder: Path, frames: pd.DataFrame, pose: Any, landmarks: Any) -> Priors:
-    return PRIORS.build({"type": "file", **write(folder, pose, landmarks)}, root=folder, cache=folder).read(frames)
+    return PRIORS.build({"type": "file", **write(folder, pose, landmarks), "root": folder, "cache": folder}).read(
+        frames
+    )
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -103,13 +105,13 @@ def test_errors_name_file_and_key(tmp_path: Path, pose: Any, marks: Any, words: 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     prior = PRIORS.build(
-        {"type": "file", "head_pose": "no/pose.json", "landmarks": "no/marks.json"}, root=tmp_path, cache=tmp_path
+        {"type": "file", "head_pose": "no/pose.json", "landmarks": "no/marks.json", "root": tmp_path, "cache": tmp_path}
     )
     for ask in (lambda: prior.read(table([("a", "t", 1)])), prior.fingerprint):
         with pytest.raises(UserError, match=r"no/pose\.json: "):
             ask()
     with pytest.raises(UserError, match="prior file needs the argument 'landmarks'"):
-        PRIORS.build({"type": "file", "head_pose": "x"}, root=tmp_path, cache=tmp_path)
+        PRIORS.build({"type": "file", "head_pose": "x", "root": tmp_path, "cache": tmp_path})
 
 
 def test_a_session_reads_each_prior_once(tmp_path: Path) -> None:
@@ -124,7 +126,9 @@ def test_a_session_reads_each_prior_once(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_of_files_depends_on_their_content(tmp_path: Path) -> None:
-    prior = PRIORS.build({"type": "file", **write(tmp_path, GOOD_POSE, GOOD_MARKS)}, root=tmp_path, cache=tmp_path)
+    prior = PRIORS.build(
+        {"type": "file", **write(tmp_path, GOOD_POSE, GOOD_MARKS), "root": tmp_path, "cache": tmp_path}
+    )
     before = prior.fingerprint()
     write(tmp_path, {"a:t:1": [1, 2, 4]}, GOOD_MARKS)
     after = prior.fingerprint()
@@ -165,7 +169,7 @@ def test_the_error_for_missing_priors_lists_every_prior() -> None:
 def test_synthlam_agrees_with_its_renderer(tmp_path: Path) -> None:
     dataset = SynthLAM()
     frames = dataset.frames("test")
-    priors = PRIORS.build({"type": "synthlam"}, root=dataset.root, cache=tmp_path).read(frames)
+    priors = PRIORS.build({"type": "synthlam", "root": dataset.root, "cache": tmp_path}).read(frames)
     truth = synthlam.truth(dataset.root).set_index("image").loc[frames["image"]]
     error = np.abs(priors.head_pose - truth[["head_yaw", "head_pitch", "head_roll"]].to_numpy())
     assert (np.nanmedian(error, axis=0) < 5).all()
@@ -181,7 +185,7 @@ def test_synthlam_agrees_with_its_renderer(tmp_path: Path) -> None:
 
 def test_only_synthlam_ships_priors(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"priors: no such folder; only SynthLAM ships priors; .*face_mesh"):
-        PRIORS.build({"type": "synthlam"}, root=tmp_path, cache=tmp_path).read(table([("a", "t", 1)]))
+        PRIORS.build({"type": "synthlam", "root": tmp_path, "cache": tmp_path}).read(table([("a", "t", 1)]))
 
 
 # -- Face Mesh: what needs no network ---------------------------------------------------------------------------------
@@ -266,20 +270,20 @@ def tree(root: Path, clips: dict[str, list[int]]) -> pd.DataFrame:
 
 def test_clips_are_computed_once(tmp_path: Path, guesses: Guesses) -> None:
     frames = tree(tmp_path / "crops", {"a": [16, 0, 10], "b": [24, 32]})
-    prior = PRIORS.build({"type": "face_mesh"}, root=tmp_path / "crops", cache=tmp_path / "cache")
+    prior = PRIORS.build({"type": "face_mesh", "root": tmp_path / "crops", "cache": tmp_path / "cache"})
     found = prior.read(frames)
     expected = [[1.25, 2.5, 2], [np.nan] * 3, [np.nan] * 3, [1.25, 2.5, 3], [1.25, 2.5, 4]]
     assert np.array_equal(found.head_pose, np.array(expected, np.float32), equal_nan=True)
     assert np.isfinite(found.landmarks[:, 0, 0]).tolist() == [True, False, True, True, True]
     assert sorted(guesses.seen) == [((width, 20), [8, 9]) for width in (10, 16, 24, 32)]
 
-    again = PRIORS.build({"type": "face_mesh"}, root=tmp_path / "crops", cache=tmp_path / "cache").read(frames)
+    again = PRIORS.build({"type": "face_mesh", "root": tmp_path / "crops", "cache": tmp_path / "cache"}).read(frames)
     assert np.array_equal(again.landmarks, found.landmarks, equal_nan=True)
     assert len(guesses.seen) == 4
     # The prior `file` reads what was written.
     pose, landmarks = prior.files()
     same = PRIORS.build(
-        {"type": "file", "head_pose": str(pose), "landmarks": str(landmarks)}, root=tmp_path, cache=pose
+        {"type": "file", "head_pose": str(pose), "landmarks": str(landmarks), "root": tmp_path, "cache": pose}
     )
     assert np.array_equal(same.read(frames).head_pose, found.head_pose, equal_nan=True)
 
@@ -339,7 +343,9 @@ def test_files_are_merged_again_after_a_kill_whatever_the_clock(
 
 
 def test_crops_without_any_face_are_unknown(tmp_path: Path, guesses: Guesses) -> None:
-    found = PRIORS.build({"type": "face_mesh"}, root=tmp_path, cache=tmp_path).read(tree(tmp_path, {"a": [10, 11]}))
+    found = PRIORS.build({"type": "face_mesh", "root": tmp_path, "cache": tmp_path}).read(
+        tree(tmp_path, {"a": [10, 11]})
+    )
     assert np.isnan(found.head_pose).all()
     assert len(guesses.seen) == 2
 
@@ -349,7 +355,7 @@ def test_a_damaged_crop_is_unknown_and_a_missing_one_an_error(
 ) -> None:
     frames = tree(tmp_path, {"a": [16, 24]})
     (tmp_path / "a" / "t" / "1.png").write_bytes(b"no picture")
-    prior = PRIORS.build({"type": "face_mesh"}, root=tmp_path, cache=tmp_path / "cache")
+    prior = PRIORS.build({"type": "face_mesh", "root": tmp_path, "cache": tmp_path / "cache"})
     assert np.isnan(prior.read(frames).head_pose[:, 0]).tolist() == [True, False]
     assert "1 crop cannot be decoded" in capsys.readouterr().err
     (tmp_path / "a" / "t" / "2.png").unlink()
@@ -435,7 +441,7 @@ def test_yaw_on_synthlam(estimator: face_mesh.Estimator, tmp_path: Path) -> None
     frames = table(
         list(zip(sample["clip"], sample["track"], sample["frame"], strict=True)), sample["image"].tolist(), x1=np.nan
     )
-    priors = PRIORS.build({"type": "face_mesh"}, root=root, cache=tmp_path).read(frames)
+    priors = PRIORS.build({"type": "face_mesh", "root": root, "cache": tmp_path}).read(frames)
     known = truth.set_index("image").loc[frames["image"], ["head_yaw", "head_pitch", "head_roll"]].to_numpy()
     error = np.abs(priors.head_pose - known)
     assert np.isfinite(error[:, 0]).mean() > 0.7

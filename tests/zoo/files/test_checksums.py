@@ -16,13 +16,13 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_what_is_written_is_what_sha256sum_checks(folder: Path) -> None:
+def test_sha256sum_accepts_the_file(folder: Path) -> None:
     subprocess.run(["sha256sum", "--check", "--strict", "--quiet", NAME], cwd=folder, check=True)
     assert damaged(folder, "result.json") == []
 
 
 @pytest.mark.parametrize("name", ["seed1/a b.csv", "result.json", NAME])
-def test_any_bit_anywhere_is_noticed(folder: Path, name: str) -> None:
+def test_a_flipped_bit_anywhere_is_detected(folder: Path, name: str) -> None:
     sound = (folder / name).read_bytes()
     for place in range(len(sound)):
         spoilt = bytearray(sound)
@@ -35,7 +35,7 @@ def test_any_bit_anywhere_is_noticed(folder: Path, name: str) -> None:
     assert damaged(folder, "result.json") == []
 
 
-def test_what_is_gone_is_damaged_and_what_nobody_summed_is_not(folder: Path) -> None:
+def test_a_missing_file_is_damaged_and_missing_checksums_are_not(folder: Path) -> None:
     (folder / "seed1" / "a b.csv").unlink()
     assert damaged(folder, "result.json") == ["seed1/a b.csv"]
     assert damaged(folder, "result.json", "result.json") == []
@@ -50,7 +50,7 @@ def test_names_that_lead_elsewhere_are_damage(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["/etc/hostname", "seed1/../result.json", "./result.json", ""])
-def test_names_that_are_no_path_below_are_damage(folder: Path, name: str) -> None:
+def test_names_that_are_not_paths_below_are_damage(folder: Path, name: str) -> None:
     lines = (folder / NAME).read_text().splitlines()
     (folder / NAME).write_text(f"{lines[1][:64]}  {name}\n{lines[1]}\n")
     assert damaged(folder, "result.json") == [name]
@@ -63,7 +63,7 @@ def test_the_folder_may_be_named_from_another(folder: Path, monkeypatch: pytest.
     check_file(Path("../result.json"), "result.json", "run again")
 
 
-def test_one_file_is_named_in_a_line_that_says_what_to_do(folder: Path) -> None:
+def test_check_file_names_file_and_remedy(folder: Path) -> None:
     check_file(folder / "result.json", "result.json", "run again")
     (folder / "result.json").write_text("{ }\n")
     with pytest.raises(UserError, match=r"result.json is damaged .*; run again$"):
