@@ -11,7 +11,18 @@ from tests.sources import APPLICATION, MODULES, functions, imported, parse, pyth
 
 LINES = 450
 ARGUMENTS = 5
-FEW_ARGUMENTS = ("pipeline", "training", "rows", "features", "pixels", "scoring", "config", "table", "commands")
+FEW_ARGUMENTS = (
+    "pipeline",
+    "training",
+    "rows",
+    "features",
+    "pixels",
+    "scoring",
+    "config",
+    "evaluation",
+    "table",
+    "commands",
+)
 
 # Names that several modules may have.
 SHARED = {

@@ -23,12 +23,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Fuse the files."""
     from benchmarks.scoring.files import is_test, read_prediction_file, write_predictions
-    from benchmarks.scoring.fuse import fuse
+    from benchmarks.scoring.fuse import average_tables
     from registry import UserError
 
     if len(args.files) < 2:
         raise UserError(f"only {args.files[0]} is given; fuse needs two or more prediction files")
-    fused = fuse([read_prediction_file(path) for path in args.files], [str(path) for path in args.files], args.how)
+    tables = [read_prediction_file(path) for path in args.files]
+    fused = average_tables(tables, [str(path) for path in args.files], args.how)
     write_predictions(args.output, fused, "test" if is_test(fused) else "val")
     print(f"{args.output}: {len(fused)} rows, {args.how} of {len(args.files)} files")
     return 0

@@ -1,1 +1,1 @@
-"""Metrics, intervals, comparisons, calibration and diagnosis of scores."""
+"""Metrics, intervals, comparison of rows, calibration and diagnosis."""

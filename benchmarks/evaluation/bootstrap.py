@@ -1,4 +1,4 @@
-"""95 % intervals by bootstrap over clips and seeds, and the threshold that resampled clips agree on."""
+"""Bootstrap over clips and seeds: 95 % intervals, and the best threshold averaged over resamples."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from threadpoolctl import threadpool_limits
 from benchmarks.evaluation.metrics import NAMES, THRESHOLD, checked_scores, mix_ties
 from registry import UserError
 
-STEPS = np.arange(1, 100) / 100  # thresholds that are tried
+STEPS = np.arange(1, 100) / 100  # candidate thresholds of `best_threshold`
+RESAMPLES = 1000  # of `best_threshold`
 
-# Elements of one block of resampled weights: about 2 MB as float64, what a core's cache holds.
+# Elements per block of resampled weights: about 2 MB as float64, which fits a core's cache.
 BLOCK = 1 << 18
 
-# Ranks that resamples tell apart. More are merged with their neighbours in rank, which moves a resample's mAP
-# by less than 0.0001: measured at a million rows, and a fiftieth of what a thousand resamples leave uncertain.
+# Neighbouring ranks are merged into this many bins. At a million rows that moves a resample's mAP by less than 0.0001,
+# a fiftieth of the uncertainty that a thousand resamples leave.
 RANK_BINS = 1 << 14
 
 
-def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray, resamples: int = 1000) -> float:
-    """The threshold, in hundredths, at which looking frames are found with the best F1, as a mean over drawn clips.
+def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> float:
+    """Choose the threshold with the best F1 for looking frames: the mean over resamples of the clips.
 
-    About the best, F1 hardly depends on the threshold, so that of one set of clips lies now here, now there; the mean
-    over sets that are drawn from them with replacement ("bagging", Breiman 1996) lies about the middle.
+    F1 is flat around its maximum, so the best threshold of a single set of clips is unstable. Averaging it over sets
+    drawn with replacement stabilises it ("bagging", Breiman 1996). The draws are the same in every call.
 
     Args:
-        looks: ``(N, 99)`` bool, the frames that are found at each of `STEPS`.
+        looks: ``(N, 99)`` bool, the frames called looking at each of `STEPS`.
         labels: ``(N,)`` 1 for looking, 0 for not.
-        clips: ``(N,)`` which clip each frame is of.
-        resamples: sets of clips that are drawn, always the same ones.
+        clips: ``(N,)`` the clip of each frame.
 
     Returns:
-        Between 0.01 and 0.99; `THRESHOLD` where no frame looks.
+        0.01 to 0.99, in hundredths; `THRESHOLD` if no frame is labelled looking.
     """
     if not (labels == 1).any():
         return THRESHOLD
@@ -43,26 +43,35 @@ def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray, res
     called = np.stack([np.bincount(number, each, count) for each in looks.T], axis=1)
     found = np.stack([np.bincount(number, each & (labels == 1), count) for each in looks.T], axis=1)
     looking = np.bincount(number, labels == 1, count)
-    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), resamples)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), RESAMPLES)
     drawn = drawn[drawn @ looking > 0]
     f1 = 2 * (drawn @ found) / (drawn @ called + (drawn @ looking)[:, None])
-    best = f1 == f1.max(axis=1, keepdims=True)  # often several in a row
+    best = f1 == f1.max(axis=1, keepdims=True)  # often several thresholds per resample
     return round(float((best @ STEPS / best.sum(axis=1)).mean()), 2)
 
 
 @dataclass(frozen=True)
 class Interval:
-    """95 % intervals (low, high) by the name of the figure, None where undefined, and what they rest on."""
+    """95 % intervals of the figures in `NAMES`.
+
+    Attributes:
+        bounds: figure -> (low, high); None if undefined.
+        clips: number of clips.
+        seeds: number of seeds.
+        repeats: number of resamples.
+        undefined: resamples left out because they lack a class.
+        note: why bounds are None or resamples are left out.
+    """
 
     bounds: dict[str, tuple[float, float] | None]
     clips: int
     seeds: int
     repeats: int
-    undefined: int  # resamples without one of the classes, left out
+    undefined: int
     note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything ready for JSON: bounds as [low, high]."""
+        """Return everything in a form that JSON can hold, bounds as [low, high]."""
         values: dict[str, Any] = {name: list(pair) if pair else None for name, pair in self.bounds.items()}
         values.update(level=0.95, clips=self.clips, seeds=self.seeds, repeats=self.repeats, undefined=self.undefined)
         if self.note:
@@ -73,39 +82,45 @@ class Interval:
 def bootstrap_interval(
     scores: np.ndarray, labels: np.ndarray, clips: np.ndarray, repeats: int = 1000, seed: int = 0
 ) -> Interval:
-    """Compute 95 % intervals by drawing clips, and seeds where there are several, with replacement.
+    """Compute 95 % intervals by resampling clips, and seeds if there are several.
 
-    Frames of a clip are anything but independent, so whole clips are drawn, as many as there are. With the scores of S
-    trainings each repeat also draws S of them with replacement, scores them on the same drawn clips and takes the mean:
-    the interval of "mean over seeds", nested. Percentile bounds (Efron and Tibshirani 1993, chapter 13), expanded for
-    few clips and seeds (`_tail`): of 30 clips the plain ones would miss the truth 7 times in 100, not 5.
+    Frames of a clip are far from independent, so each resample draws whole clips with replacement, as many as there
+    are. With S seeds it also draws S of them with replacement and averages their figures on the drawn clips (a nested
+    bootstrap of the mean over seeds). The bounds are percentiles (Efron and Tibshirani 1993, chapter 13), expanded for
+    few clips and seeds (`_tail`): with 30 clips, plain percentiles would miss the truth 7 times in 100 instead of 5.
 
     Args:
         scores: (N,) P(looking), or (S, N) of S seeds.
         labels: (N,) 0 or 1.
         clips: (N,) the clip of each row, any type.
-        repeats: resamples.
-        seed: of the draws; equal inputs give equal bounds, in any order of rows.
+        repeats: number of resamples.
+        seed: of the draws. The bounds do not depend on the order of rows.
 
     Returns:
-        Interval; bounds are None with fewer than two clips, or when most resamples lack a class.
+        Bounds are None with fewer than two clips, or if most resamples lack a class.
 
     Raises:
-        UserError: as `lam_map`.
+        UserError: as `lam_map`, or there is not one clip per row.
+
+    Example:
+        >>> scores = np.array([0.9, 0.2, 0.8, 0.4, 0.6, 0.1])
+        >>> interval = bootstrap_interval(scores, np.array([1, 0, 1, 0, 0, 1]), np.array(list("aabbcc")))
+        >>> [round(bound, 3) for bound in interval.bounds["accuracy"]]
+        [0.0, 1.0]
     """
     table = np.atleast_2d(np.asarray(scores, dtype=np.float64))
     names, clip = np.unique(np.asarray(clips), return_inverse=True)
     if len(clip) != table.shape[1]:
-        raise UserError(f"{table.shape[1]} scores but {len(clip)} clips: there must be one clip a row")
+        raise UserError(f"{table.shape[1]} scores but {len(clip)} clips; there must be one clip per row")
     random = np.random.default_rng(seed)
     seeds, count = len(table), len(names)
     values = np.empty((len(NAMES), seeds, repeats))
     if count < 2:
         checked_scores(table[0], labels)
-        note = "no interval: clips are what is resampled, and there is only one" if count else "no interval: no rows"
+        note = "no interval: clips are resampled, and there is only one" if count else "no interval: no rows"
         return Interval(dict.fromkeys(NAMES), count, seeds, repeats, 0, note)
     draws = random.multinomial(count, np.full(count, 1 / count), size=repeats).astype(np.float64)
-    with threadpool_limits(1, user_api="blas"):  # thousands of small products: threads would wait for each other
+    with threadpool_limits(1, user_api="blas"):  # threads would slow down thousands of small products
         for number in range(seeds):
             values[:, number] = resampled(*checked_scores(table[number], labels), clip, draws)
     drawn = random.integers(seeds, size=(repeats, seeds))  # with one seed, that seed
@@ -125,16 +140,16 @@ def bootstrap_interval(
 
 
 def _tail(values: np.ndarray, clips: int) -> float:
-    """Share of the resamples to leave out on either side so that 95 % of the intervals hold the truth.
+    """Share of resamples to cut off on each side, so that 95 % of the intervals contain the truth.
 
-    Resamples of n spread by sqrt((n - 1) / n) less than what they imitate, and the tails of few are Student's, not
-    Gauss's: where the plain percentile is taken at the normal quantile 1.96 the expanded one is taken at Student's,
-    times the root (Hesterberg 2015, "What Teachers Should Know about the Bootstrap"). Clips and seeds have each their
-    n; degrees of freedom of both together by Satterthwaite.
+    Resamples of n units spread too little, by a factor sqrt((n - 1) / n), and small samples have the tails of Student's
+    t. So the normal quantile 1.96 of a plain percentile interval is replaced by Student's, divided by that factor
+    (Hesterberg 2015, "What Teachers Should Know about the Bootstrap"). Clips and seeds each have their own n; their
+    degrees of freedom are combined by Satterthwaite's formula.
 
     Args:
         values: (S, R) one figure of S seeds in R resamples of the clips.
-        clips: how many clips there are.
+        clips: number of clips.
     """
     from scipy.special import ndtr, stdtrit
 
@@ -144,25 +159,15 @@ def _tail(values: np.ndarray, clips: int) -> float:
     if of_clips + of_seeds == 0:
         return 0.025
     squares = of_clips**2 / (clips - 1) + (of_seeds**2 / (seeds - 1) if seeds > 1 else 0.0)
-    shown = of_clips * (clips - 1) / clips + of_seeds * (seeds - 1) / seeds  # by the resamples
+    shown = of_clips * (clips - 1) / clips + of_seeds * (seeds - 1) / seeds  # the resamples' variance
     widening = np.sqrt((of_clips + of_seeds) / shown) if shown else 1.0
     return float(ndtr(-widening * stdtrit((of_clips + of_seeds) ** 2 / squares, 0.975)))
 
 
-def _rankings(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Row numbers from the highest score to the lowest, and from the lowest to the highest.
-
-    Among rows of equal score looking and not-looking ones alternate as evenly as their numbers allow: the k-th of p
-    looking ones stands at (k - 1/2) / p of the way, and so do the not-looking ones, which go first where places meet.
-    Both rankings take them in that sequence, as the published program takes both in the order of its file.
-
-    Args:
-        scores: (N,).
-        labels: (N,).
-        clip: (N,) int; settles which of several rows of one score and label comes first, where that matters.
-    """
+def _rankings(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row numbers from the highest score to the lowest, and from the lowest to the highest; ties as in `mix_ties`."""
     order = np.argsort(scores)[::-1]
-    down, up = mix_ties(scores[order], labels[order] == 1, None if clip is None else clip[order])
+    down, up = mix_ties(scores[order], labels[order] == 1, clip[order])
     return order[down], order[up]
 
 
@@ -171,7 +176,7 @@ def _average_precision(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
     Args:
         gain: (..., G) weight of the class at each rank, best first.
-        loss: (..., G) weight of everything else there.
+        loss: (..., G) weight of the other class.
 
     Returns:
         (...) fractions; NaN where the class has no weight.
@@ -185,17 +190,17 @@ def _average_precision(gain: np.ndarray, loss: np.ndarray) -> np.ndarray:
 
 
 def resampled(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Compute the figures of clips that count several times or not at all, all at once; rows are sorted once.
+    """Compute the figures of R resamples of the clips, with a single sort of the rows.
 
     Args:
         scores: (N,) P(looking) of one seed.
         labels: (N,) 0 or 1.
-        clip: int (N,) the clip's number.
-        draws: float64 (R, C) how often each clip counts.
+        clip: int (N,) number of the clip.
+        draws: float64 (R, C) weight of each clip.
 
     Returns:
-        float64 (4, R) in the order of `NAMES`, NaN where a class is missing. mAP is exact up to 16,384 rows, beyond
-        that to 0.0001.
+        float64 (4, R) in the order of `NAMES`, NaN if a class is missing. mAP is exact for up to 16,384 rows, and
+        within 0.0001 for more.
     """
     clips, bins = draws.shape[1], min(len(scores), RANK_BINS)
     bin_of_rank = np.arange(len(scores)) * bins // max(len(scores), 1)

@@ -1,9 +1,9 @@
-"""Whether two rows differ: their paired difference in mAP with a 95 % interval, and p by permutation.
+"""Compare two rows: paired difference in mAP, its 95 % interval, and p by permutation.
 
-A figure of a row varies with the seeds it was trained with and with the clips it was scored on, and the two rows share
-the clips and often the seeds. That is the design of reader studies in radiology (many readers judge the same cases in
-two ways: seeds are the readers, clips the cases), and their arithmetic is used here: jackknife over the cases, readers
-and cases both random (Dorfman, Berbaum and Metz 1992; degrees of freedom in the manner of Hillis 2007).
+A row's mAP varies with its seeds and with the clips it is scored on; two rows share the clips and often the seeds. This
+is the design of reader studies in radiology, where many readers judge the same cases by two methods: seeds are the
+readers, clips the cases. The method is theirs too: a jackknife over cases, with readers and cases both random (Dorfman,
+Berbaum and Metz 1992; degrees of freedom as in Hillis 2007).
 """
 
 from __future__ import annotations
@@ -17,19 +17,18 @@ from threadpoolctl import threadpool_limits
 
 from benchmarks.evaluation.bootstrap import resampled
 
-# Permutations that p is computed from.
-SWAPS = 1000
+SWAPS = 1000  # permutations per p
 
 
 @dataclass(frozen=True)
 class Scored:
-    """The mAP of a row's trainings on one set of key frames, and what each clip does to it.
+    """A row's mAP on one set of key frames, with all clips and without each of them.
 
     Attributes:
-        seeds: S of them.
-        map: float64 (S,), a fraction.
-        clips: C names, in order.
-        without: float64 (S, C), mAP of all clips but one; NaN where that leaves one class.
+        seeds: S seeds.
+        map: float64 (S,) fractions.
+        clips: C names, sorted.
+        without: float64 (S, C) mAP of all clips but one; NaN if the others have one class only.
     """
 
     seeds: tuple[int, ...]
@@ -40,15 +39,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much the mean mAP of one row lies above that of another, as fractions.
+    """Difference between the mean mAPs of two rows, a and b, as fractions.
 
     Attributes:
-        value: mean over the seeds of the one minus mean over the seeds of the other.
-        low: where the 95 % interval begins.
-        high: where it ends.
-        of_clips: of the variance that other clips would cause the share that the seeds do not show already.
-        seed_error: standard error that other seeds would cause; 0 where no row has two.
-        seed_freedom: degrees of freedom that it is known with.
+        value: mean over the seeds of a, minus mean over the seeds of b.
+        low: lower end of the 95 % interval.
+        high: upper end.
+        of_clips: share of the variance over clips that is not part of the variance over seeds already.
+        seed_error: standard error over seeds; 0 if both rows have a single seed.
+        seed_freedom: degrees of freedom of `seed_error`.
     """
 
     value: float
@@ -60,12 +59,12 @@ class Difference:
 
     @property
     def includes_zero(self) -> bool:
-        """Whether the rows cannot be told apart."""
+        """Whether the rows are statistically tied."""
         return self.low <= 0 <= self.high
 
 
 def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> dict[str, list[float | None]]:
-    """Compute what `difference` needs of a row beside its mAP, small enough for a record.
+    """Compute the mAP without each clip, which `difference` needs; small enough for a record.
 
     Args:
         scores: (S, N) P(looking) of S seeds.
@@ -73,13 +72,11 @@ def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray)
         clips: (N,) names.
 
     Returns:
-        Clip, in the order of their names -> mAP of all other clips, one per seed, to six decimals; None where they have
-        one class only.
+        Clip, sorted by name -> mAP of all other clips per seed, to six decimals; None if they have one class only.
     """
     names, clip = np.unique(np.asarray(clips, dtype=str), return_inverse=True)
     others = 1.0 - np.eye(len(names))
-    # Of a single clip nothing is left without it.
-    with threadpool_limits(1, user_api="blas"), np.errstate(invalid="ignore"):
+    with threadpool_limits(1, user_api="blas"), np.errstate(invalid="ignore"):  # without a single clip, 0 / 0
         values = np.array([resampled(of_seed, labels, clip, others)[0] for of_seed in scores])
     return {
         str(name): [None if math.isnan(value) else round(float(value), 6) for value in column]
@@ -88,28 +85,31 @@ def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray)
 
 
 def scored(seeds: Sequence[int], per_seed: Sequence[float], without: dict[str, list[float | None]]) -> Scored:
-    """A row as `difference` takes it, from a record's `seeds`, mAP `per_seed` and `without_clip`."""
+    """A row for `difference`, from its record's `seeds`, mAP `per_seed` and `without_clip`."""
     values = np.array([without[name] for name in without], dtype=np.float64).T  # None becomes NaN
     return Scored(tuple(seeds), np.array(per_seed, dtype=np.float64), tuple(without), values)
 
 
 def difference(a: Scored, b: Scored) -> Difference | None:
-    """Compute how far `a` lies above `b`, and a 95 % interval for other seeds and other clips.
+    """Compute the difference in mean mAP between two rows, and a 95 % interval over seeds and clips.
 
-    Each seed and clip has a pseudo-value, the mAP of all clips C times less that of the others C - 1 times. Of the
-    differences of pseudo-values three variances of the mean are formed: between seeds, between clips, and of what is
-    left in the single cells. What varies from cell to cell is part of the first two, so it is taken off once:
+    The pseudo-value of a seed and a clip is C times the mAP of all clips minus C - 1 times the mAP without this clip.
+    The differences of pseudo-values between the rows give three variances of the mean: between seeds, between clips,
+    and of the residuals per cell. The residuals are part of the first two, so they are subtracted once:
     `seeds + max(clips - cells, 0)`, with Student's quantile at Satterthwaite's degrees of freedom.
 
-    Seeds of one number are a pair and count as one draw; others are independent. A row of one seed borrows the spread
-    of the other row's; where neither has more, the interval is of other clips alone.
+    Equal seeds of the two rows are a pair and count as one draw; other seeds are independent. A row with a single seed
+    is given the spread of the other row. If both have a single seed, the interval is over clips alone.
 
     Args:
         a: one row.
-        b: another, over the same clips.
+        b: the other, on the same clips.
 
     Returns:
-        Difference, or None where there are fewer than two clips, or where one clip holds all frames of a class.
+        None if there are fewer than two clips, or a single clip holds all frames of a class.
+
+    Raises:
+        ValueError: the rows have different clips.
     """
     from scipy.special import stdtrit
 
@@ -133,33 +133,32 @@ def difference(a: Scored, b: Scored) -> Difference | None:
 
 
 def permutation_p(
-    found: Difference, scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray, clips: np.ndarray, seed: int = 0
+    found: Difference, scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray, clips: np.ndarray
 ) -> float:
-    """Compute how often a difference as large as `found` comes about where there is none.
+    """Compute the probability of a difference as large as `found` if the rows were equally good.
 
-    What is exchanged are the rows within a clip, for all seeds and frames of it at once: frames of a clip are anything
-    but independent, and the rows' ranks change places, since scores of two models are not on one scale (Venkatraman and
-    Begg 1996). But a training that came out well is better on all clips, which no swap within clips shows: two sets of
-    seeds of one recipe would differ "significantly". So each swap's difference is taken together with what other seeds
-    would add, Student's t with the spread and freedom that the interval has; permuting the trainings themselves could
-    not give a p below 2 / 2^5 with five paired seeds, however large the difference. Of the swaps' variance the part
-    counts that the seeds do not show already.
+    Each permutation swaps the rows' ranks in a random half of the clips. Whole clips are swapped, because frames of a
+    clip are far from independent; ranks, because scores of two models are not on one scale (Venkatraman and Begg 1996).
+
+    A lucky training is better on all clips, which swaps within clips do not show, so two sets of seeds of one recipe
+    would differ "significantly". Therefore the spread over seeds is added to each permutation as Student's t, with the
+    error and degrees of freedom of the interval. (Permuting the trainings instead could not give a p below 2 / 2^5 with
+    five paired seeds.) The variance over clips is scaled to the part that the seeds do not contain already.
 
     Args:
-        found: of `difference`.
-        scores_a: (S, N) P(looking) of each seed of the one row; in the order of the seeds.
-        scores_b: likewise of the other, of the same key frames.
+        found: from `difference`.
+        scores_a: (S, N) P(looking) of the first row, in the order of its seeds.
+        scores_b: (S', N) of the second row, on the same key frames.
         labels: (N,) 0 or 1.
         clips: (N,) names.
-        seed: of the permutations.
 
     Returns:
-        p, two-sided, above 0.
+        Two-sided p, above 0.
     """
     from scipy.special import stdtr
 
-    swapped = math.sqrt(found.of_clips) * _swapped_clips(scores_a, scores_b, labels, clips, seed)
-    size = abs(found.value) - 1e-12  # sums of the same numbers in another order count as equal
+    swapped = math.sqrt(found.of_clips) * _swapped_clips(scores_a, scores_b, labels, clips)
+    size = abs(found.value) - 1e-12  # tolerance for sums in another order
     if found.seed_error == 0:
         beyond = (np.abs(swapped) >= size).astype(np.float64)
     else:
@@ -168,13 +167,11 @@ def permutation_p(
     return min(1.0, (float(beyond.sum()) + 1) / (len(beyond) + 1))
 
 
-def _swapped_clips(
-    scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray, clips: np.ndarray, seed: int
-) -> np.ndarray:
-    """Differences of means after the rows change places in a random half of the clips, all seeds in the same ones."""
+def _swapped_clips(scores_a: np.ndarray, scores_b: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> np.ndarray:
+    """Differences of mean mAP, (SWAPS,), after swapping the rows in random clips, the same clips for all seeds."""
     names, clip = np.unique(np.asarray(clips, dtype=str), return_inverse=True)
-    turned = np.random.default_rng(seed).integers(2, size=(SWAPS, len(names))).astype(np.float64)
-    # Both rows' frames in one list, each row's clips as clips of their own: a swap is a choice of clips.
+    turned = np.random.default_rng(0).integers(2, size=(SWAPS, len(names))).astype(np.float64)
+    # The frames of both rows are joined, and their clips numbered apart, so a swap is a choice of clips.
     one, other = np.hstack([1 - turned, turned]), np.hstack([turned, 1 - turned])
     both_labels, both_clips = np.tile(labels, 2), np.concatenate([clip, clip + len(names)])
     found = np.zeros(SWAPS)
@@ -198,16 +195,16 @@ def _squared(shares: np.ndarray) -> float:
 
 
 def _by_seed(a: Scored, b: Scored, of_a: np.ndarray, of_b: np.ndarray) -> np.ndarray:
-    """What each seed adds to the difference of means, so scaled that the squares sum to the variance of that.
+    """Contribution of each seed to the difference of means, scaled so that the squares sum to its variance.
 
     Args:
         a: one row.
         b: the other.
-        of_a: (S, K) K quantities of the seeds of `a`.
-        of_b: likewise.
+        of_a: (S, K) values per seed of `a`.
+        of_b: (S', K) values per seed of `b`.
 
     Returns:
-        (U, K), a row a seed; seeds that both have share one, so that what they have in common goes.
+        (U, K), one row per distinct seed. Contributions of a seed of both rows are added, so common parts cancel.
     """
     every = sorted({*a.seeds, *b.seeds})
     shares = np.zeros((len(every), of_a.shape[1]))
@@ -223,7 +220,7 @@ def _by_seed(a: Scored, b: Scored, of_a: np.ndarray, of_b: np.ndarray) -> np.nda
 
 
 def _freedom(a: Scored, b: Scored) -> float:
-    """Degrees of freedom of the seeds' part: of pairs, or Welch's of two samples."""
+    """Degrees of freedom of the variance over seeds: of pairs, or Welch's for two samples."""
     sizes = [len(row.seeds) for row in (a, b)]
     if set(a.seeds) == set(b.seeds) or min(sizes) == 1:
         return max(sizes) - 1
@@ -232,18 +229,22 @@ def _freedom(a: Scored, b: Scored) -> float:
 
 
 def sentence(a: str, b: str, found: Difference, p: float) -> str:
-    """What a comparison means, in one sentence; figures in points of mAP.
+    """Say what a comparison means, in points of mAP.
 
     Args:
-        a: name of the one row.
-        b: name of the other.
-        found: by how much `a` lies above `b`.
-        p: of `permutation_p`.
+        a: name of the first row.
+        b: name of the second row.
+        found: from `difference`.
+        p: from `permutation_p`.
+
+    Example:
+        >>> sentence("one", "two", Difference(0.012, -0.004, 0.028, 1.0, 0.01, 4.0), p=0.2)
+        'one is 1.20 points above two; the interval -0.40 to 2.80 includes 0: the two are statistically tied.'
     """
     side = "above" if found.value > 0 else "below"
     start = f"{a} is {100 * abs(found.value):.2f} points {side} {b}; the interval {100 * found.low:.2f} to "
     if found.includes_zero:
-        return f"{start}{100 * found.high:.2f} includes 0: these runs cannot tell them apart."
+        return f"{start}{100 * found.high:.2f} includes 0: the two are statistically tied."
     better = a if found.value > 0 else b
-    doubt = "" if p < 0.05 else f", though p = {p:.2g} leaves a doubt that more seeds would settle"
-    return f"{start}{100 * found.high:.2f} excludes 0: {better} is the better one{doubt}."
+    doubt = "" if p < 0.05 else f", but p = {p:.2g}, so train more seeds to be sure"
+    return f"{start}{100 * found.high:.2f} excludes 0: {better} is better{doubt}."

@@ -1,11 +1,12 @@
-"""Where a row is right, and how far its scores can be trusted: mAP by groups of frames, and calibration.
+"""Diagnosis of a row: calibration of its scores, and mAP by groups of frames.
 
-Nothing here changes a score. The recalibrations are fitted on validation and reported beside the raw scores.
+Nothing here changes a score. Recalibrations are fitted on validation and reported beside the raw scores.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -17,21 +18,18 @@ from benchmarks.evaluation.metrics import lam_map
 if TYPE_CHECKING:
     import pandas as pd
 
-    from benchmarks.data.windows import KeyFrames
-
-
-# Resamples per group's interval. A bound is then uncertain by about a twelfth of the interval's half width, and the
-# groups take one second; the 1000 resamples of a row's own interval would take three.
+# Resamples per group's interval. Its bounds vary by about a twelfth of its half width, and all groups take one second;
+# the 1000 resamples of a row's own interval would take three.
 REPEATS = 300
 
-# Absent frames per window: none, one or two, more.
+# Groups by absent frames per window: edges and names.
 _ABSENT = (1.0, 3.0), ("none", "1 or 2", "3 or more")
 
 BINS = 15  # of the reliability diagram; Guo et al. 2017
 
 
 class Calibration(TypedDict):
-    """How far scores are from frequencies: of frames scored 0.7, 7 of 10 should be labelled looking."""
+    """Calibration of scores. If it is perfect, 7 of 10 frames with a score of 0.7 are labelled looking."""
 
     ece: float
     """Expected calibration error (see `benchmarks.evaluation.diagnosis.calibration_error`), mean over the seeds."""
@@ -56,10 +54,10 @@ class Groups(TypedDict):
     """mAP by a property of the key frames; every list but `edges` has one entry per group."""
 
     edges: list[float]
-    """Boundaries between the groups, ascending; a value on an edge belongs to the group above. Key frames whose value
-    is unknown are the last group."""
+    """Boundaries between the groups, ascending; a value on an edge belongs to the group above. Key frames with an
+    unknown value are the last group."""
     groups: list[str]
-    """Their names: `below 31`, `31 to 41`, `49.2 or more`, `unknown`."""
+    """Names of the groups: `below 31`, `31 to 41`, `49.2 or more`, `unknown`."""
     windows: list[int]
     positives: list[int]
     clips: list[int]
@@ -79,85 +77,84 @@ class SplitDiagnosis(TypedDict):
     """Of `raw` and `platt`."""
     groups: dict[str, Groups]
     """By `face size` (shorter side of the box, pixels), `absent frames` (of the window), `sharpness` (variance of the
-    Laplacian), `head yaw` (absolute, degrees); a property that is unknown for every frame is left out."""
+    Laplacian), `head yaw` (absolute, degrees). A property that is unknown for all frames is left out."""
 
 
 class Diagnosis(TypedDict):
-    """Where a row is right, and how far its scores can be trusted; see docs/diagnosis.md."""
+    """Calibration of a row's scores, and mAP by groups of frames; see docs/diagnosis.md."""
 
     temperature: list[float] | None
-    """One temperature per seed, fitted on validation; None unless validation has frames of both classes."""
+    """One temperature per seed, fitted on validation; None if validation lacks a class."""
     platt: list[list[float]] | None
     """One pair per seed, slope and bias of the logits, fitted on validation; None as for `temperature`."""
     splits: dict[str, SplitDiagnosis]
-    """Every labelled split but train. No score, metric or rank of the row depends on anything here."""
+    """All labelled splits except train. No score, metric or rank of the row depends on anything here."""
 
 
-def diagnose(
-    scores: Mapping[str, np.ndarray],
-    plans: Mapping[str, KeyFrames],
-    tables: Mapping[str, pd.DataFrame],
-    facts: Mapping[str, Mapping[str, np.ndarray]],
-) -> Diagnosis:
-    """Diagnose the scores of a row on every labelled split but train.
+@dataclass(frozen=True)
+class LabelledScores:
+    """The scores of one split's labelled key frames, and what is known of these frames.
 
-    Args:
-        scores: split -> (S, M) P(looking) of S seeds.
-        plans: split -> its M key frames.
-        tables: split -> frame table; face sizes come from its boxes.
-        facts: split -> name -> (rows of the table,) float64, NaN where unknown; may be empty.
-
-    Returns:
-        The record's section.
+    Attributes:
+        scores: (S, N) P(looking) of S seeds.
+        labels: (N,) 0 or 1.
+        frames: N rows of the frame table.
+        windows: (N, T) row numbers of the windows' frames, -1 if absent.
+        properties: measured property -> (N,) float64, NaN if unknown.
     """
-    known = {split: plan.labels >= 0 for split, plan in plans.items() if split != "train"}
-    known = {split: rows for split, rows in known.items() if rows.any()}
+
+    scores: np.ndarray
+    labels: np.ndarray
+    frames: pd.DataFrame
+    windows: np.ndarray
+    properties: Mapping[str, np.ndarray]
+
+    @property
+    def clips(self) -> np.ndarray:
+        """The clip of each key frame, (N,)."""
+        return self.frames["clip"].to_numpy()
+
+
+def diagnose(splits: Mapping[str, LabelledScores]) -> Diagnosis:
+    """Diagnose the scores of a row; `splits` are all labelled splits except train."""
     temperatures: list[float] | None = None
     lines: list[tuple[float, float]] | None = None
-    if "val" in known:
-        own, labels = scores["val"][:, known["val"]], plans["val"].labels[known["val"]]
-        if 0 < labels.sum() < len(labels):
-            temperatures = [fit_temperature(of_seed, labels) for of_seed in own]
-            lines = [fit_platt(of_seed, labels) for of_seed in own]
-    splits: dict[str, SplitDiagnosis] = {}
-    for split, rows in known.items():
-        own, labels, centres = scores[split][:, rows], plans[split].labels[rows], plans[split].centres[rows]
-        versions = {"raw": own}
+    val = splits.get("val")
+    if val is not None and 0 < val.labels.sum() < len(val.labels):
+        temperatures = [fit_temperature(of_seed, val.labels) for of_seed in val.scores]
+        lines = [fit_platt(of_seed, val.labels) for of_seed in val.scores]
+    found: dict[str, SplitDiagnosis] = {}
+    for split, of_split in splits.items():
+        scores, labels = of_split.scores, of_split.labels
+        versions = {"raw": scores}
         if temperatures is not None and lines is not None:
-            versions["temperature"] = np.stack([recalibrate(s, 1 / t) for s, t in zip(own, temperatures, strict=True)])
-            versions["platt"] = np.stack([recalibrate(s, *line) for s, line in zip(own, lines, strict=True)])
-        frames = tables[split].iloc[centres]
-        values = {"face size": face_size(frames)}
-        values |= {name: of_rows[centres] for name, of_rows in facts.get(split, {}).items()}
-        clips = frames["clip"].to_numpy()
-        groups = {
-            name: _groups(own, labels, clips, of_key, _quarters(of_key))
-            for name, of_key in values.items()
-            if np.isfinite(of_key).any()
-        }
-        absent = (plans[split].rows[rows] < 0).sum(axis=1)
-        groups["absent frames"] = _groups(own, labels, clips, absent, _ABSENT)
-        splits[split] = {
-            "calibration": {name: calibration(version, labels) for name, version in versions.items()},
+            versions["temperature"] = np.stack(
+                [recalibrate(s, 1 / t) for s, t in zip(scores, temperatures, strict=True)]
+            )
+            versions["platt"] = np.stack([recalibrate(s, *line) for s, line in zip(scores, lines, strict=True)])
+        found[split] = {
+            "calibration": {name: measure_calibration(version, labels) for name, version in versions.items()},
             "reliability": {
-                name: reliability(version, labels) for name, version in versions.items() if name != "temperature"
+                name: measure_reliability(version, labels)
+                for name, version in versions.items()
+                if name != "temperature"
             },
-            "groups": groups,
+            "groups": _all_groups(of_split),
         }
     return {
         "temperature": None if temperatures is None else [_rounded(temperature) for temperature in temperatures],
         "platt": None if lines is None else [[_rounded(slope), _rounded(bias)] for slope, bias in lines],
-        "splits": splits,
+        "splits": found,
     }
 
 
 def face_size(frames: pd.DataFrame) -> np.ndarray:
-    """Shorter side of the box of each row in pixels: (N,) float64, NaN where there is no box."""
+    """Shorter side of each row's box in pixels: (N,) float64, NaN without a box."""
     width, height = (frames[f"{axis}2"].to_numpy() - frames[f"{axis}1"].to_numpy() for axis in "xy")
     return np.minimum(width, height)
 
 
-def calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
+def measure_calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     """Measure the calibration of scores (S, N) of S seeds against labels (N,), 0 or 1."""
     errors = [calibration_error(of_seed, labels) for of_seed in scores]
     margin = np.where(labels == 1, 1.0, -1.0) * log_odds(scores)
@@ -171,11 +168,11 @@ def calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
 def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     """Expected calibration error of P(looking): the sum over bins b of n_b / N * |share looking - mean score|.
 
-    Naeini et al. 2015, for two classes, with the bins of Guo et al. 2017. The latter's own formula compares the score
-    of the class that is called with accuracy. Of two classes that puts frames scored p and 1 - p into one bin, where
-    scores that are all too high cancel out, and such are those of a training that weights both classes alike.
+    Naeini et al. 2015, for two classes, with the bins of Guo et al. 2017. The formula of Guo et al. compares accuracy
+    with the score of the predicted class. For two classes that puts frames scored p and 1 - p into one bin, where the
+    errors of scores that are all too high cancel out; training with balanced classes gives such scores.
 
-    Calibrated scores have an error above 0, too, the more so the fewer frames there are.
+    Perfectly calibrated scores also have an error above 0, and the fewer the frames the larger it is.
 
     Args:
         scores: (N,) P(looking).
@@ -189,8 +186,8 @@ def calibration_error(scores: np.ndarray, labels: np.ndarray) -> float:
     return float(np.abs(looking - total).sum() / len(scores))
 
 
-def reliability(scores: np.ndarray, labels: np.ndarray) -> Reliability:
-    """Count out the reliability diagram of scores (S, N) of S seeds, all together, against labels (N,), 0 or 1."""
+def measure_reliability(scores: np.ndarray, labels: np.ndarray) -> Reliability:
+    """Compute the reliability diagram of scores (S, N), pooled over S seeds, against labels (N,), 0 or 1."""
     count, total, looking = _bins(scores.ravel(), np.tile(labels, len(scores)))
     filled = [n or None for n in count.tolist()]
     return {
@@ -201,20 +198,31 @@ def reliability(scores: np.ndarray, labels: np.ndarray) -> Reliability:
 
 
 def _bins(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sort scores (N,) into the bins, one on an edge into the lower: count, sum of scores and looks, each (BINS,)."""
+    """Count, sum of scores and looks per bin, each (BINS,), of scores (N,). A score on an edge is in the lower bin."""
     place = np.searchsorted(np.linspace(0, 1, BINS + 1)[1:-1], scores)
     looking = np.bincount(place[labels == 1], minlength=BINS)
     return np.bincount(place, minlength=BINS), np.bincount(place, scores, BINS), looking
 
 
-def _quarters(values: np.ndarray) -> tuple[list[float], list[str]]:
-    """Edges and names of the groups between the quartiles of what is known of (N,) values.
+def _all_groups(split: LabelledScores) -> dict[str, Groups]:
+    """Group the key frames by each property that is known for any of them."""
+    values = {"face size": face_size(split.frames), **split.properties}
+    groups = {
+        name: _groups(split, of_frames, *_quarters(of_frames))
+        for name, of_frames in values.items()
+        if np.isfinite(of_frames).any()
+    }
+    return {**groups, "absent frames": _groups(split, (split.windows < 0).sum(axis=1), *_ABSENT)}
 
-    Edges are rounded to three digits before anything is grouped by them: the record holds what was done.
+
+def _quarters(values: np.ndarray) -> tuple[list[float], list[str]]:
+    """Edges and names of groups that are cut at the quartiles of the known (N,) values.
+
+    The edges are rounded to three digits before grouping, so those in the record are exact.
     """
     known = values[np.isfinite(values)]
     quartiles = {float(f"{edge:.3g}") for edge in np.quantile(known, (0.25, 0.5, 0.75), method="higher")}
-    edges = sorted(edge for edge in quartiles if known.min() < edge <= known.max())  # others part nothing
+    edges = sorted(edge for edge in quartiles if known.min() < edge <= known.max())  # others would leave a group empty
     if not edges:
         return [], ["all"]
     written = [f"{edge:g}" for edge in edges]
@@ -222,28 +230,21 @@ def _quarters(values: np.ndarray) -> tuple[list[float], list[str]]:
     return edges, [f"below {written[0]}", *between, f"{written[-1]} or more"]
 
 
-def _groups(
-    scores: np.ndarray,
-    labels: np.ndarray,
-    clips: np.ndarray,
-    values: np.ndarray,
-    division: tuple[Sequence[float], Sequence[str]],
-) -> Groups:
-    """Score each group of key frames.
+def _groups(split: LabelledScores, values: np.ndarray, edges: Sequence[float], names: Sequence[str]) -> Groups:
+    """Compute mAP by groups of key frames.
 
     Args:
-        scores: (S, N) of S seeds.
-        labels: (N,) 0 or 1.
-        clips: (N,) the clip of each.
-        values: (N,) what they are grouped by, NaN where unknown.
-        division: G - 1 edges, ascending, and the names of the G groups; a value on an edge belongs to the group above.
+        split: the key frames.
+        values: (N,) value of each, NaN if unknown.
+        edges: G - 1 boundaries, ascending; a value on an edge belongs to the group above.
+        names: G names.
     """
-    edges, names = division
+    labels, clips = split.labels, split.clips
     group = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), len(names))
     if (group == len(names)).any():
         names = [*names, "unknown"]
     members = [group == number for number in range(len(names))]
-    reached = [_map(scores[:, own], labels[own], clips[own]) for own in members]
+    reached = [_map(split.scores[:, own], labels[own], clips[own]) for own in members]
     return {
         "edges": list(edges),
         "groups": list(names),
@@ -257,7 +258,7 @@ def _groups(
 
 
 def _map(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> tuple[float | None, float | None, float | None]:
-    """Mean mAP of the scores (S, N) and its interval, None where undefined."""
+    """Mean over seeds of the mAP of scores (S, N), and its interval; None if undefined."""
     values = [lam_map(of_seed, labels).map for of_seed in scores]
     defined = [value for value in values if value is not None]
     if not defined:
@@ -268,5 +269,5 @@ def _map(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> tuple[flo
 
 
 def _rounded(fraction: float) -> float:
-    """To a hundredth of a per cent: the record is read by people, too."""
+    """Round to a hundredth of a percent, because people read the record too."""
     return round(fraction, 4)

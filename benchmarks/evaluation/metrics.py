@@ -1,8 +1,7 @@
-"""Figures of the benchmark: mAP over looking and not looking, accuracy, confusion, intervals by bootstrap over clips.
+"""Figures of the benchmark: mAP over looking and not looking, accuracy, confusion. All are fractions.
 
-All figures are fractions. Everything is independent of the order of rows: rows of equal score enter the ranking
-together, their looking and not-looking frames evenly mixed. (The published program ranks equal scores by their place in
-the file, so on tied scores its figure is one of many; ours is that of the one order that favours neither class.)
+No figure depends on the order of rows. Within a tie, looking and not-looking frames are mixed evenly, which favours
+neither class. (The published program ranks ties by their place in the file, so its figure changes with that order.)
 """
 
 from __future__ import annotations
@@ -14,15 +13,15 @@ import numpy as np
 
 from registry import UserError
 
-THRESHOLD = 0.5  # a frame is called looking when its score is not below this
+THRESHOLD = 0.5  # a frame with this score or more is called looking
 NAMES = ("mAP", "AP.looking", "AP.not_looking", "accuracy")
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """Figures of one set of scores; None where a figure is undefined, and then `note` says why.
+    """Figures of one set of scores. An undefined figure is None, and `note` explains why.
 
-    Confusion counts at the threshold 0.5: `true_positives` are looking frames called looking, and so on.
+    The confusion is counted at threshold 0.5; positive means looking.
     """
 
     map: float | None
@@ -51,7 +50,7 @@ class Metrics:
         return self.positives + self.negatives
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures under the names of `NAMES`, with the counts, ready for JSON."""
+        """Return the figures, keyed by `NAMES`, and the counts in a form that JSON can hold."""
         values: dict[str, Any] = dict(
             zip(NAMES, (self.map, self.ap_looking, self.ap_not_looking, self.accuracy), strict=True)
         )
@@ -73,16 +72,16 @@ def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:
     """Compute the Ego4D Looking-At-Me figures of one set of scores.
 
     mAP is the mean of two average precisions: of looking, ranked by score, and of not looking, ranked by 1 - score.
-    Each is VOC's (2010 on): at every recall the highest precision reached there or further down the list, and the area
-    under that staircase. scikit-learn's `average_precision_score` takes the precision at each recall as it is, so it
-    is never above this and equals it where precision only falls.
+    Both follow VOC 2010: the precision at each recall is the highest at this or any higher recall, and the average
+    precision is the area under that staircase. scikit-learn's `average_precision_score` skips this maximum, so it is
+    never higher, and equal if precision only falls.
 
     Args:
         scores: (N,) P(looking), in [0, 1].
         labels: (N,) 1 looking, 0 not looking.
 
     Returns:
-        Metrics; with one class only, or no rows, the average precisions are None.
+        Metrics, without average precisions if a class is missing.
 
     Raises:
         UserError: lengths differ, a score is NaN or outside [0, 1], or a label is neither 0 nor 1.
@@ -110,7 +109,7 @@ def lam_map(scores: np.ndarray, labels: np.ndarray) -> Metrics:
 
 
 def checked_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores as float64 and labels, both (N,); raises a UserError where they cannot be scored."""
+    """Check scores and labels, both (N,), and return them as arrays; raises a UserError as `lam_map` does."""
     scores = np.asarray(scores, dtype=np.float64)
     labels = np.asarray(labels)
     if scores.ndim != 1 or scores.shape != labels.shape:
@@ -127,9 +126,9 @@ def checked_scores(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, 
 
 
 def sorted_labels(scores: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The labels in the order of `_rankings`: bool (N,) from the highest score to the lowest, and the other way."""
-    # The bits of a float64 that is not negative sort as the integer that they are, and those of 0 to 1 leave the two
-    # highest free: with the label put below, sorting numbers does what sorting row numbers and two look-ups would.
+    """Sort labels by score, ties evenly mixed: bool (N,) from the highest score down, and from the lowest up."""
+    # The bits of a non-negative float64 sort like an int64, and below 2.0 the two highest bits are 0. So each score and
+    # its label fit into one integer, and sorting these is faster than argsort and indexing.
     packed = ((scores + 0.0).view(np.int64) << 1) | looking  # + 0.0 makes -0.0 positive
     packed.sort()
     packed = packed[::-1]
@@ -141,12 +140,18 @@ def sorted_labels(scores: np.ndarray, looking: np.ndarray) -> tuple[np.ndarray, 
 def mix_ties(
     ranked: np.ndarray, looking: np.ndarray, clip: np.ndarray | None = None
 ) -> tuple[slice | np.ndarray, slice | np.ndarray]:
-    """Both orders of `_rankings` for rows that stand from the highest score to the lowest: an index into the rows.
+    """Mix the ties of rows that are sorted from the highest score to the lowest.
+
+    Within a tie, the k-th of p looking rows is placed at (k - 1/2) / p, and so are the not-looking rows, which come
+    first if places are equal.
 
     Args:
-        ranked: (N,) scores, or numbers in their order and equal where they are.
+        ranked: (N,) scores, or any numbers with the same order and ties.
         looking: bool (N,).
-        clip: as for `_rankings`.
+        clip: int (N,); orders rows of equal score and label. Needed only if the caller weights clips.
+
+    Returns:
+        Two indices into the rows: from the highest score to the lowest, and from the lowest to the highest.
     """
     same = ranked[1:] == ranked[:-1]
     if not same.any():
@@ -168,7 +173,7 @@ def mix_ties(
 
 
 def _average_precision_of(hits: np.ndarray) -> float:
-    """VOC average precision of rows, best first, of which each counts once: bool (N,), at least one True."""
+    """VOC average precision of a ranking, best first: bool (N,), at least one True."""
     rank = np.flatnonzero(hits) + 1
-    precision = np.arange(1, len(rank) + 1) / rank  # between two hits it only falls
+    precision = np.arange(1, len(rank) + 1) / rank  # at the hits; between them it only falls
     return float(np.maximum.accumulate(precision[::-1]).mean())

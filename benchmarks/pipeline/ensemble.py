@@ -14,8 +14,8 @@ from benchmarks.pipeline.row import EnsembleRow, RecipeRow
 from benchmarks.rows import schema
 from benchmarks.rows.predictions import read_table
 from benchmarks.rows.record import RowScores
-from benchmarks.scoring.fuse import combine, fit_weights
-from benchmarks.scoring.smooth import smoothed
+from benchmarks.scoring.fuse import fit_weights, fuse_members
+from benchmarks.scoring.smooth import smooth_splits
 from benchmarks.system.progress import plural, say
 from registry import UserError
 
@@ -53,13 +53,13 @@ def score_ensemble(row: EnsembleRow) -> RowScores:
     fused = {
         split: np.stack(
             [
-                combine(np.stack([of_split[name][number] for name in names]), of_seed)
+                fuse_members(np.stack([of_split[name][number] for name in names]), of_seed)
                 for number, of_seed in enumerate(weights)
             ]
         )
         for split, of_split in parts.items()
     }
-    fused, fitted = smoothed(fused, key_frames, row.session.tables, row.recipe.smoothing)
+    fused, fitted = smooth_splits(fused, key_frames, row.session.tables, row.recipe.smoothing)
     return RowScores(
         seeds=seeds,
         key_frames=key_frames,

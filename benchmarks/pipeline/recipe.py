@@ -11,7 +11,7 @@ from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.sources import Source
 from benchmarks.rows.identity import short_hash, training_identity
 from benchmarks.rows.record import RowScores
-from benchmarks.scoring.smooth import smoothed
+from benchmarks.scoring.smooth import smooth_splits
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
 from benchmarks.training.job import TrainingJob, class_weights
@@ -45,7 +45,7 @@ def score_recipe(row: RecipeRow, source: Source) -> RowScores | None:
     fused = {
         split: np.mean([np.stack(scores) for scores in of_split.values()], axis=0) for split, of_split in views.items()
     }
-    fused, fitted = smoothed(fused, key_frames, session.tables, recipe.smoothing)
+    fused, fitted = smooth_splits(fused, key_frames, session.tables, recipe.smoothing)
     reports = [{key: value for key, value in result.report.items() if key != "reused"} for result in results]
     return RowScores(
         seeds=seeds,

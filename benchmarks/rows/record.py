@@ -18,7 +18,7 @@ from benchmarks.data.frames import BOX
 from benchmarks.data.windows import KeyFrames
 from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.compare import without_each_clip
-from benchmarks.evaluation.diagnosis import diagnose
+from benchmarks.evaluation.diagnosis import LabelledScores, diagnose
 from benchmarks.evaluation.metrics import NAMES, lam_map
 from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
@@ -79,12 +79,13 @@ class RowContext:
 
 
 def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContext) -> schema.Result:
-    """Compute a row's figures on each labelled split, and return the contents of its `result.json`."""
-    splits = {
-        split: _figures(scores, split, context)
+    """Compute a row's figures on every labelled split; returns the contents of its `result.json`."""
+    labelled = {
+        split: _labelled(scores, split, context)
         for split, key_frames in scores.key_frames.items()
         if (key_frames.labels >= 0).any()
     }
+    splits = {split: _figures(scores, split, of_split, context) for split, of_split in labelled.items()}
     counts = {f"{split} windows": len(key_frames.centres) for split, key_frames in scores.key_frames.items()}
     return {
         "schema": schema.SCHEMA,
@@ -99,21 +100,34 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
         "fitted": scores.fitted,
         "counts": {**counts, **scores.counts},
         "splits": splits,
-        "diagnosis": diagnose(scores.fused, scores.key_frames, context.tables, context.frame_properties),
+        "diagnosis": diagnose({split: of_split for split, of_split in labelled.items() if split != "train"}),
         "seconds": {name: round(seconds, 2) for name, seconds in scores.seconds.items()},
         "environment": context.environment,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
 
 
-def _figures(row_scores: RowScores, split: str, context: RowContext) -> schema.Split:
-    """Figures of one labelled split."""
-    key_frames, fused = row_scores.key_frames[split], row_scores.fused[split]
+def _labelled(row_scores: RowScores, split: str, context: RowContext) -> LabelledScores:
+    """The scores of a split's labelled key frames."""
+    key_frames = row_scores.key_frames[split]
     known = key_frames.labels >= 0
-    labels = key_frames.labels[known]
-    clips = context.tables[split]["clip"].to_numpy()[key_frames.centres][known]
-    interval = bootstrap_interval(fused[:, known], labels, clips, repeats=BOOTSTRAP_REPEATS)
-    figures = [lam_map(scores[known], labels).to_dict() for scores in fused]
+    centres = key_frames.centres[known]
+    properties = context.frame_properties.get(split, {})
+    return LabelledScores(
+        scores=row_scores.fused[split][:, known],
+        labels=key_frames.labels[known],
+        frames=context.tables[split].iloc[centres],
+        windows=key_frames.rows[known],
+        properties={name: values[centres] for name, values in properties.items()},
+    )
+
+
+def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, context: RowContext) -> schema.Split:
+    """Figures of one labelled split."""
+    known = row_scores.key_frames[split].labels >= 0
+    labels, clips = labelled.labels, labelled.clips
+    interval = bootstrap_interval(labelled.scores, labels, clips, repeats=BOOTSTRAP_REPEATS)
+    figures = [lam_map(scores, labels).to_dict() for scores in labelled.scores]
     confusions = [metrics["confusion"] for metrics in figures]
     return {
         "windows": len(labels),
@@ -126,7 +140,7 @@ def _figures(row_scores: RowScores, split: str, context: RowContext) -> schema.S
             view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
             for view, of_seeds in row_scores.parts[split].items()
         },
-        "without_clip": without_each_clip(fused[:, known], labels, clips),
+        "without_clip": without_each_clip(labelled.scores, labels, clips),
     }
 
 

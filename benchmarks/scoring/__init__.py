@@ -1,1 +1,1 @@
-"""Scores: predicted, read and written, fused, smoothed, submitted."""
+"""Scores: predict, read, write, fuse, smooth, decode, submit."""

@@ -1,10 +1,14 @@
-"""Prediction and ground truth files of the published programs: read, write, join by key, fuse and smooth.
+"""Prediction and ground truth files of the published programs: read, write, join by key.
 
-The files have no header. Validation predictions are `clip,frame,x1,y1,x2,y2,track,1,score`, their ground truth
-`clip,frame,x1,y1,x2,y2,track,label`; test predictions are `video,unique_id,track,1,score`, their ground truth
-`video,unique_id,track,label`. The constant 1 is the class that the score is for. Ids stay the strings they are
-("007", "10e5"), scores keep every digit, and rows are found by key (clip, track and frame, or unique id), never by
-their order.
+The files have no header:
+
+- validation predictions: `clip,frame,x1,y1,x2,y2,track,1,score`
+- validation ground truth: `clip,frame,x1,y1,x2,y2,track,label`
+- test predictions: `video,unique_id,track,1,score`
+- test ground truth: `video,unique_id,track,label`
+
+The constant 1 is the class that is scored. Ids stay strings ("007", "10e5") and scores keep all digits. Rows are
+identified by key (clip, track and frame, or clip, track and unique id), never by their order.
 """
 
 from __future__ import annotations
@@ -26,25 +30,24 @@ VALIDATION = ("clip", "frame", *BOX, "track")
 TEST = ("clip", "unique_id", "track")
 TEXT = {"clip", "unique_id", "track"}
 
-# Boxes of two files are the same when no edge differs by more: files round to six decimals, detections to three.
-BOX_TOLERANCE = 1e-3
+BOX_TOLERANCE = 1e-3  # pixels, between equal boxes of two files: detections are rounded to three decimals
 
-# pandas reads floats to the last digit from 3.1 on, where asking for it is deprecated.
+# From 3.1 on, pandas reads floats exactly by default and deprecates the option.
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
 
 
 def read_prediction_file(path: str | Path) -> pd.DataFrame:
-    """Read a prediction file of either format, told apart by the number of columns.
+    """Read a prediction file; the number of columns decides the format.
 
     Returns:
-        One row a prediction, in file order: clip, frame, x1, y1, x2, y2, track (validation) or clip, unique_id, track
+        One row per prediction, in file order: clip, frame, x1, y1, x2, y2, track (validation) or clip, unique_id, track
         (test), and score, float64. clip, track and unique_id are text.
 
     Raises:
-        UserError: no such file, another number of columns, a field that is no number, a class other than 1, a score
-            that is NaN or outside [0, 1], or a key that comes twice.
+        UserError: the file cannot be read, has the wrong number of columns, a field that is not a number, a class other
+            than 1, a score that is NaN or outside [0, 1], or a repeated key.
     """
     path = Path(path)
     table = _read(path, {9: (*VALIDATION, "class", "score"), 5: (*TEST, "class", "score")}, "prediction")
@@ -55,15 +58,15 @@ def read_prediction_file(path: str | Path) -> pd.DataFrame:
     outside = ~((score >= 0) & (score <= 1))
     if outside.any():
         value = score[outside][0]
-        raise UserError(f"{path}: {_rows(outside)}: score {value}, but scores lie in [0, 1]")
+        raise UserError(f"{path}: {_rows(outside)}: score {value} is not in [0, 1]")
     return table.drop(columns="class")
 
 
 def read_groundtruth(path: str | Path) -> pd.DataFrame:
-    """Read a ground truth file of either format: the columns of `read_predictions`, with label 0 or 1 for score.
+    """Read a ground truth file: the columns of `read_prediction_file`, with label (0 or 1) instead of score.
 
     Raises:
-        UserError: as `read_predictions`, and for a label that is neither 0 nor 1.
+        UserError: as `read_prediction_file`, or a label is neither 0 nor 1.
     """
     path = Path(path)
     table = _read(path, {8: (*VALIDATION, "label"), 4: (*TEST, "label")}, "ground truth")
@@ -71,53 +74,53 @@ def read_groundtruth(path: str | Path) -> pd.DataFrame:
     wrong = (label != 0) & (label != 1)
     if wrong.any():
         value = label[wrong][0]
-        raise UserError(f"{path}: {_rows(wrong)}: label {value:g}, but labels are 1 (looking) or 0 (not looking)")
+        raise UserError(f"{path}: {_rows(wrong)}: label {value:g} is neither 1 (looking) nor 0 (not looking)")
     return table.astype({"label": np.int64})
 
 
 def write_predictions(path: str | Path, table: pd.DataFrame, split: str) -> None:
-    """Write a prediction file, atomically and with every digit of the scores.
+    """Write a prediction file atomically, with all digits of the scores.
 
     Args:
-        path: where to.
-        table: the columns of the format (those of a FrameTable will do) and score.
-        split: "test" for the test format, any other for the validation format.
+        path: of the file.
+        table: score and the columns of the format; others are ignored.
+        split: `test` for the test format, any other for the validation format.
     """
     columns = TEST if split == "test" else VALIDATION
     _write(Path(path), table[list(columns)].assign(one=1, score=table["score"].astype(np.float64)))
 
 
 def write_groundtruth(path: str | Path, table: pd.DataFrame, split: str) -> None:
-    """Write a ground truth file; arguments as for `write_predictions`, with label for score."""
+    """Write a ground truth file; arguments as for `write_predictions`, with label instead of score."""
     columns = TEST if split == "test" else VALIDATION
     _write(Path(path), table[[*columns, "label"]])
 
 
 def is_test(table: pd.DataFrame) -> bool:
-    """Tell whether a table that was read here has the test format."""
+    """Whether a table that was read here is in test format."""
     return "frame" not in table
 
 
 def match(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> np.ndarray:
-    """Find each row of one table in another that must have the same rows, in whatever order.
+    """Find each row of one table in another, which must have the same rows in any order.
 
     Args:
-        reference: N rows, from `read_predictions` or `read_groundtruth`.
-        other: the table to look in.
-        names: what the two are called in messages.
+        reference: N rows, from `read_prediction_file` or `read_groundtruth`.
+        other: N rows.
+        names: of the two tables, for messages.
 
     Returns:
         int64 (N,): row numbers of `other` in the order of `reference`.
 
     Raises:
-        UserError: formats differ, rows are missing or too many (how many, and the first), or boxes differ.
+        UserError: formats or boxes differ, or rows are missing or unknown; the message counts them and shows the first.
     """
     if is_test(reference) != is_test(other):
         kind = {False: "validation", True: "test"}
         raise UserError(
             f"{names[0]} is in {kind[is_test(reference)]} format and {names[1]} in {kind[is_test(other)]} format"
         )
-    if all(reference[name].equals(other[name]) for name in _key(reference)):  # as one program writes them
+    if all(reference[name].equals(other[name]) for name in _key(reference)):  # in the same order already
         found = np.arange(len(reference))
     else:
         found = _looked_up(reference, other, names)
@@ -128,14 +131,14 @@ def match(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) 
         differ = apart > BOX_TOLERANCE
         if differ.any():
             raise UserError(
-                f"{names[0]} and {names[1]} have other boxes in {differ.sum()} of {len(apart)} rows, by up to "
-                f"{apart.max():.3g} pixels{_named(reference, differ)}; they are of different detections or clean-up"
+                f"{names[0]} and {names[1]} have different boxes in {differ.sum()} of {len(apart)} rows, by up to "
+                f"{apart.max():.3g} pixels{_named(reference, differ)}; they come from different detections or clean-up"
             )
     return found
 
 
 def _looked_up(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, str]) -> np.ndarray:
-    """Find each key of one table in another, for `match`."""
+    """`match` for keys in different order."""
     mine, theirs = _numbers([reference, other])
     my_order, their_order = np.argsort(mine), np.argsort(theirs)
     if not np.array_equal(mine[my_order], theirs[their_order]):
@@ -146,15 +149,15 @@ def _looked_up(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, s
                 f"{names[1]} lacks {missing.sum()} of the {len(mine)} rows of {names[0]}{_named(reference, missing)}"
             )
         if extra.any():
-            faults.append(f"{names[1]} has {extra.sum()} rows that {names[0]} has not{_named(other, extra)}")
-        raise UserError("; ".join(faults) or f"{names[0]} or {names[1]} has a row twice")
+            faults.append(f"{names[1]} has {extra.sum()} rows that {names[0]} lacks{_named(other, extra)}")
+        raise UserError("; ".join(faults) or f"{names[0]} or {names[1]} has repeated rows")
     found = np.empty(len(mine), dtype=np.int64)
     found[my_order] = their_order
     return found
 
 
 def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.DataFrame:
-    """Read a file without header whose format follows from its number of columns; text and float64, keys unique."""
+    """Read a file without a header, in the format given by its number of columns, and check that keys are unique."""
     try:
         source, first, spaced = _opened(path)
     except OSError as error:
@@ -176,7 +179,8 @@ def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.Data
             whole = table["frame"].to_numpy().astype(np.int64)
         fraction = table["frame"].to_numpy() != whole
         if fraction.any():
-            raise UserError(f"{path}: {_rows(fraction)}: frame {table['frame'][fraction].iloc[0]} is no whole number")
+            value = table["frame"][fraction].iloc[0]
+            raise UserError(f"{path}: {_rows(fraction)}: frame {value} is not a whole number")
         table["frame"] = whole
     number = _combined([_codes(table[name].to_numpy()) for name in _key(table)])
     for name in TEXT.intersection(columns):
@@ -186,14 +190,16 @@ def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.Data
         order = np.argsort(number, kind="stable")
         again = np.zeros(len(number), dtype=bool)
         again[order[1:]] = np.diff(number[order]) == 0
-        raise UserError(f"{path}: {again.sum()} rows come twice{_named(table, again)}")
+        raise UserError(f"{path}: {again.sum()} repeated rows{_named(table, again)}")
     return table
 
 
 def _opened(path: Path) -> tuple[Path | bytes, bytes, bool]:
-    """What pandas can read from, as often as needed; the first line that is not blank; whether there is any blank.
+    """Open a file for pandas.
 
-    A file is left to pandas, which reads large ones in parallel; anything else, such as a pipe, is read here.
+    Returns:
+        A source that pandas can read repeatedly: the path of a regular file, else the content (of a pipe, say); the
+        first line that is not blank; whether there are any spaces.
     """
     with open_input(path) as file:
         if not path.is_file():
@@ -206,7 +212,7 @@ def _opened(path: Path) -> tuple[Path | bytes, bytes, bool]:
 
 def _parse(source: Path | bytes, columns: Sequence[str], types: Mapping[str, type], spaced: bool) -> pd.DataFrame:
     options: dict[str, Any] = {"header": None, "names": list(columns), "dtype": types, "compression": None, **_EXACT}
-    # Looking for blanks after commas takes a quarter of the time, and hardly any file has one.
+    # `skipinitialspace` costs a quarter of the time, and hardly any file needs it.
     return pd.read_csv(
         io.BytesIO(source) if isinstance(source, bytes) else source,
         index_col=False,
@@ -217,7 +223,7 @@ def _parse(source: Path | bytes, columns: Sequence[str], types: Mapping[str, typ
 
 
 def _fault(source: Path | bytes, columns: Sequence[str], error: Exception) -> str:
-    """Say which field of a file could not be read; the parser itself only says that one could not."""
+    """Find the field that pandas could not read; its own message does not name it."""
     try:
         text = _parse(source, columns, dict.fromkeys(columns, str), spaced=True)
     except (ValueError, pd.errors.ParserError) as again:
@@ -227,9 +233,9 @@ def _fault(source: Path | bytes, columns: Sequence[str], error: Exception) -> st
             bad = pd.to_numeric(text[name], errors="coerce").isna()
             if bad.any():
                 value = text[name][bad].iloc[0]
-                said = f"{value!r} is no number" if value else "nothing there"
+                fault = f"{value!r} is not a number" if value else "empty"
                 hint = "; these files have no header" if bad.iloc[0] and not bad.iloc[1:].any() else ""
-                return f"{_rows(bad)}, column {name}: {said}{hint}"
+                return f"{_rows(bad)}, column {name}: {fault}{hint}"
     return str(error)
 
 
@@ -244,30 +250,30 @@ def _header(columns: Sequence[str]) -> str:
 
 
 def _key(table: pd.DataFrame) -> tuple[str, ...]:
-    """The columns that tell rows apart."""
+    """The columns that identify a row."""
     return ("clip", "track", "frame") if "frame" in table else ("clip", "track", "unique_id")
 
 
 def _numbers(tables: Sequence[pd.DataFrame]) -> list[np.ndarray]:
-    """Number the keys of some tables of one format: int64 arrays, equal where the keys are."""
+    """Map the keys of tables of one format to int64 numbers; equal keys have equal numbers."""
     codes = [_codes(np.concatenate([table[name].to_numpy() for table in tables])) for name in _key(tables[0])]
     return np.split(_combined(codes), np.cumsum([len(table) for table in tables])[:-1])
 
 
 def _codes(values: np.ndarray) -> np.ndarray:
-    """Number the values of a column: int64 from 0 on, equal where they are."""
+    """Map the values of a column to int64 numbers from 0; equal values have equal numbers."""
     if values.dtype == np.int64 and len(values) and int(values.max()) - int(values.min()) < 2**40:
         return values - values.min()
     return numbered(values)[0]
 
 
 def _combined(codes: Sequence[np.ndarray]) -> np.ndarray:
-    """One number for each row's codes: int64, equal where all of them are."""
+    """Combine the codes of each row into one int64 number; equal only if all codes are equal."""
     number, largest = codes[0], int(codes[0].max(initial=0))
     for code in codes[1:]:
         count = int(code.max(initial=0)) + 1
         largest = (largest + 1) * count - 1
-        if largest >= 2**63:  # numbered anew, so that the products stay small
+        if largest >= 2**63:  # renumber, so that the products do not overflow
             number = numbered(number)[0]
             largest = (int(number.max(initial=0)) + 1) * count - 1
         number = number * count
@@ -283,8 +289,7 @@ def _rows(mask: pd.Series | np.ndarray) -> str:
 
 def _named(table: pd.DataFrame, mask: np.ndarray) -> str:
     row = table.iloc[int(np.argmax(mask))]
-    where = f"unique id {row['unique_id']}" if is_test(table) else f"frame {row['frame']}"
-    kind = "video" if is_test(table) else "clip"
-    return f", the first: {kind} {row['clip']}, track {row['track']}, {where}" if mask.sum() > 1 else (
-        f": {kind} {row['clip']}, track {row['track']}, {where}"
-    )  # fmt: skip
+    start = ", the first: " if mask.sum() > 1 else ": "
+    if is_test(table):
+        return f"{start}video {row['clip']}, track {row['track']}, unique id {row['unique_id']}"
+    return f"{start}clip {row['clip']}, track {row['track']}, frame {row['frame']}"

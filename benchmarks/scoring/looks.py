@@ -1,6 +1,6 @@
-"""Frames that look at the camera, from the scores along a track.
+"""Decoding of scores along a track into frames that look.
 
-By itself a frame looks if its score reaches the threshold. But looks last longer than one frame, so a track is treated
+A single frame looks if its score reaches the threshold. But looks last longer than one frame, so a track is treated
 as a hidden Markov model with two states, looking and not looking. Each change of state has a cost, and the cheapest
 path is found with the Viterbi algorithm (Viterbi 1967, "Error bounds for convolutional codes and an asymptotically
 optimum decoding algorithm"). The evidence of a frame is its log odds above those of the threshold, times its duration.
@@ -23,7 +23,7 @@ WAIT = 1000  # frames a stream may stay undecided before the currently better pa
 def looks_at(
     thresholds: np.ndarray, scores: np.ndarray, starts: np.ndarray, frame_time: float, cost: float
 ) -> np.ndarray:
-    """Finds the frames that look, for several thresholds.
+    """Find the frames that look, for several thresholds.
 
     Args:
         thresholds: ``(K,)``.
@@ -44,7 +44,7 @@ def looks_at(
 
 
 def viterbi(evidence: Sequence[float] | np.ndarray, cost: float) -> np.ndarray:
-    """Finds the frames of one track that look.
+    """Find the frames of one track that look.
 
     Example:
         >>> viterbi([1.0, -0.1, 1.0, -2.0], cost=0.5).tolist()
@@ -67,7 +67,7 @@ class Decoder:
 
     Args:
         cost: of a change of state; with 0 each frame is decided by its own evidence.
-        wait: frames after which the better path so far is taken although both are still possible; None: never.
+        wait: number of undecided frames at which the better path so far is taken; None: never.
     """
 
     def __init__(self, cost: float, wait: int | None = WAIT) -> None:
@@ -78,13 +78,13 @@ class Decoder:
         self._before: list[tuple[bool, bool]] = []
 
     def push(self, evidence: float) -> list[bool]:
-        """Adds the next frame.
+        """Add the next frame.
 
         Args:
             evidence: positive for looking, negative against; in the unit of the cost.
 
         Returns:
-            The states of the earlier frames that are decided now, in order: True where a frame looks.
+            The states of the frames that are decided now, in order: True if a frame looks.
         """
         if self._lead is None:
             self._lead = evidence
@@ -99,7 +99,7 @@ class Decoder:
         return []
 
     def finish(self) -> list[bool]:
-        """Returns the states of the remaining frames; the next frame starts a new track."""
+        """Return the states of the remaining frames; the next frame starts a new track."""
         if self._lead is None:
             return []
         last = self._lead >= 0
@@ -107,7 +107,7 @@ class Decoder:
         return [*(self._trace(self._before[-1][last]) if self._before else []), last]
 
     def _trace(self, state: bool) -> list[bool]:
-        """Returns the states of all undecided frames but the newest, given the last of them."""
+        """Return the states of all undecided frames except the newest, given the last of them."""
         states = [state]
         for before in reversed(self._before[:-1]):
             state = before[state]

@@ -13,7 +13,7 @@ from zoo.model import LookingAtMeModel, PixelWindow
 
 
 def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
-    """Logits (B, 2): of a head for windows of features, of a whole model for windows of pixels."""
+    """Compute logits (B, 2), with a head for windows of features or a whole model for windows of pixels."""
     if isinstance(batch, PixelWindow):
         assert isinstance(model, LookingAtMeModel)
         return model.judge(batch)
@@ -23,7 +23,7 @@ def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
 def probabilities(found: Tensor) -> np.ndarray:
     """P(looking) of logits (B, 2), float64 (B,).
 
-    The softmax is computed in float64: in float32 confident scores would tie at 1.0, and ties cost average precision.
+    The softmax is computed in float64. In float32, confident scores would tie at 1.0, and ties cost average precision.
     """
     return found.double().softmax(dim=1)[:, 1].cpu().numpy()
 
@@ -36,12 +36,12 @@ def score_windows(
     batch_size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> np.ndarray:
-    """P(looking) of every window, float64 (M,). Frames that windows of a batch share are encoded once.
+    """Compute P(looking) of every window, float64 (M,). Frames that windows of a batch share are encoded once.
 
     Args:
         model: a head, or backbone and head for windows of pixels; on `device`.
         data: M windows.
-        batch_size: windows at once; None for what suits the data.
+        batch_size: windows per batch; None for the default of the data.
         device: torch device.
     """
     model.eval()

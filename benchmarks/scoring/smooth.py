@@ -1,14 +1,15 @@
-"""Smooth scores along each track, with a fixed window or one chosen on validation."""
+"""Smoothing of scores along tracks, with a fixed window or one chosen on validation."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from benchmarks.data.windows import KeyFrames, windows
+from benchmarks.evaluation.calibration import both_classes
 from benchmarks.evaluation.metrics import lam_map
 from registry import UserError
 
@@ -16,80 +17,93 @@ if TYPE_CHECKING:
     from benchmarks.config.recipe import Smoothing
 
 
-WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31, 41, 51)  # frames; at 30 a second, up to one and two thirds of one
+# Window sizes to choose from, in frames; 51 frames at 30 fps are 1.7 seconds.
+WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31, 41, 51)
 
 
-def choose_window(
-    frames: pd.DataFrame, scores: np.ndarray, labels: np.ndarray, how: str, windows: Sequence[int] = WINDOWS
-) -> int:
-    """Choose the smoothing window with the highest mAP on the validation split, in the mean over seeds.
+def smooth_splits(
+    scores: dict[str, np.ndarray],
+    key_frames: Mapping[str, KeyFrames],
+    tables: Mapping[str, pd.DataFrame],
+    smoothing: Smoothing | None,
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Smooth a row's scores on every split, as its recipe says.
+
+    Args:
+        scores: split -> (S, M) scores of S seeds.
+        key_frames: split -> the M key frames.
+        tables: split -> frame table.
+        smoothing: filter and window; None changes nothing.
+
+    Returns:
+        The smoothed scores, and the window under `smoothing window` if it was chosen on validation.
+
+    Raises:
+        UserError: a window must be chosen, but the validation frames have one class only.
+    """
+    if smoothing is None:
+        return scores, {}
+    frames = {split: tables[split].iloc[of_split.centres] for split, of_split in key_frames.items()}
+    window, fitted = smoothing.window, {}
+    if window is None:
+        labels = key_frames["val"].labels
+        known = labels >= 0
+        window = choose_window(frames["val"][known], scores["val"][:, known], labels[known], smoothing.filter)
+        fitted = {"smoothing window": window}
+    smoothed = {
+        split: np.stack([smooth_scores(frames[split], of_seed, smoothing.filter, window) for of_seed in of_split])
+        for split, of_split in scores.items()
+    }
+    return smoothed, fitted
+
+
+def choose_window(frames: pd.DataFrame, scores: np.ndarray, labels: np.ndarray, how: str) -> int:
+    """Choose the window with the best validation mAP, averaged over seeds; of equals the shortest.
 
     Args:
         frames: N rows with clip, track and frame.
         scores: (S, N) of S seeds.
         labels: (N,) 0 or 1.
-        how: the filter, as for `smooth_scores`.
-        windows: what to choose from; the first of equals wins.
+        how: filter, as in `smooth_scores`.
 
     Returns:
-        Frames, odd; 1 where smoothing does not help.
+        One of `WINDOWS`; 1 if smoothing does not help.
 
     Raises:
-        UserError: the labels are of one class only.
+        UserError: the labels have one class only.
     """
+    both_classes(labels, "choose a smoothing window")
     reached = []
-    for window in windows:
+    for window in WINDOWS:
         values = [lam_map(smooth_scores(frames, of_seed, how, window), labels).map for of_seed in scores]
-        if None in values:
-            raise UserError("a smoothing window is chosen on validation frames of both classes; here is one only")
-        reached.append(float(np.mean([value for value in values if value is not None])))
-    return windows[int(np.argmax(reached))]
-
-
-def smoothed(
-    fused: dict[str, np.ndarray],
-    plans: Mapping[str, KeyFrames],
-    tables: Mapping[str, pd.DataFrame],
-    smoothing: Smoothing | None,
-) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Smooth the scores (seeds, M) of each split along the tracks: the scores, and what was fitted for that."""
-    if smoothing is None:
-        return fused, {}
-    keys = {split: tables[split].iloc[plan.centres] for split, plan in plans.items()}
-    window, fitted = smoothing.window, {}
-    if window is None:
-        known = plans["val"].labels >= 0
-        window = choose_window(keys["val"][known], fused["val"][:, known], plans["val"].labels[known], smoothing.filter)
-        fitted = {"smoothing window": window}
-    smoothed = {
-        split: np.stack([smooth_scores(keys[split], of_seed, smoothing.filter, window) for of_seed in scores])
-        for split, scores in fused.items()
-    }
-    return smoothed, fitted
-
-
-FILTERS = ("median", "gaussian")
+        reached.append(np.array(values, dtype=np.float64).mean())
+    return WINDOWS[int(np.argmax(reached))]
 
 
 def smooth_scores(frames: pd.DataFrame, scores: np.ndarray, how: str = "median", window: int = 5) -> np.ndarray:
     """Smooth scores along each track, by frame number.
 
-    Each score becomes the median, or the Gaussian mean, of those scores of its track whose frame is at most
-    `window // 2` away, itself included. Frames that are absent take no part, so a gap is never bridged beyond the
-    window, and scores at a stride of `window` frames or more stay as they are.
+    Each score becomes the median or the Gaussian mean of the scores of its track at most `window // 2` frames away,
+    itself included. Absent frames are left out. So gaps longer than the window are not bridged, and scores at a stride
+    of `window` frames or more do not change.
 
     Args:
         frames: N rows with clip, track and frame, in any order.
         scores: (N,).
-        how: "median", or "gaussian" with a standard deviation of a quarter of the window, so that the window ends at
-            two of them.
+        how: `median`, or `gaussian` with a standard deviation of a quarter of the window.
         window: frames, odd; 1 changes nothing.
 
     Returns:
         (N,).
+
+    Raises:
+        UserError: the window is even or below 1.
+
+    Example:
+        >>> frames = pd.DataFrame({"clip": "c", "track": "t", "frame": [1, 2, 3, 4, 9]})
+        >>> smooth_scores(frames, np.array([0.1, 0.9, 0.2, 0.3, 0.7]), "median", window=3).tolist()
+        [0.5, 0.2, 0.3, 0.25, 0.7]
     """
-    if how not in FILTERS:
-        raise UserError(f"filter {how!r}: must be one of {', '.join(FILTERS)}")
     if window < 1 or window % 2 == 0:
         raise UserError(f"window {window}: must be an odd number of frames, such as 5")
     scores = np.asarray(scores, dtype=np.float64)
@@ -101,11 +115,11 @@ def smooth_scores(frames: pd.DataFrame, scores: np.ndarray, how: str = "median",
 
 
 def filter_windows(near: np.ndarray, how: str) -> np.ndarray:
-    """Smooths windows of scores.
+    """Filter windows of scores.
 
     Args:
-        near: (N, W) scores around each of N frames, W odd, NaN where a frame is absent; not the one in the middle.
-        how: "median" or "gaussian", as for `smooth_scores`.
+        near: (N, W) scores around each of N frames, W odd; NaN for absent frames, but not in the middle.
+        how: `median` or `gaussian`, as in `smooth_scores`.
 
     Returns:
         (N,).

@@ -1,4 +1,4 @@
-"""The challenge server's submission file, made from test predictions and checked before a submission is spent on it."""
+"""The challenge server's submission file, made from test predictions, and checks to run before uploading it."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from benchmarks.scoring.files import is_test, match
 from registry import UserError
 from zoo.files.atomic import write_text
 
-# Fewer equal scores in a track can be chance: heads do saturate.
-CONSTANT_ROWS = 10
+CONSTANT_ROWS = 10  # shorter tracks may have equal scores by chance, because heads saturate
 
 
 def submission(table: pd.DataFrame) -> dict[str, Any]:
     """Build the content of an EvalAI submission for the Looking At Me challenge.
 
     Args:
-        table: test predictions from `scores.read_predictions`: clip, unique_id, track, score.
+        table: test predictions from `read_prediction_file`: clip, unique_id, track, score.
 
     Returns:
-        The object that the server reads; ids are strings, results in the table's order.
+        The object that the server reads. Ids are strings; results are in the order of the table.
 
     Raises:
         UserError: the predictions are in validation format.
     """
     if not is_test(table):
         raise UserError(
-            "predictions in validation format; the challenge takes test ones: video,unique_id,track,1,score"
+            "the predictions are in validation format; the challenge takes the test format: "
+            "video,unique_id,track,1,score"
         )
     rows = zip(table["clip"], table["unique_id"], table["track"], table["score"].tolist(), strict=True)
     results = [
@@ -43,7 +43,7 @@ def submission(table: pd.DataFrame) -> dict[str, Any]:
 
 
 def write_submission(path: str | Path, table: pd.DataFrame) -> None:
-    """Write the submission file, atomically."""
+    """Write the submission file atomically."""
     write_text(Path(path), json.dumps(submission(table), ensure_ascii=False))
 
 
@@ -52,17 +52,17 @@ def check_coverage(table: pd.DataFrame, test_root: str | Path, name: str = "pred
 
     Args:
         table: test predictions.
-        test_root: the folder that holds `videos_challenge`, or that folder itself.
-        name: what to call the predictions.
+        test_root: folder with `videos_challenge/`, or that folder itself.
+        name: of the predictions, for messages.
 
     Raises:
-        UserError: rows are missing or too many: how many, and the first.
+        UserError: rows are missing or unknown; the message counts them and shows the first.
     """
     with_frames(table, test_root, name)
 
 
 def with_frames(table: pd.DataFrame, test_root: str | Path, name: str = "predictions") -> pd.DataFrame:
-    """Add the frame numbers of the test tree to test predictions; arguments and errors as `check_coverage`."""
+    """Add the test tree's frame numbers to test predictions; arguments and errors as in `check_coverage`."""
     root = Path(test_root)
     top = root / "videos_challenge" if (root / "videos_challenge").is_dir() else root
     tree = read_challenge(top)
@@ -72,15 +72,15 @@ def with_frames(table: pd.DataFrame, test_root: str | Path, name: str = "predict
 
 
 def constant_scores(table: pd.DataFrame) -> str | None:
-    """Explain scores that do not depend on the frame: a sentence or None.
+    """Return a warning about scores that do not depend on the frame, or None.
 
-    They are valid, but they are what comes out when a model saw nothing, such as windows whose features were missing.
+    Such scores are valid, but typical of a model that saw no frames, for example because features were missing.
     """
     score = table["score"]
     if len(table) > 1 and score.min() == score.max():
         return (
-            f"all {len(table)} scores are {score.iloc[0]:g}: the server will rank every frame alike. That is what a"
-            " model gives that never saw a frame; were the features found, and the weights loaded?"
+            f"all {len(table)} scores are {score.iloc[0]:g}, so the server cannot rank the frames. A model that sees "
+            "no frames does this; check that features were found and weights were loaded"
         )
     tracks = score.groupby([table["clip"], table["track"]]).agg(["min", "max", "size"]).reset_index()
     constant = tracks[(tracks["min"] == tracks["max"]) & (tracks["size"] >= CONSTANT_ROWS)]
@@ -88,7 +88,7 @@ def constant_scores(table: pd.DataFrame) -> str | None:
         return None
     first = constant.iloc[int(np.argmax(constant["size"]))]
     return (
-        f"in {len(constant)} of {len(tracks)} tracks every score is the same, such as video {first['clip']}, track "
-        f"{first['track']} ({first['size']} times {first['min']:g}). That is what a model gives for frames that it"
-        " never saw; were their features found?"
+        f"{len(constant)} of {len(tracks)} tracks have the same score in every frame, such as video {first['clip']}, "
+        f"track {first['track']} ({first['size']} times {first['min']:g}). A model that does not see the frames does "
+        "this; check that their features were found"
     )

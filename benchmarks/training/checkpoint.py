@@ -1,6 +1,7 @@
 """Checkpoints of unfinished trainings: one safetensors file, read as untrusted data.
 
-Only what this training could have written is accepted: tensors of its names, shapes and dtypes, and finite numbers.
+A checkpoint is accepted only if this training could have written it: equal names, shapes and dtypes of tensors, and
+numbers within their limits.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from zoo.files.atomic import replacing
 from zoo.files.untrusted import checked, read_bytes
 
 CHECKPOINT = "checkpoint.safetensors"  # in the seed's folder, while a training is unfinished
-_AVERAGES = ("exp_avg", "exp_avg_sq")  # that Adam keeps of each parameter
+_AVERAGES = ("exp_avg", "exp_avg_sq")  # Adam's state per parameter, besides the step
 
 
 class Epoch(TypedDict):
@@ -39,15 +40,15 @@ class Epoch(TypedDict):
 
 @dataclass
 class TrainingProgress:
-    """Where a training stands.
+    """Progress of a training.
 
     Attributes:
         lr: learning rate of the next step.
-        epoch: epochs finished.
-        best_epoch: the epoch with the best validation mAP, from 1; 0 before there is one.
-        best_map: its validation mAP.
-        best_state: its weights, on the CPU.
-        history: of all finished epochs.
+        epoch: number of finished epochs.
+        best_epoch: the epoch with the best validation mAP, from 1; 0 before the first.
+        best_map: validation mAP of the best epoch.
+        best_state: weights of the best epoch, on the CPU.
+        history: one entry per finished epoch.
     """
 
     lr: float
@@ -67,12 +68,12 @@ class TrainingProgress:
 
     @property
     def note(self) -> str:
-        """For the progress bar."""
+        """The best validation mAP, for the progress bar."""
         return f"val mAP {100 * self.best_map:.2f}" if self.best_epoch else ""
 
 
 class _Numbers(TypedDict):
-    """A checkpoint's metadata: what `TrainingProgress` holds beside the weights."""
+    """A checkpoint's metadata: `TrainingProgress` without the weights."""
 
     epoch: int
     lr: float
@@ -82,7 +83,7 @@ class _Numbers(TypedDict):
 
 
 def save_state(folder: Path, model: nn.Module, optimizer: Optimizer, progress: TrainingProgress) -> None:
-    """Write all that resuming needs, atomically: weights, Adam's state, best epoch, history, learning rate."""
+    """Write a checkpoint atomically: weights, Adam's state, best epoch, history, learning rate."""
     numbers = {name: getattr(progress, name) for name in _Numbers.__annotations__}
     tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
     tensors |= {f"best.{name}": tensor for name, tensor in progress.best_state.items()}
@@ -97,14 +98,14 @@ def write_state(path: Path, tensors: Mapping[str, Tensor], numbers: Mapping[str,
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     text = json.dumps(numbers)
     with replacing(path) as temporary:
-        # Not save_file: it writes a temporary file of its own, which a killed process would leave behind.
+        # Not save_file: it writes another temporary file, which a killed process would leave behind.
         temporary.write_bytes(safetensors.torch.save(tensors, {"training": text, "crc32": _crc32(text, tensors)}))
 
 
 def resume(
     folder: Path, model: nn.Module, optimizer: Optimizer, progress: TrainingProgress, training: Training
 ) -> None:
-    """Bring a training to where its checkpoint was written; without a checkpoint it stays at its start.
+    """Restore a training from its checkpoint, if there is one.
 
     Args:
         folder: of the seed.
@@ -135,7 +136,7 @@ def resume(
     state = {}
     for number, (name, parameter) in enumerate(model.named_parameters()):
         if f"adam.step.{name}" in tensors:
-            # Into tensors like the parameter, which keeps its memory format.
+            # Copied into tensors with the memory format of the parameter.
             averages = {key: torch.empty_like(parameter).copy_(tensors[f"adam.{key}.{name}"]) for key in _AVERAGES}
             state[number] = {"step": tensors[f"adam.step.{name}"], **averages}
     groups = optimizer.state_dict()["param_groups"]
@@ -144,14 +145,14 @@ def resume(
 
 
 def read_state(path: Path) -> tuple[dict[str, Tensor], _Numbers]:
-    """Read what `write_state` wrote.
+    """Read tensors and numbers that `write_state` wrote.
 
     Raises:
-        Exception: of whatever kind safetensors raises; the file is damaged, or is not a checkpoint.
+        Exception: of any type, from safetensors; the file is damaged, or is not a checkpoint.
     """
     content = read_bytes(path, "a checkpoint")
     tensors = safetensors.torch.load(content)
-    # From the bytes: safe_open would wait forever for a named pipe.
+    # Parsed from the bytes, because safe_open would wait forever for a named pipe.
     header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     metadata = header.get("__metadata__", {})
     if metadata.get("crc32") != _crc32(metadata["training"], tensors):
@@ -189,7 +190,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 
 def _crc32(text: str, tensors: Mapping[str, Tensor]) -> str:
-    """Checksum of a checkpoint: safetensors has none of its own."""
+    """Checksum of a checkpoint; safetensors files have none."""
     crc = zlib.crc32(text.encode())
     for name in sorted(tensors):
         crc = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, zlib.crc32(name.encode(), crc))

@@ -1,4 +1,4 @@
-"""What the trainings of a row's seeds share."""
+"""A training job, shared by the seeds of a row, and the class weights of its loss."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from benchmarks.pixels.windows import PixelData
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """Model, data and settings of a row's trainings, which differ in their seed only.
+    """Model, data and settings of a row's trainings, which differ only in their seed.
 
     Attributes:
         head_config: `type` and arguments of the head, including `feature_dim` and `window`.
@@ -60,14 +60,13 @@ class TrainingJob:
 
 
 def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
-    """Weights (2,) of the two classes in the cross entropy.
+    """Compute the weights (2,) of not looking and looking in the cross entropy.
 
-    Source: the InternLSTM team's settings, for `balanced`.
+    `balanced` is the InternLSTM team's setting.
 
     Args:
-        labels: 0 or 1, of every labelled frame of the training split, not only of key frames.
-        how: `balanced` weights each class by the share of the other, [share of positives, share of negatives]; None
-            weights both by 1.
+        labels: 0 or 1, of all frames of the training split, not only of key frames.
+        how: `balanced` weights each class by the share of the other; None weights both by 1.
 
     Example:
         >>> class_weights(np.array([0, 0, 1, 0]), "balanced").tolist()

@@ -1,4 +1,4 @@
-"""The training loop: epochs of steps, validation after each, the best epoch kept, a checkpoint now and then."""
+"""The training loop: validation after each epoch, the best epoch kept, a checkpoint every eighth of the epochs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.training.checkpoint import TrainingProgress, resume, save_state
 from benchmarks.training.job import TrainingJob
 from benchmarks.training.trackers import RunTracker
 
-_TOLD_EVERY = 50  # steps on features between two updates of the progress bar; a step may take less time than an update
+_REPORTED_STEPS = 50  # on features, between two updates of the progress bar; an update may take longer than a step
 
 
 class Loop:
@@ -33,7 +33,7 @@ class Loop:
     Args:
         model: a head, or backbone and head; moved to the job's device.
         job: data and settings.
-        seed: of the order of windows and of dropout.
+        seed: of the order of windows and dropout.
     """
 
     def __init__(self, model: nn.Module, job: TrainingJob, seed: int) -> None:
@@ -43,10 +43,10 @@ class Loop:
         self.model = model.to(self.device)
         self.data = job.data.on(self.device) if isinstance(job.data, FeatureData) else job.data
         self.validation = job.validation.on(self.device) if isinstance(job.validation, FeatureData) else job.validation
-        self.batch_size = -(-job.training.batch_size // processes.count())  # of each process
+        self.batch_size = -(-job.training.batch_size // processes.count())  # per process
         windows = -(-len(self.data) // processes.count())
         self.steps_per_epoch = -(-windows // self.batch_size)
-        # Fused: one kernel for all parameters, twice as fast for a small head. Pixels keep their published figures.
+        # Fused Adam is twice as fast for a small head. On pixels it would move published figures.
         fused = True if isinstance(self.data, FeatureData) else None
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=job.training.lr, weight_decay=job.training.weight_decay, fused=fused
@@ -56,15 +56,15 @@ class Loop:
         self._logits: Callable[[Any], Tensor] = _parallel(self.model, self.device)
 
     def run(self, folder: Path, advance: Callable[[int, str], None], trackers: list[RunTracker]) -> None:
-        """Train all epochs, or those that an interrupted run left; ends with the weights of the best epoch.
+        """Train all epochs, or resume from a checkpoint; ends with the weights of the best epoch.
 
         Args:
             folder: of the seed; holds `checkpoint.safetensors` until the training is finished.
-            advance: called with the number of steps done and a note on how it goes.
-            trackers: get loss, learning rate and validation mAP after each epoch.
+            advance: called with the number of steps done and a note for the progress bar.
+            trackers: receive loss, learning rate and validation mAP after each epoch.
 
         Raises:
-            Stopped: a signal came; the epoch it interrupted is finished and saved.
+            Stopped: a signal came; the current epoch is finished and saved.
             UserError: the checkpoint is damaged, or of another training.
         """
         epochs, progress = self.job.training.epochs, self.progress
@@ -89,7 +89,7 @@ class Loop:
         """Train one epoch.
 
         Args:
-            epoch: from 0. With the seed it determines dropout and order, so a resumed training repeats neither.
+            epoch: from 0. Seed and epoch determine dropout and order, so resuming changes neither.
             advance: as in `run`.
 
         Returns:
@@ -99,10 +99,10 @@ class Loop:
         if isinstance(self.data, PixelData):
             self.data.start_epoch(self.seed, epoch)
         self.model.train()
-        # torch's DataLoader draws once per epoch. The same draw here keeps the dropout of trainings that used one.
+        # torch's DataLoader draws once per epoch. The same draw here gives the same dropout as trainings that used one.
         torch.empty((), dtype=torch.int64).random_()
-        every = _TOLD_EVERY if isinstance(self.data, FeatureData) else 1
-        losses, told = [], 0
+        every = _REPORTED_STEPS if isinstance(self.data, FeatureData) else 1
+        losses, reported = [], 0
         mixed = self.job.training.precision == "bfloat16"
         for step, (window, labels) in enumerate(self._batches(epoch), start=1):
             with torch.autocast(self.device.type, torch.bfloat16) if mixed else nullcontext():
@@ -114,12 +114,12 @@ class Loop:
             losses.append(loss.detach())
             self._set_lr(epoch * self.steps_per_epoch + step)
             if step % every == 0 or step == self.steps_per_epoch:
-                advance(step - told, self.progress.note)
-                told = step
+                advance(step - reported, self.progress.note)
+                reported = step
         return torch.stack(losses)
 
     def validate(self) -> float:
-        """LAM mAP on the validation windows; several processes share the scoring."""
+        """Compute mAP on the validation windows; several processes share the scoring of pixels."""
         if isinstance(self.validation, FeatureData) or processes.count() == 1:
             scores, labels = score_windows(self.model, self.validation, device=self.device), self.validation.labels
         else:
@@ -127,7 +127,7 @@ class Loop:
             parts = processes.gather((score_windows(self.model, own, device=self.device), own.labels))
             scores, labels = np.concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
         val_map = lam_map(scores, labels.cpu().numpy()).map
-        assert val_map is not None  # both classes are there, which `train` has checked
+        assert val_map is not None  # `train` has checked that both classes are there
         return val_map
 
     def _batches(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
@@ -155,7 +155,7 @@ class Loop:
 
 
 def _parallel(model: nn.Module, device: torch.device) -> Callable[[Any], Tensor]:
-    """`logits` of a model; with several processes their gradients are averaged."""
+    """`logits` of a model; several processes average their gradients."""
     if processes.count() == 1:
         return partial(logits, model)
     own = None if device.type == "cpu" else [device]

@@ -1,4 +1,4 @@
-"""The seeds of a job, trained and scored one after another, or side by side in processes of one core each."""
+"""Train and score the seeds of a job, one after another or side by side in processes with one thread each."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class SeedResult:
 
 
 def run_seed(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None = None) -> SeedResult:
-    """Train one seed, or find it trained, and score all windows."""
+    """Train one seed, or reuse its finished training, and score all windows."""
     report = train(job, seed, advance)
     if processes.rank() > 0:
         return SeedResult(report, {}, 0.0)
@@ -63,18 +63,18 @@ def run_seed(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | 
 def run_seeds(
     job: TrainingJob, seeds: Sequence[int], *, workers: int = 1, plugins: Sequence[str] = ()
 ) -> list[SeedResult]:
-    """Run each seed, one after another or side by side; the results are equal to the bit.
+    """Run seeds one after another or side by side, with bit-identical results.
 
-    Side by side runs what trains on one thread; anything else uses all threads itself.
+    Only models that train on one thread run side by side; larger ones use all threads themselves.
 
     Args:
         job: shared by the seeds.
         seeds: to train and score.
-        workers: processes at once.
-        plugins: for the processes to load.
+        workers: maximum number of processes.
+        plugins: loaded by each process.
 
     Raises:
-        UserError: of a training, or a process was killed. Finished seeds are kept.
+        UserError: a training failed, or a process was killed. Finished seeds are kept.
     """
     with locked(job.folder / NAME, str(job.folder), wait=True) if processes.rank() == 0 else nullcontext():
         fresh = [seed for seed in seeds if not (job.seed_folder(seed) / REPORT).exists()]
@@ -90,12 +90,12 @@ def _in_processes(
     job: TrainingJob, seeds: Sequence[int], workers: int, plugins: Sequence[str], progress: Progress
 ) -> list[SeedResult]:
     payload = pickle.dumps(job)
-    outcomes: dict[int, SeedResult] = {}
+    results: dict[int, SeedResult] = {}
     waiting = list(seeds)
     running: dict[Connection, tuple[Any, int]] = {}
     context = multiprocessing.get_context("spawn")  # a fork would inherit locks held by threads that it does not have
-    stop, tell = context.Pipe(duplex=False)
-    told = False
+    stop, send_stop = context.Pipe(duplex=False)
+    stopping = False
     try:
         with interrupts.starting_workers():
             for _ in range(workers):
@@ -106,10 +106,10 @@ def _in_processes(
                 running[ours] = process, waiting[0]
                 ours.send(waiting.pop(0))
         while running:
-            if interrupts.pending and not told:
+            if interrupts.pending and not stopping:
                 waiting.clear()
-                tell.send("stop")
-                told = True
+                send_stop.send("stop")
+                stopping = True
             for ready in wait(list(running), timeout=_REPORT_EVERY):
                 assert isinstance(ready, Connection)
                 process, seed = running[ready]
@@ -129,7 +129,7 @@ def _in_processes(
                 if kind == "crash":
                     raise RuntimeError(f"the training of seed {seed} failed:\n{value}")
                 if kind == "done":
-                    outcomes[seed] = value
+                    results[seed] = value
                     ready.send(waiting[0] if waiting else None)
                 if kind == "done" and waiting:
                     running[ready] = process, waiting.pop(0)
@@ -142,9 +142,9 @@ def _in_processes(
         for process, _ in running.values():
             process.join()
         stop.close()
-        tell.close()
+        send_stop.close()
     interrupts.check()
-    return [outcomes[seed] for seed in seeds]
+    return [results[seed] for seed in seeds]
 
 
 def _side_by_side(job: TrainingJob) -> bool:

@@ -1,7 +1,7 @@
 """Curves and figures for TensorBoard, Weights & Biases and MLflow.
 
-Each is off unless its key of `training` turns it on, and changes no number. Settings, losses, learning rates and
-figures are logged; nothing of the data, the code or the weights.
+A tracker is off unless its key in `training` turns it on, and changes no number. Settings, losses, learning rates and
+figures are logged, but no data, code or weights.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from registry import UserError
 
 PROJECT = "lamzoo"
 _REMEDIES = {
-    "tensorboard": "see the message, or turn it off",
-    "wandb": "WANDB_MODE=offline keeps the run on this machine, wandb login connects it",
-    "mlflow": "without MLFLOW_TRACKING_URI the run stays on this machine",
+    "tensorboard": "fix this, or turn it off",
+    "wandb": "run wandb login, or set WANDB_MODE=offline to keep the run on this machine",
+    "mlflow": "unset MLFLOW_TRACKING_URI to keep the run on this machine",
 }
 
 
@@ -75,7 +75,7 @@ class Wandb:
 
 
 class MLflow:
-    """A run of MLflow, on the server of `MLFLOW_TRACKING_URI` or in a database of its own folder."""
+    """A run of MLflow, on the server `MLFLOW_TRACKING_URI` or in a database in the folder."""
 
     def __init__(self, folder: Path, name: str, settings: Mapping[str, Any]) -> None:
         import mlflow
@@ -108,10 +108,10 @@ def open_trackers(training: Training, folder: Path, name: str, settings: Mapping
     """Connect the trackers that a training's settings turn on; none in processes other than the first.
 
     Args:
-        training: has a key for each tracker.
+        training: settings, with one key per tracker.
         folder: receives `tensorboard/`, `wandb/`, `mlflow/`.
         name: of the run.
-        settings: logged with the run, besides those of the training.
+        settings: logged with the run, in addition to `training`.
 
     Raises:
         UserError: a package is missing, or its server refuses.
@@ -128,20 +128,20 @@ def open_trackers(training: Training, folder: Path, name: str, settings: Mapping
             raise UserError(f"training.{package} needs the package {package}: pip install '.[{package}]'") from None
         try:
             opened.append(tracker(folder / package, name, {**asdict(training), **settings}))
-        except Exception as error:  # of the packages and their servers
+        except Exception as error:  # of any type, from the packages and their servers
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise UserError(f"training.{package}: {reason}; {_REMEDIES[package]}") from error
     return opened
 
 
 def log_figures(training: Training, folder: Path, name: str, figures: Mapping[str, float]) -> None:
-    """Log a row's final figures as a run of its own, if the training's settings turn trackers on.
+    """Log a row's final figures as a separate run of each tracker that is turned on.
 
     Args:
         training: settings of the row's trainings.
         folder: of the row.
         name: of the row.
-        figures: by name, such as `test/mAP`; fractions.
+        figures: `test/mAP` and so on -> fraction.
     """
     for tracker in open_trackers(training, folder, name, {"row": name}):
         tracker.log(figures, 0)

@@ -1,4 +1,4 @@
-"""Train one seed of a job, or find it trained."""
+"""Train one seed of a job, or reuse its finished training."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ class TrainingReport(TypedDict):
     seconds: float
 
 
-@interrupts.deferred()  # a signal waits for the end of the epoch, which is saved
+@interrupts.deferred()  # after a signal, the current epoch is finished and saved
 def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None = None) -> dict[str, Any]:
-    """Train one seed of a job, find it trained, or resume it where it was interrupted.
+    """Train one seed of a job, resume its interrupted training, or reuse the finished one.
 
     Args:
         job: model, data and settings. `job.folder / seed<N>` receives the weights and `training.json`.
@@ -75,11 +75,11 @@ def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | Non
     started = time.perf_counter()
     model, initial = build_model(job, seed)
     with threads_for(model, job.device):
-        outcome = _fit_closed_form(model, job) if has_closed_form(model) else _fit(model, job, seed, advance)
+        fitted = _fit_closed_form(model, job) if has_closed_form(model) else _fit(model, job, seed, advance)
     head = model.head if isinstance(model, LookingAtMeModel) else model
     report = {
         "seed": seed,
-        **outcome,
+        **fitted,
         **initial,
         "windows": len(job.data),
         "parameters": sum(parameter.numel() for parameter in head.parameters()),
@@ -105,11 +105,11 @@ def read_report(path: Path) -> dict[str, Any]:
 
 
 def build_model(job: TrainingJob, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-    """The model at the start of a training, and what its report says of the initial weights.
+    """Build the model at the start of a training.
 
     Returns:
-        A head, or backbone and head; and `initial` for the latter: the sha256 of all weights, and the origin of the
-        LSTM's if they come from a file.
+        A head, or backbone and head; and the report's `initial` section for the latter: the sha256 of all weights, and
+        the origin of the LSTM's weights if they come from a file.
     """
     torch.manual_seed(seed)
     head: Head = HEADS.build(job.head_config)
@@ -126,8 +126,8 @@ def build_model(job: TrainingJob, seed: int) -> tuple[nn.Module, dict[str, Any]]
 def on_one_thread(model: nn.Module) -> bool:
     """Whether a model trains on one CPU thread, so that its weights do not depend on the number of cores.
 
-    Small heads do: a second thread makes a step of SynthLAM's LSTM a third shorter on an idle machine, and longer on a
-    busy one. Models of pixels do, because the seeds of a row train side by side.
+    This holds for small heads: a second thread makes a step of SynthLAM's LSTM a third shorter on an idle machine, but
+    longer on a busy one. It holds for models on pixels, because the seeds of a row train side by side.
     """
     return isinstance(model, LookingAtMeModel) or (
         sum(parameter.numel() for parameter in model.parameters()) < _ONE_THREAD_PARAMETERS
@@ -141,7 +141,7 @@ def has_closed_form(model: nn.Module) -> bool:
 
 @contextmanager
 def threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
-    """Set the number of threads that a model is trained and scored with."""
+    """Train and score a model on the number of threads that `on_one_thread` asks for."""
     before = torch.get_num_threads()
     if on_one_thread(model) and torch.device(device).type == "cpu":
         torch.set_num_threads(1)
@@ -152,16 +152,16 @@ def threads_for(model: nn.Module, device: str | torch.device) -> Iterator[None]:
 
 
 def _find(job: TrainingJob, folder: Path) -> dict[str, Any] | None:
-    """The report of a finished training; None if there is none, or if its files are damaged."""
+    """The report of a finished training; None if it is missing or its files are damaged."""
     if not (folder / REPORT).exists() or not (folder / job.weights_name).exists():
         return None
-    spoilt = damaged(folder, REPORT)
-    if spoilt:
+    files = damaged(folder, REPORT)
+    if files:
         if processes.rank() == 0:
-            say(f"damaged in {folder}: {', '.join(spoilt)}; training again")
+            say(f"damaged in {folder}: {', '.join(files)}; training again")
         return None
     report = read_report(folder / REPORT)
-    if processes.rank() == 0:  # a kill may have come between the last steps of `_write`
+    if processes.rank() == 0:  # the process may have been killed between the last steps of `_write`
         if not (folder / SUMS).exists():
             write_sums(folder, [job.weights_name, REPORT])
         (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -186,7 +186,7 @@ def _write(job: TrainingJob, folder: Path, model: nn.Module, report: dict[str, A
 def _check_classes(job: TrainingJob) -> None:
     for which, labels in (("training", job.data.labels), ("validation", job.validation.labels)):
         if len(labels.unique()) < 2:
-            raise UserError(f"the {which} windows have one class only, so nothing can be learnt; use more of the data")
+            raise UserError(f"the {which} windows have one class only; use more data")
 
 
 def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:
@@ -200,7 +200,7 @@ def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:
 
 
 def _fit(model: nn.Module, job: TrainingJob, seed: int, advance: Callable[[int, str], None] | None) -> dict[str, Any]:
-    """Train a model by gradient descent, down to the weights of its best epoch."""
+    """Train a model by gradient descent; it ends with the weights of its best epoch."""
     loop = Loop(model, job, seed)
     folder = job.seed_folder(seed)
     name = f"{job.name} seed {seed}".strip()

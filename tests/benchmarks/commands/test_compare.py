@@ -94,7 +94,7 @@ def test_in_words(out, capsys):
     assert "704 key frames of 8 clips" in text and "0 paired" in text
     assert "once has one seed, so its spread over seeds is taken from the other row." in text
     text = compare(capsys, "once", "once", "--out", out)
-    assert "includes 0: these runs cannot tell them apart" in text
+    assert "includes 0: the two are statistically tied" in text
     assert "Each row has one seed, so the difference may be due to the seeds" in text
 
 

@@ -5,7 +5,7 @@ from sklearn.linear_model import LogisticRegression
 
 from benchmarks.evaluation.calibration import log_odds
 from benchmarks.evaluation.metrics import lam_map
-from benchmarks.scoring.fuse import combine, fit_weights, fuse_scores
+from benchmarks.scoring.fuse import average_scores, fit_weights, fuse_members
 from benchmarks.scoring.smooth import WINDOWS, choose_window, smooth_scores
 from registry import UserError
 
@@ -41,38 +41,38 @@ def test_the_ensemble_beats_its_members_and_their_plain_mean(members: tuple) -> 
     half = len(labels) // 2
     weights = fit_weights(scores[:, :half], labels[:half])
     assert weights.sum() == pytest.approx(1) and (weights >= 0).all()
-    fused = lam_map(combine(scores[:, half:], weights), labels[half:]).map
+    fused = lam_map(fuse_members(scores[:, half:], weights), labels[half:]).map
     assert fused > max(lam_map(member[half:], labels[half:]).map for member in scores)
-    assert fused > lam_map(fuse_scores(scores[:, half:], "logit"), labels[half:]).map
+    assert fused > lam_map(average_scores(scores[:, half:], "logit"), labels[half:]).map
 
 
 def test_a_member_that_is_wrong_gets_no_weight_and_a_constant_one_moves_nothing(members: tuple) -> None:
     scores, labels = members
     assert fit_weights(np.stack([scores[0], 1 - scores[1]]), labels)[1] == pytest.approx(0, abs=1e-6)
     weights = fit_weights(np.stack([scores[0], np.full(4000, 0.3)]), labels)
-    fused = combine(np.stack([scores[0], np.full(4000, 0.3)]), weights)
+    fused = fuse_members(np.stack([scores[0], np.full(4000, 0.3)]), weights)
     assert lam_map(fused, labels).map == pytest.approx(lam_map(scores[0], labels).map, abs=1e-9)
     assert fit_weights(1 - scores[:2], labels) == pytest.approx([0.5, 0.5])
 
 
 def test_equal_weights_are_the_mean_logit(members: tuple) -> None:
     scores, _ = members
-    np.testing.assert_allclose(combine(scores, np.full(3, 1 / 3)), fuse_scores(scores, "logit"), atol=1e-15)
+    np.testing.assert_allclose(fuse_members(scores, np.full(3, 1 / 3)), average_scores(scores, "logit"), atol=1e-15)
 
 
 def test_certain_scores_stay_finite(members: tuple) -> None:
     scores, labels = members
     scores = np.stack([np.round(scores[0]), scores[1]])
     weights = fit_weights(scores, labels)
-    assert np.isfinite(weights).all() and np.isfinite(combine(scores, weights)).all()
+    assert np.isfinite(weights).all() and np.isfinite(fuse_members(scores, weights)).all()
 
 
 def test_one_class_says_so(members: tuple) -> None:
     scores, labels = members
-    with pytest.raises(UserError, match="one only"):
+    with pytest.raises(UserError, match="one class only"):
         fit_weights(scores, np.zeros_like(labels))
     frames = pd.DataFrame(dict(clip="c", track="t", frame=np.arange(9)))
-    with pytest.raises(UserError, match="one only"):
+    with pytest.raises(UserError, match="one class only"):
         choose_window(frames, np.full((1, 9), 0.5), np.zeros(9, dtype=int), "median")
 
 

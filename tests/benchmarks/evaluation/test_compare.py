@@ -1,4 +1,4 @@
-"""Differences of rows against brute force, and against the truth of simulated ones."""
+"""Differences of rows compared with brute force, and with the truth of simulated rows."""
 
 import json
 import math
@@ -31,7 +31,7 @@ def row(scores, labels, clips, first_seed=0):
 
 
 def random_row(random, seeds, clips):
-    """Not from scores: any numbers will do for the arithmetic."""
+    """Random figures without scores, enough for the arithmetic."""
     names = tuple(f"c{number}" for number in range(clips))
     return Scored(
         tuple(seeds), random.normal(0.8, 0.02, len(seeds)), names, random.normal(0.8, 0.002, (len(seeds), clips))
@@ -54,7 +54,7 @@ def test_without_each_clip_is_the_map_of_the_other_rows():
     assert without_each_clip(scores[:, order], labels[order], clips[order]) == found
 
 
-def test_a_clip_that_has_all_looks_leaves_nothing_to_say():
+def test_no_difference_if_one_clip_has_all_looks():
     labels, clips = np.array([1, 0, 0, 0]), np.array(["a", "a", "b", "c"])
     scores = np.array([[0.9, 0.2, 0.3, 0.1]])
     found = without_each_clip(scores, labels, clips)
@@ -66,7 +66,7 @@ def test_a_clip_that_has_all_looks_leaves_nothing_to_say():
 
 
 def test_paired_seeds_by_the_table_of_a_two_way_analysis_of_variance():
-    """Dorfman, Berbaum and Metz: mean squares of pseudo-values, seeds by clips, in loops."""
+    """Dorfman, Berbaum and Metz: mean squares of pseudo-values over seeds and clips, in loops."""
     random = np.random.default_rng(1)
     s, c = 4, 7
     a, b = random_row(random, range(s), c), random_row(random, range(s), c)
@@ -75,7 +75,7 @@ def test_paired_seeds_by_the_table_of_a_two_way_analysis_of_variance():
         for j in range(c):
             of_a = c * a.map[i] - (c - 1) * a.without[i, j]
             y[i, j] = of_a - (c * b.map[i] - (c - 1) * b.without[i, j])
-    # In the mean over clips the pseudo-values are not quite the mAP, which is what the seeds' part is formed of.
+    # The seeds' part uses mAP, from which the mean of the pseudo-values over clips differs slightly.
     seed_mean, clip_mean, mean = (a.map - b.map), y.mean(axis=0), y.mean()
     between_seeds = c * sum((seed_mean[i] - seed_mean.mean()) ** 2 for i in range(s)) / (s - 1)
     between_clips = s * sum((clip_mean[j] - mean) ** 2 for j in range(c)) / (c - 1)
@@ -95,7 +95,7 @@ def test_paired_seeds_by_the_table_of_a_two_way_analysis_of_variance():
 
 
 def test_where_clips_add_nothing_it_is_students_test():
-    """scipy's: of pairs where the seeds are the same, Welch's where they are others."""
+    """scipy's paired test for equal seeds, and Welch's for different ones."""
     random = np.random.default_rng(2)
     a, b = random_row(random, range(5), 6), random_row(random, range(5), 6)
     a.without[:] = b.without[:] = 0.8
@@ -108,7 +108,7 @@ def test_where_clips_add_nothing_it_is_students_test():
     assert (found.low, found.high) == pytest.approx(tuple(interval))
 
 
-def test_one_seed_borrows_and_two_of_one_speak_of_clips_alone():
+def test_one_seed_borrows_the_spread_and_two_single_seeds_compare_over_clips():
     random = np.random.default_rng(3)
     many, one = random_row(random, range(5), 6), random_row(random, [9], 6)
     many.without[:] = one.without[:] = 0.8
@@ -129,7 +129,7 @@ def test_seeds_in_common_are_pairs_whatever_the_order():
     drift = random.normal(0, 0.0001, 6)
     same = Scored(a.seeds[::-1], (a.map + drift)[::-1], a.clips, a.without[::-1])
     assert difference(a, same).seed_error == pytest.approx(stats.sem(drift))
-    # Half of the seeds in common: what those share goes, so the error lies between all paired and none.
+    # With half of the seeds in common, the error lies between those with all and with none.
     half = Scored((0, 1, 2, 13, 14, 15), same.map[::-1], a.clips, a.without)
     none = Scored((10, 11, 12, 13, 14, 15), same.map[::-1], a.clips, a.without)
     errors = [difference(a, other).seed_error for other in (same, half, none)]
@@ -149,12 +149,12 @@ def test_a_row_differs_from_itself_by_nothing(monkeypatch):
 
 
 def test_p_of_one_seed_is_that_of_all_swaps_in_a_loop(monkeypatch):
-    """Six clips have 64 swaps: each written out with rows, against as many drawn as make their share known."""
+    """Six clips have 64 swaps; all of them in a loop, compared with many random ones."""
     random = np.random.default_rng(5)
     labels = random.integers(0, 2, 60)
     clips = np.repeat(np.arange(6), 10)
     a = np.clip(0.25 * labels + 0.75 * random.random(60), 0, 1)
-    b = random.random(60) ** 3  # another scale, which the ranks take away
+    b = random.random(60) ** 3  # another scale, which ranks remove
     ranks = [stats.rankdata(each) / 60 for each in (a, b)]
     observed = abs(lam_map(a, labels).map - lam_map(b, labels).map)
     beyond = 0
@@ -178,7 +178,7 @@ def test_p_without_clips_is_students(monkeypatch):
 
 
 def repeat(count, gain, start, with_p=True):
-    """(difference, told apart, p) of a recipe against one that lies `gain` above, five other seeds each."""
+    """(difference, whether not tied, p) of a recipe and one that lies `gain` above it, five other seeds each."""
     values, apart, ps = [], [], []
     for number in range(count):
         made = draw_clips(start + number)
@@ -191,8 +191,8 @@ def repeat(count, gain, start, with_p=True):
     return np.array(values), np.array(apart), np.array(ps)
 
 
-def test_a_recipe_is_not_told_from_itself_and_is_told_from_a_much_better_one():
-    """Few repetitions; the slow test has them all. 0.62 logits are 4.5 standard errors of the difference."""
+def test_a_recipe_ties_with_itself_and_not_with_a_much_better_one():
+    """A few repetitions; the slow test has more. 0.62 logits are 4.5 standard errors of the difference."""
     _, apart, _ = repeat(20, 0.0, 1000, with_p=False)
     assert apart.sum() <= 2
     _, apart, _ = repeat(10, 0.62, 2000, with_p=False)
@@ -200,8 +200,8 @@ def test_a_recipe_is_not_told_from_itself_and_is_told_from_a_much_better_one():
 
 
 @pytest.mark.slow
-def test_a_recipe_is_not_told_from_itself_in_93_of_100_and_three_standard_errors_are_found(monkeypatch):
-    """Five seeds a side. At three standard errors no test at 5 % has a power above 0.85, and with the eight degrees of
+def test_a_recipe_ties_with_itself_in_93_of_100_and_three_standard_errors_are_found(monkeypatch):
+    """Five seeds per row. At three standard errors no test at 5 % has a power above 0.85, and with the eight degrees of
     freedom that five seeds and five leave, none above 0.75; at four and a half 0.97."""
     monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 200)
     none, apart, p = repeat(100, 0.0, 10_000)
@@ -219,7 +219,7 @@ def test_a_recipe_is_not_told_from_itself_in_93_of_100_and_three_standard_errors
 
 @pytest.mark.slow
 def test_intervals_of_a_row_cover_the_truth():
-    """95 % are promised; of these 200 simulated rows of five seeds 189 do, and luck alone moves that by 3."""
+    """Of 200 simulated rows of five seeds 189 do, where 95 % are promised; the standard error is 3."""
     inside = 0
     for number in range(200):
         made = draw_clips(40_000 + number)
@@ -231,9 +231,9 @@ def test_intervals_of_a_row_cover_the_truth():
 @pytest.mark.parametrize(
     ("value", "reach", "p", "words"),
     [
-        (0.012, 0.016, 0.2, "one is 1.20 points above two; the interval -0.40 to 2.80 includes 0: these runs cannot"),
-        (-0.03, 0.01, 0.001, "3.00 points below two; the interval -4.00 to -2.00 excludes 0: two is the better one."),
-        (0.03, 0.029, 0.07, "excludes 0: one is the better one, though p = 0.07 leaves a doubt"),
+        (0.012, 0.016, 0.2, "one is 1.20 points above two; the interval -0.40 to 2.80 includes 0: the two are"),
+        (-0.03, 0.01, 0.001, "3.00 points below two; the interval -4.00 to -2.00 excludes 0: two is better."),
+        (0.03, 0.029, 0.07, "excludes 0: one is better, but p = 0.07, so train more seeds"),
     ],
 )  # fmt: skip
 def test_what_it_means(value, reach, p, words):

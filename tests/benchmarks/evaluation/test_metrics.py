@@ -1,4 +1,4 @@
-"""Figures against the published program's, scikit-learn and loops with one row a step."""
+"""Figures compared with the published program, scikit-learn and plain loops."""
 
 import json
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def golden_rows(case):
 
 
 def ap_by_loop(scores, labels):
-    """VOC average precision, one distinct score at a time: the best precision at this recall or a higher one."""
+    """VOC average precision, one distinct score at a time: the best precision at each recall or a higher one."""
     points = []
     for threshold in sorted(set(scores), reverse=True):
         listed = [label for score, label in zip(scores, labels, strict=True) if score >= threshold]
@@ -41,7 +41,7 @@ def ap_by_loop(scores, labels):
 
 
 def ap_of_order(labels):
-    """The same for rows in a given order, each row a step: how the published program treats ties."""
+    """VOC average precision of rows in a given order, one at a time, as the published program treats ties."""
     return ap_by_loop(range(len(labels), 0, -1), list(labels))
 
 
@@ -133,7 +133,7 @@ def test_equal_to_scikit_learn_where_precision_only_falls():
 
 
 def test_scores_at_the_edges_of_their_range():
-    """Ranked as numbers: the two zeros are one score, and the smallest numbers there are are told apart."""
+    """The two zeros are one score, and the smallest numbers are two."""
     tiny = 5e-324
     scores = np.array([0.0, -0.0, tiny, 2 * tiny, np.nextafter(1, 0), 1.0, 0.0])
     labels = np.array([1, 0, 1, 0, 1, 0, 0])
@@ -202,7 +202,7 @@ def test_bootstrap_is_that_of_the_repeated_rows(monkeypatch):
     assert bootstrap_interval(scores[order], labels[order], clips[order], repeats=50, seed=7) == interval
 
 
-def test_bootstrap_of_more_distinct_scores_than_it_tells_apart(monkeypatch):
+def test_bootstrap_of_more_distinct_scores_than_bins(monkeypatch):
     random = np.random.default_rng(5)
     labels = (random.random(3000) < 0.2).astype(int)
     scores = 1 / (1 + np.exp(-random.normal(2 * labels, 1.2)))
@@ -254,7 +254,7 @@ def test_bootstrap_without_enough_to_draw_from():
     two = bootstrap_interval([0.1, 0.2, 0.9], [0, 0, 1], ["a", "a", "b"], repeats=400)
     assert 150 < two.undefined < 250 and "lack a class" in two.note
     json.dumps(two.to_dict(), allow_nan=False)
-    with pytest.raises(UserError, match="one clip a row"):
+    with pytest.raises(UserError, match="one clip per row"):
         bootstrap_interval([0.1, 0.9], [0, 1], ["a"])
 
 
@@ -270,7 +270,7 @@ def test_bootstrap_bounds_are_ordered_and_hold_most_resamples(seed):
 
 
 def reached(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-    """The frames that look at each threshold where each does by its own score."""
+    """The frames with a score at or above each threshold."""
     return np.array(scores)[:, None] >= STEPS
 
 
@@ -279,7 +279,7 @@ def test_best_threshold_is_that_of_a_plain_search() -> None:
     for _ in range(20):
         labels = random.integers(0, 2, 40)
         scores = np.clip(0.3 * labels + random.normal(0.3, 0.2, 40), 0, 1).round(2)
-        found = best_threshold(reached(scores), labels, np.zeros(40))  # of one clip, whatever is drawn is that clip
+        found = best_threshold(reached(scores), labels, np.zeros(40))  # resamples of a single clip are that clip
         steps = np.arange(1, 100) / 100
         plain = np.array([f1_score(labels, scores >= t, zero_division=0) for t in steps])
         assert found == pytest.approx(steps[np.isclose(plain, plain.max())].mean(), abs=0.006)
@@ -292,7 +292,7 @@ def test_best_threshold_is_that_of_a_plain_search() -> None:
 
 
 def test_best_threshold_is_a_mean_over_drawn_clips() -> None:
-    """Half of the clips are best told apart about 0.3, half about 0.7: all of them together lie between."""
+    """Half of the clips have their best threshold about 0.3, half about 0.7; all together lie between."""
     scores, labels = np.tile([0.2, 0.4, 0.6, 0.8], 10), np.tile([0, 1, 1, 1, 0, 0, 0, 1], 5)
     clips = np.repeat(np.arange(10), 4)
     halves = [

@@ -1,4 +1,4 @@
-"""Frames that look: the Viterbi path against brute force, and the stream against the whole sequence."""
+"""Frames that look: the Viterbi path compared with brute force, and the stream with the whole sequence."""
 
 import itertools
 

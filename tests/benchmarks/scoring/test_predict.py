@@ -1,4 +1,4 @@
-"""Scores of windows that share frames, against one window after another."""
+"""Scores of windows that share frames, compared with one window after another."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ ON_FEATURES = [name for name in HEADS.names() if HEADS.get(name).map_channels is
 
 
 def neighbours(count: int) -> np.ndarray:
-    """Windows around each of so many frames in a row, some absent, one window without any."""
+    """Windows around each of `count` frames; some frames are absent, and one window has none."""
     rows = np.arange(count)[:, None] + np.arange(-3, 4)
     rows[(rows < 0) | (rows >= count) | (rows % 5 == 2)] = -1
     rows[4] = -1
@@ -48,7 +48,7 @@ def test_each_frame_of_a_batch_is_encoded_once() -> None:
             return features
 
     score_windows(Counted(6), FeatureData(torch.randn(20, 6), neighbours(20), np.full(20, -1)), batch_size=10)
-    # Frames 0 to 12 and 7 to 19, of each ten or eleven that are there, and the zeros of all absent ones.
+    # Frames 0 to 12 and 7 to 19 without the absent ones, and one vector of zeros for all of these.
     assert seen == [len({*range(13)} - {2, 7, 12}) + 1, len({*range(7, 20)} - {7, 12, 17}) + 1]
 
 

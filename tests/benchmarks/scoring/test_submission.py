@@ -1,4 +1,4 @@
-"""The submission file against the published one, and its checks."""
+"""The submission file compared with the published one, and its checks."""
 
 import json
 from pathlib import Path
@@ -43,12 +43,12 @@ def test_coverage(tree):
         UserError, match="preds.csv lacks 1 of the 3 rows of .*videos_challenge: video v, track t, unique id 8"
     ):
         check_coverage(predictions(WHOLE[:2]), tree, "preds.csv")
-    with pytest.raises(UserError, match="has 1 rows that .* has not: video w"):
+    with pytest.raises(UserError, match="has 1 rows that .* lacks: video w"):
         check_coverage(predictions([*WHOLE, ("w", "1", "t", 0.5)]), tree)
     with pytest.raises(UserError, match="lacks 1 .* has 1 rows"):  # the leading zeros matter
         check_coverage(predictions([WHOLE[0], ("v", "7", "t", 0.2), WHOLE[2]]), tree)
     (tree / "videos_challenge/v/t/00003_8.jpg").touch()
-    with pytest.raises(UserError, match="has a row twice"):
+    with pytest.raises(UserError, match="has repeated rows"):
         check_coverage(predictions(WHOLE), tree)
     with pytest.raises(UserError, match="no such folder"):
         check_coverage(predictions(WHOLE), tree / "nowhere")
@@ -58,11 +58,10 @@ def test_constant_scores_are_explained():
     assert constant_scores(predictions(WHOLE)) is None
     assert constant_scores(predictions(WHOLE[:1])) is None
     every = constant_scores(predictions([(*row[:3], 0.5) for row in WHOLE]))
-    assert every.startswith("all 3 scores are 0.5: ")
+    assert every.startswith("all 3 scores are 0.5, so ")
     rows = [("v", str(i), "t", 0.125) for i in range(12)] + [("v", str(i), "u", i / 20) for i in range(12)]
-    assert "in 1 of 2 tracks every score is the same, such as video v, track t (12 times 0.125)" in constant_scores(
-        predictions(rows)
-    )
+    some = constant_scores(predictions(rows))
+    assert "1 of 2 tracks have the same score in every frame, such as video v, track t (12 times 0.125)" in some
 
 
 def test_validation_predictions_are_refused():

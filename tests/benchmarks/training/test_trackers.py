@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, W&B and MLflow: what they are told, that no number changes, and what is said without them."""
+"""TensorBoard, W&B and MLflow: logged values, unchanged numbers, and messages for missing packages and servers."""
 
 import sys
 from dataclasses import replace
@@ -21,7 +21,7 @@ SHORT = replace(SETTINGS, epochs=3)
 
 
 class Wandb(ModuleType):
-    """wandb's interface, as far as it is used; keeps what it is told."""
+    """The used part of wandb's interface; keeps the calls."""
 
     def __init__(self) -> None:
         super().__init__("wandb")
@@ -39,7 +39,7 @@ class Wandb(ModuleType):
 
 
 class MLflow(ModuleType):
-    """Likewise mlflow's."""
+    """The used part of mlflow's interface; keeps the calls."""
 
     def __init__(self) -> None:
         super().__init__("mlflow")
@@ -59,7 +59,7 @@ def maps(told: list[dict[str, Any]]) -> list[float]:
 
 
 def run_without_and_with(tmp_path: Path) -> dict[str, Any]:
-    """Trains without trackers and with W&B and MLflow; the weights are the same. Returns the report of the former."""
+    """Trains without trackers and with W&B and MLflow, and compares the weights; returns the report of the former."""
     report = run(tmp_path / "plain", settings=SHORT)
     run(tmp_path / "tracked", settings=replace(SHORT, wandb=True, mlflow=True))
     assert (tmp_path / "plain/seed1/head.safetensors").read_bytes() == (
@@ -68,7 +68,7 @@ def run_without_and_with(tmp_path: Path) -> dict[str, Any]:
     return report
 
 
-def test_all_are_told_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_receive_values_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb, mlflow = Wandb(), MLflow()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setitem(sys.modules, "mlflow", mlflow)
@@ -89,7 +89,7 @@ def test_all_are_told_and_no_byte_changes(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_tensorboard_keeps_its_curves(tmp_path: Path) -> None:
-    """They lay in a folder that a finished training removes."""
+    """They used to be in a folder that a finished training removes."""
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     report = run(tmp_path, settings=replace(SHORT, tensorboard=True))
     events = accumulator.EventAccumulator(str(tmp_path / "seed1/tensorboard"))
@@ -116,23 +116,23 @@ def test_a_rows_final_figures_are_logged_with_its_name(
 
 
 @pytest.mark.parametrize("package", TRACKERS)
-def test_a_missing_package_is_told(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_is_reported(package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UserError, match=rf"training.{package} needs .*: pip install '.\[{package}\]'"):
         run(tmp_path, settings=replace(SHORT, **{package: True}))
 
 
-def test_a_server_that_refuses_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusing_server_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wandb = Wandb()
     monkeypatch.setitem(sys.modules, "wandb", wandb)
     monkeypatch.setattr(wandb, "init", lambda **_: 1 / 0, raising=False)
-    with pytest.raises(UserError, match="training.wandb: division by zero; WANDB_MODE=offline keeps the run"):
+    with pytest.raises(UserError, match="training.wandb: division by zero; run wandb login, or set WANDB_MODE=offline"):
         run(tmp_path, settings=replace(SHORT, wandb=True))
 
 
 @pytest.mark.parametrize("package", TRACKERS)
 def test_a_tracked_row_is_the_row(package: str) -> None:
-    """Its name, and that of an ensemble that is told to be tracked."""
+    """The names of a tracked recipe and a tracked ensemble do not change."""
     tracked = resolve("internlstm", settings=[f"training.{package}=true"])
     assert getattr(tracked.training, package)
     assert tracked.name == "internlstm"
@@ -142,7 +142,7 @@ def test_a_tracked_row_is_the_row(package: str) -> None:
 
 
 @pytest.mark.slow
-def test_the_real_ones_on_this_machine(
+def test_the_real_packages_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
 ) -> None:
     """W&B without a login, MLflow into its own folder."""

@@ -105,7 +105,7 @@ def test_equal_seeds_train_equal_heads_and_others_do_not(tmp_path: Path) -> None
     assert files[0].read_bytes() != files[2].read_bytes()
 
 
-def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_finished_training_is_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path)
     monkeypatch.setattr(loop, "cross_entropy", lambda *_: pytest.fail("trained again"))
     second = run(tmp_path)
@@ -114,7 +114,7 @@ def test_a_training_that_is_done_is_not_done_again(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.parametrize("name", ["head.safetensors", "training.json", "SHA256SUMS"])
-def test_a_damaged_training_is_not_used_but_done_anew(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+def test_a_damaged_training_is_done_again(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
     report = run(tmp_path, "probe")
     folder = tmp_path / "seed1"
     head = (folder / "head.safetensors").read_bytes()
@@ -132,7 +132,7 @@ def test_a_damaged_training_is_not_used_but_done_anew(tmp_path: Path, name: str,
 
 
 @pytest.mark.parametrize("epoch", [1, 3, 5])
-def test_an_interrupted_training_ends_as_if_undisturbed(
+def test_an_interrupted_training_ends_with_the_same_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epoch: int
 ) -> None:
     """Stopped in the middle of an epoch: checkpoint, dropout and order of windows must all fit."""
@@ -154,8 +154,8 @@ def assert_same(tmp_path: Path, undisturbed: dict, resumed: dict) -> None:
     assert not (b / CHECKPOINT).exists()
 
 
-def test_a_checkpoint_with_a_flipped_bit_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """safetensors has no checksum of its own."""
+def test_a_checkpoint_with_a_flipped_bit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors files have no checksum."""
     interrupt(monkeypatch, 7, stop)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path)
@@ -170,7 +170,7 @@ def test_a_checkpoint_with_a_flipped_bit_is_noticed(tmp_path: Path, monkeypatch:
 
 
 @pytest.mark.parametrize("epochs", [pytest.param(9, marks=pytest.mark.slow), 17])
-def test_a_signal_waits_for_the_epoch_and_that_is_kept(
+def test_after_a_signal_the_epoch_is_finished_and_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, epochs: int
 ) -> None:
     settings = replace(SETTINGS, epochs=epochs)
@@ -188,7 +188,7 @@ def test_a_signal_waits_for_the_epoch_and_that_is_kept(
     assert_same(tmp_path, undisturbed, resumed)
 
 
-def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
+def test_a_killed_training_ends_with_the_same_weights(tmp_path: Path) -> None:
     """The process is killed in the middle of its epochs."""
     undisturbed = run(tmp_path / "a")
     program = (
@@ -217,7 +217,7 @@ def test_killed_and_run_again_it_ends_as_undisturbed(tmp_path: Path) -> None:
 
 
 class Plain(nn.Module):
-    """The head of `config("lstm")` or `config("gru")` with torch's own layer over all frames."""
+    """The head of `config("lstm")` or `config("gru")` with torch's layer over all frames."""
 
     def __init__(self, head: nn.Module, kind: str) -> None:
         super().__init__()
@@ -264,7 +264,7 @@ def test_losses_of_fifty_steps_are_those_of_a_plain_loop(tmp_path: Path, kind: s
 
 
 def test_the_schedule_takes_every_step(tmp_path: Path) -> None:
-    """Two epochs of 60 steps down to a learning rate of 0: what a plain loop with torch's own schedule arrives at."""
+    """Two epochs of 60 steps down to a learning rate of 0: equal to a plain loop with torch's schedule."""
     data = toy(0, 240)
     settings = Training(epochs=2, batch_size=4, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4, schedule="cosine")
     weights = torch.tensor([0.3, 0.7])
@@ -291,7 +291,7 @@ def test_the_schedule_takes_every_step(tmp_path: Path) -> None:
 
 
 def test_first_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
-    """One full batch, one epoch, no dropout: Adam written out by hand must arrive at the same weights."""
+    """One full batch, one epoch, no dropout: Adam written out by hand gives the same weights."""
     settings = Training(epochs=1, batch_size=96, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4)
     weights = torch.tensor([0.3, 0.7])
     train(job(tmp_path, "probe", settings), 4)
@@ -317,7 +317,7 @@ def test_class_weights_are_the_share_of_the_other_class() -> None:
     assert class_weights(np.array([0, 0, 1, 0]), None).tolist() == [1, 1]
 
 
-def test_one_class_only_is_told(tmp_path: Path) -> None:
+def test_one_class_is_refused_before_training(tmp_path: Path) -> None:
     data = toy(0)
     data.labels[:] = 0
     with pytest.raises(UserError, match="training windows have one class only"):
