@@ -1,4 +1,4 @@
-"""A small data set in Ego4D's layout that can be learnt: faces that look are bright on the left."""
+"""A small learnable data set in Ego4D's layout: looking faces are bright on the left."""
 
 import csv
 import json
@@ -12,10 +12,10 @@ from PIL import Image
 HOME = Path(__file__).resolve().parent.parent
 TINY = HOME / "tests" / "parts" / "tiny.py"
 
-# What the processes of Ray's workers are called; the second and third in older versions.
+# Names of Ray's worker processes; the second and third in older versions.
 RAY_WORKERS = (b"ray::MapWorker", b"ray::_MapWorker", b"ray::MapBatches")
 
-# Several threads wait for each other on toys of this size.
+# On inputs of this size, several threads only wait for each other.
 torch.set_num_threads(1)
 
 CLIPS = {"train": 6, "val": 4, "test": 4}
@@ -23,7 +23,7 @@ FRAMES = 24
 
 
 def exit_status(arguments: list[str]) -> int:
-    """What `bench.py` ends with; argparse leaves by itself where it does not understand."""
+    """Run `bench.py` and return its exit status, also if argparse exits."""
     import bench
 
     try:
@@ -33,7 +33,7 @@ def exit_status(arguments: list[str]) -> int:
 
 
 def check_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixture) -> None:
-    """Check that a command ends with status 2 and one line on stderr, which has the words in it."""
+    """Check that a command exits with status 2 and one line on stderr that contains the words."""
     status, printed = exit_status(arguments), capsys.readouterr()
     assert status == 2
     assert words in printed.err
@@ -42,7 +42,7 @@ def check_refused(arguments: list[str], words: str, capsys: pytest.CaptureFixtur
 
 
 def make_lam_tree(root: Path, seed: int = 0) -> Path:
-    """Write train, val and a labelled test split: 24 frames a track, looking from 9 to 13, two missing."""
+    """Write train, val and a labelled test split: 24 frames per track, looking from 9 to 13, two missing."""
     random = np.random.default_rng(seed)
     rows = []
     for split, count in CLIPS.items():
@@ -82,7 +82,7 @@ def make_lam_tree(root: Path, seed: int = 0) -> Path:
 
 @pytest.fixture(scope="session")
 def lam_tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The small data set; do not change it, copy it."""
+    """The small data set; copy it before changing it."""
     return make_lam_tree(tmp_path_factory.mktemp("lam"))
 
 

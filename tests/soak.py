@@ -1,11 +1,11 @@
-"""Extract, train and predict over and over in one process, and see whether anything grows.
+"""Extract, train and predict repeatedly in one process, and check that no resource grows.
 
     python -m tests.soak --minutes 60 --record
 
-Each round begins with fresh folders and goes through the commands themselves (`bench.main`): features of a tree of
-crops; a head trained on features, a backbone and head on pixels, a row without training; the export of a model; a video
-scored with it. After each, rubbish is collected and the process looks at itself. What grows is told by the
-Theil-Sen slope of each measure over time, which single outliers do not move, with its 95 % interval.
+Each round starts with empty folders and calls the commands (`bench.main`): features of a tree of crops; a head trained
+on features, a backbone and head on pixels, a row without training; the export of a model; a video scored with it. After
+each round, garbage is collected and the process measures itself. Growth is the Theil-Sen slope of each measure over
+time, which is robust to single outliers, with its 95 % interval.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from scipy.stats import theilslopes
 
 HOME = Path(__file__).resolve().parent.parent
 RECORD = HOME / "benchmarks" / "records" / "reliability" / "soak.json"
-LEAST = 60  # seconds of warm-up
-WARM_UP = 0.25  # of all the time, at least
-LIMIT = 0.01  # of growth an hour
+LEAST = 60  # minimum seconds of warm-up
+WARM_UP = 0.25  # minimum share of the whole time
+LIMIT = 0.01  # growth per hour
 JUDGED = ("rss", "anonymous", "descriptors", "threads", "children", "temporary files", "cache files")
-MEASURES = (*JUDGED, "uss", "pss")  # those two also move when other processes map or leave the same libraries
+MEASURES = (*JUDGED, "uss", "pss")  # uss and pss also change when other processes map the same libraries
 FRAMES = 45
 
 
 def main() -> int:
-    """Soak; 0 where nothing grows."""
+    """Run from the command line; 0 if nothing grows."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=60.0)
     parser.add_argument("--record", nargs="?", type=Path, const=RECORD, metavar="PATH", help=f"default: {RECORD}")
@@ -47,7 +47,7 @@ def main() -> int:
     report = summary(samples)
     for name, of in report["measures"].items():
         interval = f"{of['low']:+.2%} to {of['high']:+.2%}"
-        print(f"{name}: {of['first']:,} -> {of['last']:,}, {of['growth']:+.2%} an hour ({interval})")
+        print(f"{name}: {of['first']:,} -> {of['last']:,}, {of['growth']:+.2%} per hour ({interval})")
     print(f"{report['rounds']} rounds in {report['minutes']} minutes: {'grows' if report['grows'] else 'flat'}")
     if options.record is not None:
         from benchmarks.rows.provenance import environment
@@ -58,17 +58,17 @@ def main() -> int:
 
 
 def soak(folder: Path, seconds: float, say: Callable[[str], None] = lambda line: None) -> dict[str, list[float]]:
-    """Go round after round for so many seconds: measure -> one value a round; `hours` since the start among them."""
+    """Run rounds for some seconds; return one value per round of each measure, and of `hours` since the start."""
     temporary, cache = folder / "tmp", folder / "cache"
     for each in (temporary, cache):
         each.mkdir(parents=True)
     os.environ.update(TMPDIR=str(temporary), LAMZOO_CACHE=str(cache))
-    tempfile.tempdir = None  # it is asked for once
+    tempfile.tempdir = None  # forget the cached folder
     sources = make_sources(folder / "sources")
     samples: dict[str, list[float]] = {name: [] for name in ("hours", *MEASURES)}
     started = time.monotonic()
     while time.monotonic() - started < seconds:
-        go_round(sources, folder / "round")
+        run_round(sources, folder / "round")
         shutil.rmtree(folder / "round")
         gc.collect()
         found = measure(temporary, cache)
@@ -83,7 +83,7 @@ def soak(folder: Path, seconds: float, say: Callable[[str], None] = lambda line:
 
 
 def make_sources(folder: Path) -> Path:
-    """What each round reads: a small data set, and a video."""
+    """Write the inputs of a round: a small data set and a video."""
     import tests.benchmarks.video.parts as video
     from registry import load_plugin
     from tests.conftest import TINY, make_lam_tree
@@ -95,8 +95,8 @@ def make_sources(folder: Path) -> Path:
     return folder
 
 
-def go_round(sources: Path, out: Path) -> None:
-    """Each command once."""
+def run_round(sources: Path, out: Path) -> None:
+    """Run each command once."""
     data = ["--dataset", "ego4d", "--root", str(sources / "lam")]
     quick = ["--set", "training.epochs=2", "--set", "windows.stride.train=4", "--set", "windows.stride.val=4"]
     small = [*quick, "--set", "head.projection=8", "--set", "head.hidden=8", "--set", "head.mlp=[8,8,8]"]
@@ -121,11 +121,11 @@ def command(*arguments: str) -> None:
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         status = bench.main(arguments)
     if status:
-        raise SystemExit(f"bench.py {' '.join(arguments)} ended with {status}:\n{said.getvalue()}")
+        raise SystemExit(f"bench.py {' '.join(arguments)} failed with exit status {status}:\n{said.getvalue()}")
 
 
 def measure(temporary: Path, cache: Path) -> dict[str, int]:
-    """Memory in bytes, and what is open, running and lying about."""
+    """Measure memory in bytes and count descriptors, threads, children and files."""
     process = Path("/proc/self")
     memory: dict[str, int] = {}
     for line in (process / "smaps_rollup").read_text().splitlines()[1:]:
@@ -146,14 +146,14 @@ def measure(temporary: Path, cache: Path) -> dict[str, int]:
 
 
 def summary(samples: Mapping[str, Sequence[float]]) -> dict[str, Any]:
-    """The growth of each measure an hour, as a share of its median, after a warm-up.
+    """Compute the growth of each measure per hour, relative to its median, after a warm-up.
 
     Args:
-        samples: of `soak`.
+        samples: from `soak`.
 
     Returns:
-        `minutes`, `rounds`, `warm-up` (minutes), `measures` by name: `first` and `last` value after the warm-up,
-        `growth` an hour and the ends of its 95 % interval, `low` and `high`; and `grows`, names of those above the
+        `minutes`, `rounds`, `warm-up` (minutes), `limit`; `measures` by name with `first` and `last` value after the
+        warm-up, `growth` per hour and its 95 % interval from `low` to `high`; and `grows`, the measures above the
         limit.
     """
     hours = np.array(samples["hours"])

@@ -1,4 +1,4 @@
-"""The project's Python files, parsed once, for the tests of its structure."""
+"""The project's Python files, parsed once, for tests of its structure."""
 
 import ast
 import functools
@@ -11,7 +11,7 @@ APPLICATION = ("registry.py", "backbones", "heads", "zoo", "benchmarks", "bench.
 
 
 def python_files(*names: str) -> list[Path]:
-    """The Python files of packages and modules at the root, relative to it, without plug-in templates."""
+    """Return the Python files of packages and modules, relative to the root, without plug-in templates."""
     found = [
         path for name in names for path in ([HOME / name] if name.endswith(".py") else (HOME / name).rglob("*.py"))
     ]
@@ -19,13 +19,13 @@ def python_files(*names: str) -> list[Path]:
 
 
 def module_name(path: Path) -> str:
-    """`zoo/files/atomic.py` -> `zoo.files.atomic`; a package is called by its folder."""
+    """Return the module name: `zoo/files/atomic.py` -> `zoo.files.atomic`; a package has its folder's name."""
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
 @functools.cache
 def parse(path: Path) -> ast.Module:
-    """The syntax tree of a file given relative to the root."""
+    """Return the syntax tree of a file, given relative to the root."""
     return ast.parse((HOME / path).read_text(encoding="utf-8"))
 
 
@@ -33,7 +33,7 @@ MODULES = {module_name(path): path for path in python_files(*APPLICATION, "tools
 
 
 def imported(node: ast.AST) -> list[str]:
-    """The modules that an import statement names: of `from a import b`, `a.b` where that is a module here, else `a`."""
+    """Return the modules of an import statement: for `from a import b`, `a.b` if that is a module here, else `a`."""
     if isinstance(node, ast.Import):
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
@@ -43,12 +43,12 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def imports(path: Path) -> set[str]:
-    """All modules that a file imports, also inside functions and for type checking."""
+    """Return all modules that a file imports, also inside functions and for type checking."""
     return {name for node in ast.walk(parse(path)) for name in imported(node)}
 
 
 def functions(path: Path) -> Iterator[tuple[str, ast.FunctionDef | ast.AsyncFunctionDef, bool]]:
-    """The functions of a file, nested ones too.
+    """Yield the functions of a file, nested ones too.
 
     Yields:
         Qualified name, node, and whether it is a method.

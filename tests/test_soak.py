@@ -1,4 +1,4 @@
-"""What the soak says of samples whose growth is known, and a short one of its own."""
+"""The soak test's summary of known growth, and a short soak."""
 
 from pathlib import Path
 
@@ -8,8 +8,8 @@ import pytest
 from tests.soak import JUDGED, MEASURES, soak, summary
 
 
-def test_growth_is_told_from_outliers() -> None:
-    """100 rounds in an hour: memory grows by 5 % of what it is half-way, but for one spike; all else is flat."""
+def test_growth_is_distinguished_from_outliers() -> None:
+    """100 rounds in an hour: memory grows by 5 % of its middle value, with one spike; all else is flat."""
     hours = np.linspace(0.01, 1.0, 100)
     middle = 0.625  # half-way between the end of the warm-up, a quarter of the time, and the end
     memory = 1e9 * (1 + 0.05 * (hours - middle))
@@ -26,9 +26,9 @@ def test_growth_is_told_from_outliers() -> None:
 
 @pytest.mark.slow
 def test_rounds_leave_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is counted is the same after the second round and the last; memory may still settle."""
+    """Counts are equal after the second and the last round; memory may still settle."""
     for name in ("TMPDIR", "LAMZOO_CACHE"):
-        monkeypatch.setenv(name, str(tmp_path))  # so that both are put back
+        monkeypatch.setenv(name, str(tmp_path))  # restores both afterwards
     monkeypatch.setattr("tempfile.tempdir", None)
     samples = soak(tmp_path / "soak", 120)
     assert len(samples["hours"]) >= 5

@@ -479,7 +479,7 @@ def test_a_plug_in_of_another_class(tmp_path: Path, code: str, words: str) -> No
 
 
 def test_a_checkpoint_of_another_training_is_not_resumed(tmp_path: Path) -> None:
-    from tests.fuzz.artefacts import unfinished
+    from tests.fuzz.trainings import unfinished
 
     sound = unfinished()
     path = tmp_path / "run" / "seed1" / CHECKPOINT

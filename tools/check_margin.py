@@ -1,4 +1,4 @@
-"""Measures how far SynthLAM's crops extend beyond a face detector's box: the margins that `export` gives its models.
+"""Measure how far SynthLAM's crops extend beyond a face detector's box: the margins that `export` gives its models.
 
     python -m tools.check_margin [--crops 250] [--detector centerface]
 
@@ -20,7 +20,7 @@ BORDER = 0.5  # padding, in longer sides of the crop
 
 
 def main() -> None:
-    """Prints the margin on each side."""
+    """Print the margin on each side."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--crops", type=int, default=250)
     parser.add_argument("--detector", default="centerface")

@@ -1,4 +1,4 @@
-"""Checks `predict` on rendered video with ground truth: SynthLAM's crops pasted back into the frames of their camera.
+"""Check `predict` on rendered video with ground truth: SynthLAM's crops pasted back into the frames of their camera.
 
 `python -m tools.check_video --model NAME` makes two minutes of video, runs `predict`, and prints F1 of the bouts, speed
 and peak memory. `--boxes` prints where SynthLAM's boxes lie relative to the detector's, and the share of
@@ -47,7 +47,7 @@ TALL = 40  # pixels; tracks whose faces have a smaller longer side (median) are 
 
 
 def clips_of(split: str, root: Path | None = None) -> list[tuple[str, pd.DataFrame]]:
-    """Returns the clips of a split with their rows, sorted; of SynthLAM or of another folder in its layout."""
+    """Return the sorted clips of a split with their rows, from SynthLAM or another folder in its layout."""
     table = read_split(root or synthlam.root(), split)
     return [(str(clip), rows) for clip, rows in table.groupby("clip", sort=True)]
 
@@ -55,7 +55,7 @@ def clips_of(split: str, root: Path | None = None) -> list[tuple[str, pd.DataFra
 def pictures_of(
     rows: pd.DataFrame, size: tuple[int, int] = FRAME_SIZE, root: Path | None = None
 ) -> Iterator[Image.Image]:
-    """Yields the frames of one clip: its crops in place, in front of a wall; a missing crop repeats the last one."""
+    """Yield the frames of a clip: its crops in place in front of a wall. A missing crop repeats the last one."""
     shipped = root or synthlam.root()
     wall = wall_of(size)
     by_frame: dict[int, pd.DataFrame] = dict(iter(rows.groupby("frame")))  # type: ignore[arg-type]
@@ -71,7 +71,7 @@ def pictures_of(
 
 
 def wall_of(size: tuple[int, int]) -> Image.Image:
-    """Returns the background."""
+    """Return the background."""
     wall = np.add.outer(np.linspace(150, 90, size[1]), np.linspace(-12, 12, size[0]))
     return Image.fromarray(np.stack([wall, wall * 0.97, wall * 0.92], axis=2).astype(np.uint8))
 
@@ -83,7 +83,7 @@ def make_video(
     times: Sequence[int] | None = None,
     root: Path | None = None,
 ) -> pd.DataFrame:
-    """Writes clips one after another at SynthLAM's rate; needs PyAV.
+    """Write clips one after another at SynthLAM's rate. Needs PyAV.
 
     Args:
         path: an .mp4.
@@ -123,7 +123,7 @@ def make_video(
 
 
 def check_boxes(side: int, clips: int = 20) -> None:
-    """Prints the edges of SynthLAM's boxes in units of CenterFace's, and the number of faces found by size."""
+    """Print the edges of SynthLAM's boxes in units of CenterFace's, and the number of faces found by size."""
     detector = CenterFace(side=side)
     edges, found = [], []
     for _, rows in clips_of("train")[:clips]:
@@ -157,14 +157,14 @@ def check_boxes(side: int, clips: int = 20) -> None:
 
 
 def tall_tracks(truth: pd.DataFrame) -> set[str]:
-    """Returns the tracks whose faces are large enough to count."""
+    """Return the tracks whose faces are large enough to count."""
     sides = (truth[["x2", "y2"]].to_numpy() - truth[["x1", "y1"]].to_numpy()).max(axis=1)
     medians = truth.assign(side=sides).groupby("track")["side"].median()
     return set(medians.index[medians >= TALL])
 
 
 def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bout]:
-    """Finds the bouts of the labels, as those of scores, in tracks that count; by default none is too short."""
+    """Return the bouts of labels, found like those of scores, in tracks that count; by default none is too short."""
     kept = truth[truth["track"].isin(tall_tracks(truth)) & (truth["label"] >= 0)].sort_values("frame", kind="stable")
     labelled = zip(kept["frame"].tolist(), kept["track"], kept["label"].tolist(), strict=True)
     rows = (ScoredFace(frame / RATE, frame, track, np.zeros(4), label) for frame, track, label in labelled)
@@ -172,7 +172,7 @@ def true_bouts(truth: pd.DataFrame, merge: float, least: float = 0.0) -> list[Bo
 
 
 def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
-    """Replaces the labels by the renderer's own: whether the gaze meets the camera.
+    """Replace the labels by the renderer's: whether the gaze meets the camera.
 
     The labels simulate annotators, who misjudge gazes, more so for small faces, and shift the ends of looks.
     """
@@ -181,7 +181,7 @@ def of_the_gaze(truth: pd.DataFrame) -> pd.DataFrame:
 
 
 def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence[Bout]) -> list[Bout]:
-    """Assigns each bout of a run to the true track that most of its boxes overlap.
+    """Assign each bout of a run to the true track that most of its boxes overlap.
 
     Bouts of tracks that do not count are dropped; bouts without a true track stay and count as false.
     """
@@ -202,7 +202,7 @@ def found_bouts(rows: Sequence[ScoredFace], truth: pd.DataFrame, bouts: Sequence
 
 
 def report(out: Path, truth: pd.DataFrame) -> None:
-    """Prints F1 of a run's bouts against the annotators' labels and against the gazes."""
+    """Print F1 of a run's bouts against the annotators' labels and against the gazes."""
     options = BoutOptions(**json.loads((out / "run.json").read_text(encoding="utf-8"))["bouts"])
     rows = list(read_rows(out / "frames.csv"))
     gazes = of_the_gaze(truth)
@@ -225,7 +225,7 @@ def report(out: Path, truth: pd.DataFrame) -> None:
 
 
 def share_scored(rows: Sequence[ScoredFace], truth: pd.DataFrame) -> tuple[float, int]:
-    """Returns the share of visible faces that count which have a row, and the number of these faces."""
+    """Return the share of visible faces with a row, in tracks that count, and the number of these faces."""
     tall = truth[truth["track"].isin(tall_tracks(truth)) & truth["pictured"]]
     by_frame: dict[int, list[np.ndarray]] = {}
     for row in rows:
@@ -238,7 +238,7 @@ def share_scored(rows: Sequence[ScoredFace], truth: pd.DataFrame) -> tuple[float
 
 
 def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
-    """Runs predict in a new process and prints its speed and peak memory."""
+    """Run `predict` in a new process and print its speed and peak memory."""
     before = time.monotonic()
     command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", str(out), *arguments]
     process = subprocess.Popen(command, cwd=HOME)
@@ -252,9 +252,9 @@ def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tools.check_video", description=__doc__)
-    parser.add_argument("--boxes", action="store_true", help="check the detector alone")
+    parser.add_argument("--boxes", action="store_true", help="check only the detector")
     parser.add_argument("-o", "--out", type=Path, help="folder that keeps the video and the results")
     parser.add_argument("--split", default="test", choices=("test", "val"), help="split whose people come first")
     parser.add_argument("--data", type=Path, help="folder of other clips in SynthLAM's layout")

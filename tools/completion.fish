@@ -1,4 +1,4 @@
-# Completion of `python bench.py ...` in fish; argcomplete's own covers commands, not scripts that Python runs.
+# Completion of `python bench.py ...` in fish. argcomplete's own script covers commands only, not scripts run by Python.
 function __lamzoo_complete
     set -lx _ARGCOMPLETE 2
     set -lx _ARGCOMPLETE_DFS \t

@@ -1,4 +1,4 @@
-"""Fits the layer of gaze_nano that reframes a detector's crops like its training crops.
+"""Fit the layer of gaze_nano that reframes a detector's crops like its training crops.
 
     python -m tools.fit_framing
 
@@ -50,11 +50,11 @@ STRENGTH = 30.0  # ridge penalty, for standardised inputs
 def crops_of(
     video: Path, truth: pd.DataFrame, detector: str, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
-    """Cuts crops as `predict` does, with the boxes where they should be.
+    """Cut crops like `predict`, with their true boxes.
 
     Args:
-        video: written by `make_video`.
-        truth: returned by `make_video`.
+        video: file from `make_video`.
+        truth: table from `make_video`.
         detector: name.
         preprocessing: of the backbone.
 
@@ -87,14 +87,14 @@ def crops_of(
 
 
 def off(crops: np.ndarray, boxes: np.ndarray) -> np.ndarray:
-    """Returns the moves ``(N, 4)`` from crops to boxes ``(N, 4)``, in the units of `Backbone.reframe`."""
+    """Return the moves ``(N, 4)`` from crops to boxes ``(N, 4)``, in the units of `Backbone.reframe`."""
     sides = crops[:, 2:] - crops[:, :2]
     middle = (boxes[:, :2] + boxes[:, 2:] - crops[:, :2] - crops[:, 2:]) / 2
     return np.concatenate([middle / sides, np.log((boxes[:, 2:] - boxes[:, :2]) / sides)], axis=1)
 
 
 def fit(known: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Fits a ridge regression.
+    """Fit a ridge regression.
 
     Args:
         known: ``(N, K)`` inputs.
@@ -112,7 +112,7 @@ def fit(known: np.ndarray, wanted: np.ndarray, groups: Sequence[str]) -> tuple[n
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--detector", default="centerface")
     parser.add_argument("--clips", type=int, default=62, help="of SynthLAM's training split (default: all)")

@@ -1,26 +1,26 @@
-r"""Train the small gaze network on renders, to be the backbone of the model that `predict` uses.
+r"""Train the small gaze network on renders; it is the backbone of the model that `predict` uses.
 
     python -m tools.synthlam pretraining --count 100000 --seed 1 --out RENDERS
     python -m tools.pretrain_gaze --renders RENDERS --out zoo/weights/gaze_nano --minutes 60
 
-Faces in clips are turned, lit and blurred in other ways than those that are drawn one by one. To learn from them too,
-and on all cores, from weights that there are already:
+Faces in clips are turned, lit and blurred differently from faces that are drawn one by one. To learn from clips too, on
+all cores and from existing weights:
 
     python -m tools.synthlam clips --seed 2 --times 16 --every 5 --out CLIPS
     python -m torch.distributed.run --nproc-per-node 2 -m tools.pretrain_gaze --renders RENDERS --clips CLIPS \
         --weights DIR --out zoo/weights/gaze_nano --threads 1
 
-Unlike `pretrain_nano`, this training does know the question: how the eyes turn in the head, where the gaze goes as the
-camera sees it, and whether it meets the camera. The network's purpose is to be right on a video, not to leave room for
-heads to differ in. The people in the renders occur in no split of SynthLAM; one shard in twenty is held out.
+Unlike in `pretrain_nano`, the targets include the benchmark's question: the rotation of the eyes in the head, the gaze
+as seen from the camera, and whether it meets the camera. This network is meant to be right on a video, not to compare
+heads. The people in the renders occur in no split of SynthLAM; one shard in twenty is held out.
 
-The first stream learns what the renderer knew of the face, the eyes' places among it; the second sees the eyes cut out
-there. In half of the training's crops it sees them cut out at their true place, moved by a pixel or so, so that it can
-begin before the first stream has found them.
+The first stream learns the renderer's parameters of the face, among them the places of the eyes. The second stream sees
+the eyes cut out at those places. In half of the training crops they are cut out at their true places, moved by a pixel
+or so, so that the second stream can learn before the first has found the eyes.
 
-How a detector's crops should lie is learnt last, from what the trained network says: `python -m tools.fit_framing`.
+`python -m tools.fit_framing` then fits the framing of a detector's crops to outputs of the trained network.
 
-Time, not epochs, sets the schedule: a run on a busy machine ends when it was meant to.
+Time, not epochs, sets the schedule, so that a run on a busy machine ends on time.
 """
 
 import argparse
@@ -34,33 +34,25 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from torch import Tensor, distributed, nn
+from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.gaze_nano import ANGLES, EYES, FOLDER, PREPROCESSING, GazeNetwork
-from benchmarks.data import synthlam
 from registry import UserError
-from tools.pretrain_nano import (
-    NAMES,
-    Average,
-    Renders,
-    augment,
-    batches,
-    gaze_directions,
-    huber,
-    load_renders,
-    together,
-)
+from tools.pretraining.clips import load_clips
+from tools.pretraining.figures import gaze_directions
+from tools.pretraining.processes import Processes
+from tools.pretraining.renders import NAMES, Renders, augment, load_renders, together
+from tools.pretraining.steps import Average, Schedule, batches, huber
 from tools.synthlam.scene import LOOKING_DEG
 from zoo.cards import FOLDER as CARDS
 from zoo.files.atomic import write_json
 from zoo.weights import write_weights
 
-BATCH, LEARNING_RATE, WEIGHT_DECAY, WARM_UP = 64, 2e-3, 0.05, 0.02
-ASIDE = 0.015  # of the picture: how far from the eyes' true place they are cut out, standard deviation
+LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 0.02, 0.05
+ASIDE = 0.015  # standard deviation of the cut-outs around the true places of the eyes, in sides of the picture
 COLUMNS = [NAMES.index(name) for name in ANGLES]
 PLACES = [NAMES.index(name) for name in EYES]
 SIZE = NAMES.index("log_size")
@@ -69,90 +61,54 @@ HELD_OUT = {
     "held_out_renders": "held-out renders, people unseen in training",
     "held_out_clips": "rendered clips, people unseen in training",
 }
-NEAR_DEG = 20  # gazes that pass the camera within this angle are reported by themselves
-
-
-def load_clips(root: Path, split: str, share: slice = slice(None)) -> Renders:
-    """Crops of clips, with what their truth says; what it does not say is NaN.
-
-    Args:
-        root: a folder in SynthLAM's layout.
-        split: of it.
-        share: the rows of the split that are wanted.
-    """
-    truth = synthlam.truth(root)
-    truth = truth[truth["split"] == split][share]
-    images = np.stack([PREPROCESSING.resize_crop(Image.open(root / image)) for image in truth["image"]])
-    vergence = np.degrees(np.arctan(0.031 / truth["distance"].clip(lower=0.4)))
-    known = {
-        "head_yaw": truth["head_yaw"],
-        "head_pitch": truth["head_pitch"],
-        "head_roll": truth["head_roll"],
-        "left_eye_yaw": truth["eye_yaw"] - vergence,
-        "left_eye_pitch": truth["eye_pitch"],
-        "right_eye_yaw": truth["eye_yaw"] + vergence,
-        "right_eye_pitch": truth["eye_pitch"],
-    }
-    targets = np.full((len(truth), len(NAMES)), np.nan, np.float32)
-    for name, degrees in known.items():
-        targets[:, NAMES.index(name)] = np.radians(degrees)
-    targets[:, NAMES.index("eye_openness")] = 1 - truth["blink"]
-    targets[:, SIZE] = np.log(truth[["width", "height"]].max(axis=1))
-    return Renders(torch.from_numpy(images), torch.from_numpy(targets))
+NEAR_DEG = 20  # gazes that pass the camera within this angle have a figure of their own
 
 
 def between_eyes(targets: Tensor) -> Tensor:
-    """The point between the eyes ``(B, 2)``, x and y in [0, 1], of ``targets (B, len(NAMES))``."""
+    """Return the point between the eyes ``(B, 2)``, x and y in [0, 1], of ``targets (B, len(NAMES))``."""
     places = targets[:, PLACES]
     return (places[:, :2] + places[:, 2:]) / 2
 
 
 def gazes(targets: Tensor) -> Tensor:
-    """Unit vectors ``(B, 3)`` of where the eyes look, seen from the camera; the third component is towards it."""
+    """Return unit vectors ``(B, 3)`` of the gaze, seen from the camera; the third component points towards it."""
     return torch.from_numpy(gaze_directions(targets.numpy().astype(np.float64)).astype(np.float32))
 
 
 def loss_of(network: GazeNetwork, images: Tensor, targets: Tensor, between: Tensor) -> Tensor:
-    """The training's loss.
+    """Return the training loss.
 
     Args:
-        network: which learns.
+        network: in training.
         images: ``(B, 3, S, S)``, normalised.
-        targets: ``(B, len(NAMES))``; NaN is not known.
-        between: ``(K, 2)`` where the eyes of the first K are cut out; of the others it is where the network sees them.
+        targets: ``(B, len(NAMES))``; NaN if unknown.
+        between: ``(K, 2)``, where to cut out the eyes of the first K images; for the others the network decides.
 
     Returns:
-        Huber losses of what is known of the face and of the angles of the eyes, the negative logarithm of Laplace's
+        The sum of Huber losses of the known parameters and of the eye angles, the negative logarithm of a Laplace
         density for the gaze, and cross entropy of looking.
     """
     with torch.autocast("cpu", torch.bfloat16):
         _, gaze, known = network.look(images, between)
     gaze, known = gaze.float(), known.float()
     wanted = (targets - network.mean) / network.std
-    told = wanted.isfinite()
-    # Where an eye is three pixels wide there is little to be learnt about it.
+    given = wanted.isfinite()
+    # An eye three pixels wide teaches little.
     detail = (targets[:, SIZE].exp() / 60).clamp(max=2)[:, None]
     true = gazes(targets)
     spread = gaze[:, 6:8].clamp(-4, 1)
     at_camera = (true[:, 2] > math.cos(math.radians(LOOKING_DEG))).float()
     return (
-        2 * huber(known[told], wanted[told]).mean()
+        2 * huber(known[given], wanted[given]).mean()
         + 4 * (huber(gaze[:, :4], wanted[:, COLUMNS]) * detail).mean()
         + 0.6 * ((gaze[:, 4:6] - true[:, :2]).abs() * (-spread).exp() + spread).mean()
         + functional.binary_cross_entropy_with_logits(gaze[:, 8], at_camera)
     )
 
 
-def rate(progress: float, peak: float = LEARNING_RATE) -> float:
-    """The learning rate at ``progress`` in [0, 1]: linear warm-up to the peak, then cosine to zero."""
-    if progress < WARM_UP:
-        return peak * progress / WARM_UP
-    return peak * 0.5 * (1 + math.cos(math.pi * min(1.0, (progress - WARM_UP) / (1 - WARM_UP))))
-
-
 @torch.inference_mode()
 def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
-    """What the network can do on people that it has not seen: degrees, and average precision of looking."""
+    """Return the network's errors on held-out people: gaze in degrees, and average precision of looking."""
     batches_ = [PREPROCESSING.normalise(batch) for batch in held_out.images.split(250)]
     parts = [network.look(batch) for batch in batches_]
     gaze, known = torch.cat([part[1] for part in parts]), torch.cat([part[2] for part in parts])
@@ -183,14 +139,14 @@ def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
 
 
 def write(
-    average: Average, out: Path, facts: dict[str, Any], held_out: dict[str, Renders | None], told: Mapping[str, Any]
+    average: Average, out: Path, facts: dict[str, Any], held_out: Mapping[str, Renders | None], about: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Write the averaged network and what it can do; returns the report."""
+    """Write the averaged network and its errors on held-out people; return the report."""
     network = GazeNetwork(NAMES)
     network.load_state_dict(average.state)
     network.eval()
     write_json(out / "config.json", {"names": [*NAMES]})
-    facts = {**{key: round(value, 2) for key, value in facts.items()}, **told}
+    facts = {**{key: round(value, 2) for key, value in facts.items()}, **about}
     sha256 = write_weights(out / "model.safetensors", network.state_dict(), {"pretraining": facts})
     report: dict[str, Any] = {"sha256": sha256, "training": facts}
     report |= {name: errors_of(network, crops) for name, crops in held_out.items() if crops is not None}
@@ -198,128 +154,110 @@ def write(
     return report
 
 
-class Processes:
-    """The processes of torchrun, or this one alone: each learns from its own share of the crops."""
+class GazeTraining:
+    """A pretraining in progress."""
 
-    def __init__(self) -> None:
-        self.count, self.rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
-        if self.count > 1:
-            distributed.init_process_group("gloo")
+    def __init__(self, network: GazeNetwork, schedule: Schedule, processes: Processes) -> None:
+        self.schedule = schedule
+        self.processes = processes
+        self.generator = torch.Generator().manual_seed(schedule.seed + processes.rank)
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
+        )
+        self.average = Average(network)
+        self.spent, self.seen = 0.0, 0  # minutes and crops, of all processes
+        self._started = time.monotonic()
 
-    @property
-    def share(self) -> slice:
-        """The rows that this process learns from."""
-        return slice(self.rank, None, self.count)
+    def step(self, images: Tensor, targets: Tensor) -> float:
+        """Learn from a batch of ``images (B, S, S, 3)`` uint8, renders before clips, and return the loss."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.schedule.rate(self.spent)
+        pixels = images.permute(0, 3, 1, 2).float() / 255
+        pixels, targets = augment(pixels, targets, self.generator)
+        pixels = PREPROCESSING.normalise((pixels * 255).permute(0, 2, 3, 1))
+        between = between_eyes(targets)
+        between = between[: int(between.isfinite().all(1).sum()) // 2]
+        between = between + ASIDE * torch.randn(between.shape, generator=self.generator)
+        loss = loss_of(self.network, pixels.contiguous(memory_format=torch.channels_last), targets, between)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.spent = self.processes.agree(self.network, (time.monotonic() - self._started) / 60)
+        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+        self.optimizer.step()
+        self.average.update(self.network)
+        self.seen += len(images) * self.processes.count
+        return loss.item()
 
-    def begin_alike(self, network: nn.Module) -> None:
-        """Give all processes the first one's weights."""
-        if self.count > 1:
-            for tensor in network.state_dict().values():
-                distributed.broadcast(tensor, 0)
-
-    def agree(self, network: nn.Module, number: float) -> float:
-        """Average the gradients over all processes, and a number, which is returned."""
-        if self.count == 1:
-            return number
-        gradients = [parameter.grad for parameter in network.parameters() if parameter.grad is not None]
-        flat = torch.cat([*(gradient.flatten() for gradient in gradients), torch.tensor([number])])
-        distributed.all_reduce(flat)
-        flat /= self.count
-        for gradient, mean in zip(gradients, flat[:-1].split([each.numel() for each in gradients]), strict=True):
-            gradient.copy_(mean.view_as(gradient))
-        return float(flat[-1])
+    def facts(self) -> dict[str, Any]:
+        """Minutes, steps and crops so far."""
+        return {"minutes": self.spent, "steps": self.average.steps, "crops": self.seen}
 
 
 def pretrain(
-    renders: Path,
-    out: Path,
-    minutes: float,
-    seed: int = 0,
-    every: float = 5,
-    clips: Sequence[Path] = (),
-    start: Path | None = None,
-    peak: float = LEARNING_RATE,
+    renders: Path, out: Path, schedule: Schedule, clips: Sequence[Path] = (), start: Path | None = None
 ) -> None:
-    """Train, and write weights and report every few minutes.
+    """Train; write weights and a report every few minutes and at the end.
 
     Args:
-        renders: folder of shards; new ones are taken up between epochs.
+        renders: folder of shards; new shards are read between epochs.
         out: folder for ``config.json``, ``model.safetensors`` and ``pretraining.json``.
-        minutes: of training.
-        seed: of weights, order and augmentation.
-        every: minutes between two reports.
-        clips: folders in SynthLAM's layout, of whose training splits it learns too; their validation splits are
+        schedule: of the training.
+        clips: folders in SynthLAM's layout. Their training splits are learnt from too; their validation splits are
             reported.
-        start: folder of the weights to go on from.
-        peak: the highest learning rate.
+        start: folder of the initial weights.
+
+    Raises:
+        UserError: there are no shards.
     """
     processes = Processes()
     known: set[str] = set()
     training = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
     if training is None:
-        raise UserError(f"{renders} holds no shard to train on; write some with `python -m tools.synthlam`")
-    torch.manual_seed(seed)
+        raise UserError(f"{renders} has no training shards; write some with `python -m tools.synthlam pretraining`")
+    torch.manual_seed(schedule.seed)
     network = GazeNetwork(NAMES, training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
-    told: dict[str, Any] = {"processes": processes.count}
+    about: dict[str, Any] = {"processes": processes.count}
     if start is not None:
         network.load_state_dict(load_file(start / "model.safetensors"))
-        told["went_on_from"] = json.loads((start / "pretraining.json").read_text(encoding="utf-8"))["training"]
+        about["went_on_from"] = json.loads((start / "pretraining.json").read_text(encoding="utf-8"))["training"]
     processes.begin_alike(network)
-    generator = torch.Generator().manual_seed(seed + processes.rank)
-    held_out: dict[str, Renders | None] = {}
-    if processes.rank == 0:
-        held_out["held_out_renders"] = load_renders(renders, PREPROCESSING, set(), held_out=True)
     if clips:
         parts = [training, *(load_clips(folder, "train", processes.share) for folder in clips)]
-        del training
+        del training  # `together` frees each part once it is copied
         training = together(parts)
-        if processes.rank == 0:
-            held_out["held_out_clips"] = together([load_clips(folder, "val") for folder in clips])
-    network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    optimizer = torch.optim.AdamW(network.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True)
-    average = Average(network)
+    held_out = load_held_out(renders, clips) if processes.rank == 0 else {}
+    work = GazeTraining(network, schedule, processes)
     out.mkdir(parents=True, exist_ok=True)
-    steps, seen, spent, reported, losses = 0, 0, 0.0, 0.0, []
-    started = time.monotonic()
-    while spent < minutes:
+    reported, losses = 0.0, []
+    while work.spent < schedule.minutes:
         more = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
         if more is not None:
             training = together([training, more])
-        for rows in batches(len(training), generator):
-            for group in optimizer.param_groups:
-                group["lr"] = rate(spent / minutes, peak)
-            rows = rows[training.targets[rows].isnan().any(1).int().argsort(stable=True)]  # those of clips come last
-            images = training.images[rows].permute(0, 3, 1, 2).float() / 255
-            images, targets = augment(images, training.targets[rows], generator)
-            images = PREPROCESSING.normalise((images * 255).permute(0, 2, 3, 1))
-            between = between_eyes(targets)
-            between = between[: int(between.isfinite().all(1).sum()) // 2]
-            between = between + ASIDE * torch.randn(between.shape, generator=generator)
-            loss = loss_of(network, images.contiguous(memory_format=torch.channels_last), targets, between)
-            optimizer.zero_grad()
-            loss.backward()
-            spent = processes.agree(network, (time.monotonic() - started) / 60)
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
-            average.update(network)
-            losses.append(loss.item())
-            steps, seen = steps + 1, seen + len(rows) * processes.count
-            if spent >= minutes:
+        for rows in batches(len(training), work.generator):
+            rows = rows[training.targets[rows].isnan().any(1).int().argsort(stable=True)]  # renders before clips
+            losses.append(work.step(training.images[rows], training.targets[rows]))
+            if work.spent >= schedule.minutes:
                 break
-            if spent - reported >= every:
+            if work.spent - reported >= schedule.every:
                 if processes.rank == 0:
-                    report = write(average, out, {"minutes": spent, "steps": steps, "crops": seen}, held_out, told)
-                    print(
-                        f"{spent:.1f} min, {seen} crops, loss {np.mean(losses):.4f}, {json.dumps(report)}", flush=True
-                    )
-                reported, losses = spent, []
+                    report = json.dumps(write(work.average, out, work.facts(), held_out, about))
+                    print(f"{work.spent:.1f} min, {work.seen} crops, loss {np.mean(losses):.4f}, {report}", flush=True)
+                reported, losses = work.spent, []
     if processes.rank == 0:
-        distinct = len(training) * processes.count
-        write(average, out, {"minutes": spent, "steps": steps, "crops": seen, "distinct": distinct}, held_out, told)
+        write(work.average, out, work.facts() | {"distinct": len(training) * processes.count}, held_out, about)
+
+
+def load_held_out(renders: Path, clips: Sequence[Path]) -> dict[str, Renders | None]:
+    """Read the crops for the report: held-out shards, and the validation splits of clips."""
+    held_out = {"held_out_renders": load_renders(renders, PREPROCESSING, set(), held_out=True)}
+    if clips:
+        held_out["held_out_clips"] = together([load_clips(folder, "val") for folder in clips])
+    return held_out
 
 
 def update_card(card: Path, report: dict[str, Any]) -> None:
-    """Put a report's hash and figures into the card; its words stay."""
+    """Replace hash and figures in the model's card; keep its text."""
     source = "zoo/weights/gaze_nano/pretraining.json"
     figures: list[dict[str, Any]] = []
     for part, split in HELD_OUT.items():
@@ -345,27 +283,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--renders", type=Path, required=True, help="folder of shards")
     parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--minutes", type=float, default=60, help="of training (default: %(default)s)")
+    parser.add_argument("--minutes", type=float, default=60, help="training time (default: %(default)s)")
+    parser.add_argument("--clips", type=Path, nargs="+", default=[], help="folders in SynthLAM's layout to learn from")
+    parser.add_argument("--weights", type=Path, help="folder of the initial weights")
     parser.add_argument(
-        "--clips", type=Path, nargs="+", default=[], help="folders in SynthLAM's layout, to learn from too"
+        "--rate", type=float, default=LEARNING_RATE, help="peak of the learning rate (default: %(default)s)"
     )
-    parser.add_argument("--weights", type=Path, help="folder of the weights to go on from")
-    parser.add_argument("--rate", type=float, default=LEARNING_RATE, help="the highest (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="of the CPU (default: %(default)s)")
-    arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     try:
-        pretrain(
-            arguments.renders,
-            arguments.out,
-            arguments.minutes,
-            arguments.seed,
-            clips=arguments.clips,
-            start=arguments.weights,
-            peak=arguments.rate,
-        )
-        if arguments.out.resolve() == FOLDER and os.environ.get("RANK", "0") == "0":
+        schedule = Schedule(args.minutes, args.rate, WARM_UP, args.seed)
+        pretrain(args.renders, args.out, schedule, args.clips, args.weights)
+        if args.out.resolve() == FOLDER and os.environ.get("RANK", "0") == "0":
             update_card(CARDS / "gaze_nano.json", json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8")))
     except UserError as error:
         raise SystemExit(f"error: {error}") from error

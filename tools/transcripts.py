@@ -1,9 +1,9 @@
-"""Run the commands of docs/quickstart.md and write what they print beneath them.
+"""Run the commands of docs/quickstart.md and write their output below them.
 
-`python -m tools.transcripts` copies the checkout into a folder of its own, runs there what follows `$` in each block
-between the page's marks, and puts the output in the place of what stood there. They have the environment of --python,
-which is this one by default; with --install a new one, into which the page's own lines of `pip` are run first (minutes,
-6 GB). Progress bars are left out, long lines and the middle of long outputs are cut.
+`python -m tools.transcripts` copies the checkout to a temporary folder, runs the `$` lines of each marked block there
+and replaces the output below them. The commands run in the environment of --python (default: this one). With --install
+they run in a new environment, set up by the page's own `pip` lines (minutes, 6 GB). Progress bars are left out; long
+lines and the middle of long outputs are cut.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ BLOCK = re.compile(
     r"(?P<begin><!-- transcript: .*? -->\n\n```console\n)(?P<text>.*?)(?P<end>```\n\n<!-- end of transcript -->)",
     re.DOTALL,
 )
-WIDTH = 118  # characters of a line
-LINES = 10  # of one command's output
+WIDTH = 118  # characters per line
+LINES = 10  # per command
 
 
 def copy_checkout(folder: Path) -> None:
-    """Copy every file that git knows or would take."""
+    """Copy all files that git tracks or would add."""
     listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
     names = subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout.split("\0")
     for name in filter(None, names):
@@ -41,7 +41,7 @@ def copy_checkout(folder: Path) -> None:
 
 
 def printed(output: str, folder: Path) -> list[str]:
-    """What of a command's output is shown: no progress bars, no folder of this machine, nothing long."""
+    """Return the lines to show: no progress bars, no paths of this machine, nothing long."""
     lines = []
     for line in output.splitlines():
         line = line.rpartition("\r")[2].replace(f"{folder}/", "").rstrip()
@@ -53,10 +53,10 @@ def printed(output: str, folder: Path) -> list[str]:
 
 
 def run(command: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """What a command prints.
+    """Run a command and return its output.
 
     Raises:
-        SystemExit: it fails.
+        SystemExit: the command failed.
     """
     done = subprocess.run(
         ["bash", "-c", command],
@@ -72,7 +72,7 @@ def run(command: str, folder: Path, environment: Mapping[str, str]) -> str:
 
 
 def render(text: str, folder: Path, environment: Mapping[str, str]) -> str:
-    """A page with its blocks run anew, in order, in one folder; errors as of `run`."""
+    """Run the blocks of a page again, in order, in one folder; errors as in `run`."""
 
     def again(block: re.Match[str]) -> str:
         lines = []
@@ -85,12 +85,14 @@ def render(text: str, folder: Path, environment: Mapping[str, str]) -> str:
 
 
 def main() -> None:
-    """Parse the command line."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.transcripts", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--install", action="store_true", help="in a new virtual environment")
-    parser.add_argument("--python", type=Path, default=Path(sys.executable), help="of an environment to run in")
+    parser.add_argument("--install", action="store_true", help="run in a new virtual environment")
+    parser.add_argument(
+        "--python", type=Path, default=Path(sys.executable), help="interpreter of the environment to run in"
+    )
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder, programs = Path(scratch) / "lamzoo", args.python.absolute().parent
@@ -98,7 +100,7 @@ def main() -> None:
         copy_checkout(folder)
         from tools.check_video import clips_of, make_video
 
-        make_video(folder / "walk.mp4", clips_of("test"), frames=150)  # somebody has to have a video
+        make_video(folder / "walk.mp4", clips_of("test"), frames=150)  # for the page's own video
         if args.install:
             subprocess.run([args.python, "-m", "venv", folder / "venv"], check=True)
             programs = folder / "venv" / "bin"

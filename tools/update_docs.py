@@ -305,9 +305,9 @@ def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
 def main() -> None:
     """Update the records, the README and its picture, and the rendered docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default runs)")
-    parser.add_argument("--speed-only", action="store_true", help="render docs/performance.md and nothing else")
-    parser.add_argument("--reliability-only", action="store_true", help="render docs/reliability.md and nothing else")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
+    parser.add_argument("--speed-only", action="store_true", help="render only performance.md and reliability.md")
+    parser.add_argument("--reliability-only", action="store_true", help="render only reliability.md")
     options = parser.parse_args()
     write_text(RELIABILITY, render_reliability(RELIABILITY.read_text(encoding="utf-8")))
     print(RELIABILITY.relative_to(HOME))

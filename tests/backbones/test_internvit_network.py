@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from backbones.base import Preprocessing
 from backbones.internvit_network import InternViTNetwork, make_encoder, run_layer
 from registry import BACKBONES, UserError
-from tools.speed.extract import plain_model
+from tools.speed.vit import plain_model
 
 SYNTHLAM = Path(__file__).parents[2] / "benchmarks" / "data" / "synthlam" / "synthlam-1.tar.xz"
 CONFIG: dict[str, Any] = {

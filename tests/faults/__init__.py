@@ -1,1 +1,1 @@
-"""The commands under faults: `python -m tests.faults` injects them at moments drawn from a seed, and compares bytes."""
+"""Fault injection into the commands: `python -m tests.faults`."""

@@ -1,4 +1,4 @@
-"""Inject faults into extract, run, prepare and predict, run them again, and compare every byte with an undisturbed run.
+"""Inject faults into extract, run, prepare and predict, run again, and compare every byte with an undisturbed run.
 
 example:
   python -m tests.faults --count 30
@@ -32,83 +32,95 @@ RECORD = HOME / "benchmarks" / "records" / "reliability" / "faults.json"
 def inject(
     wanted: Sequence[Case], keep: Path, jobs: int = 1, tell: Callable[[dict[str, Any]], None] = lambda outcome: None
 ) -> list[dict[str, Any]]:
-    """Inject cases, several at a time; what was injected in `keep` before is not done again.
+    """Inject cases; those with an outcome in `keep` are skipped.
 
     Args:
-        wanted: what to inject.
-        keep: folder for the inputs, the undisturbed runs, and `outcomes.jsonl`.
-        jobs: workers at a time.
-        tell: gets each outcome.
+        wanted: cases.
+        keep: folder for inputs, undisturbed runs and `outcomes.jsonl`.
+        jobs: number of workers.
+        tell: called with each new outcome.
 
     Returns:
-        One outcome a case, in order.
+        One outcome per case, in order.
     """
     keep.mkdir(parents=True, exist_ok=True)
     if not (keep / "inputs" / "boxes.csv").exists():
         make_inputs(keep / "inputs")
-    journal = keep / "outcomes.jsonl"
-    done: dict[tuple[str, int], dict[str, Any]] = {}
-    if journal.exists():
-        for line in journal.read_text(encoding="utf-8").splitlines():
-            outcome = json.loads(line)
-            done[outcome["id"], outcome["seed"]] = outcome
-    todo = [case for case in wanted if (case.id, case.seed) not in done]
-    lock = threading.Lock()
-    # One after the other through all scenarios, so that each worker soon has the undisturbed runs.
-    queue = list(reversed(todo))
+    pool = Pool(keep, wanted, tell)
+    threads = [threading.Thread(target=pool.serve) for _ in range(min(jobs, len(pool.queue)))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    missing = [case.id for case in wanted if (case.id, case.seed) not in pool.done]
+    if missing:
+        raise RuntimeError(f"a worker died; not injected: {', '.join(missing[:5])}")
+    return [pool.done[case.id, case.seed] for case in wanted]
 
-    def serve() -> None:
-        machine = Machine(keep / f"machine{threading.get_ident()}")
-        environment = {
-            **os.environ,
-            **machine.environment,
-            "LAMZOO_CACHE": str(keep / "cache"),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]),
-        }
-        worker = subprocess.Popen(
-            [sys.executable, "-m", "tests.faults.worker", keep],
-            cwd=HOME,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            start_new_session=True,  # Ctrl-C is for this process; they end with their input
-        )
+
+class Pool:
+    """Workers that share a queue of cases and a journal of outcomes."""
+
+    def __init__(self, keep: Path, wanted: Sequence[Case], tell: Callable[[dict[str, Any]], None]) -> None:
+        self.keep = keep
+        self.tell = tell
+        self.journal = keep / "outcomes.jsonl"
+        self.done: dict[tuple[str, int], dict[str, Any]] = {}
+        if self.journal.exists():
+            for line in self.journal.read_text(encoding="utf-8").splitlines():
+                outcome = json.loads(line)
+                self.done[outcome["id"], outcome["seed"]] = outcome
+        self.queue = [case for case in reversed(wanted) if (case.id, case.seed) not in self.done]
+        self._lock = threading.Lock()
+
+    def serve(self) -> None:
+        """Start a worker and give it cases until the queue is empty or it dies."""
+        worker = self._start()
         assert worker.stdin is not None and worker.stdout is not None
         while True:
-            with lock:
-                if not queue:
+            with self._lock:
+                if not self.queue:
                     break
-                case = queue.pop()
+                case = self.queue.pop()
             worker.stdin.write(json.dumps(case.as_dict()) + "\n")
             worker.stdin.flush()
             answer = worker.stdout.readline()
             if not answer:
                 break
-            outcome = json.loads(answer)
-            with lock:
-                done[case.id, case.seed] = outcome
-                if "status" in outcome:  # else the harness failed
-                    with journal.open("a", encoding="utf-8") as file:
-                        file.write(json.dumps(outcome) + "\n")
-                tell(outcome)
+            self._keep(case, json.loads(answer))
         worker.stdin.close()
         worker.wait()
 
-    threads = [threading.Thread(target=serve) for _ in range(min(jobs, len(todo)))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    missing = [case.id for case in wanted if (case.id, case.seed) not in done]
-    if missing:
-        raise RuntimeError(f"a worker ended; not injected: {', '.join(missing[:5])}")
-    return [done[case.id, case.seed] for case in wanted]
+    def _start(self) -> subprocess.Popen[str]:
+        machine = Machine(self.keep / f"machine{threading.get_ident()}")
+        environment = {
+            **os.environ,
+            **machine.environment,
+            "LAMZOO_CACHE": str(self.keep / "cache"),
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": os.pathsep.join([str(HOME), *filter(None, [os.environ.get("PYTHONPATH")])]),
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.worker", self.keep],
+            cwd=HOME,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            start_new_session=True,  # Ctrl-C reaches this process only; workers end with their input
+        )
+
+    def _keep(self, case: Case, outcome: dict[str, Any]) -> None:
+        with self._lock:
+            self.done[case.id, case.seed] = outcome
+            if "status" in outcome:  # otherwise the harness failed
+                with self.journal.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(outcome) + "\n")
+            self.tell(outcome)
 
 
 def as_line(outcome: dict[str, Any]) -> str:
-    """One row of the table on stdout."""
+    """Format an outcome as one line."""
     cells = [f"seed {outcome['seed']}", f"{outcome['id']:<32}", f"{outcome.get('moment', ''):<40.90}"]
     if "status" in outcome:
         cells += [f"exit {outcome['status']:>4}", f"{outcome['recovery']:5.1f} s of {outcome['undisturbed']:.1f} s"]
@@ -116,26 +128,35 @@ def as_line(outcome: dict[str, Any]) -> str:
 
 
 def main() -> int:
-    """Inject, print, record."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.faults", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", default="", metavar="C[,C]", help=f"of {', '.join(COMMANDS)}, {', '.join(SCENARIOS)}")
-    parser.add_argument("--kinds", default="", metavar="K[,K]", help=f"of {', '.join(KINDS)}")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the moments (default 0)")
-    parser.add_argument("--count", type=int, default=len(KINDS), metavar="N", help="how many (default: one a kind)")
-    parser.add_argument("--cases", default="", metavar="ID[,ID]", help="these alone, as the table names them")
-    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="at a time (default 1)")
-    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep inputs and outcomes there, and go on from them")
     parser.add_argument(
-        "--record", type=Path, nargs="?", const=RECORD, metavar="FILE", help="write a record (default: the committed)"
+        "--only", default="", metavar="C[,C]", help=f"any of {', '.join(COMMANDS)}, {', '.join(SCENARIOS)}"
+    )
+    parser.add_argument("--kinds", default="", metavar="K[,K]", help=f"any of {', '.join(KINDS)}")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the moments (default 0)")
+    parser.add_argument(
+        "--count", type=int, default=len(KINDS), metavar="N", help="number of cases (default: one per kind)"
+    )
+    parser.add_argument("--cases", default="", metavar="ID[,ID]", help="only these cases, named as in the output")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="number of workers (default 1)")
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="keep inputs and outcomes there, and resume from them")
+    parser.add_argument(
+        "--record",
+        type=Path,
+        nargs="?",
+        const=RECORD,
+        metavar="FILE",
+        help="write a record (default: the committed one)",
     )
     options = parser.parse_args()
     only, kinds = (list(filter(None, text.split(","))) for text in (options.only, options.kinds))
     for given, known in ((only, [*COMMANDS, *SCENARIOS]), (kinds, [*KINDS])):
         for word in given:
             if word not in known:
-                parser.error(f"'{word}' is none of {', '.join(known)}")
+                parser.error(f"'{word}' is not one of {', '.join(known)}")
     wanted = cases(options.count, options.seed, only, kinds)
     if options.cases:
         split = [name.strip().split("/") for name in options.cases.split(",")]
@@ -146,14 +167,16 @@ def main() -> int:
         tell = lambda outcome: print(as_line(outcome), flush=True)  # noqa: E731
         outcomes = inject(wanted, keep, options.jobs, tell)
     bad = [outcome for outcome in outcomes if outcome["verdict"] != "same"]
-    print(f"{len(outcomes)} injected in {time.monotonic() - started:.0f} s, {len(bad)} not as they should be")
+    print(f"{len(outcomes)} injected in {time.monotonic() - started:.0f} s, {len(bad)} with a wrong result")
     for outcome in bad:
         print(as_line(outcome))
     if options.record:
         from benchmarks.rows.provenance import environment
         from zoo.files.atomic import write_json
 
-        text = json.dumps(outcomes).replace(f"{keep}/", "").replace(sys.executable, "python")  # of this machine
+        text = (
+            json.dumps(outcomes).replace(f"{keep}/", "").replace(sys.executable, "python")
+        )  # no paths of this machine
         outcomes = json.loads(text)
         record = {"date": time.strftime("%Y-%m-%d"), "environment": environment("cpu"), "outcomes": outcomes}
         write_json(options.record, record)

@@ -1,4 +1,4 @@
-"""Cases: a scenario, a kind of fault, and all that is left to chance about it, drawn from a seed."""
+"""Cases: a scenario, a kind of fault, and its parameters drawn from a seed."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ KINDS = {
     "kill": "SIGKILL",
     "term": "SIGTERM",
     "interrupt": "SIGINT",
-    "interrupt twice": "SIGINT, and again within half a second",
-    "full disk": "no space left: a small tmpfs, or ENOSPC from one operation on",
-    "read-only": "the folder read-only: a tmpfs mounted so, or EROFS from one operation on",
-    "failing write": "one operation fails, a write after half of its bytes",
-    "truncated": "a file cut short after the run, or after half of it",
-    "flipped bit": "a bit flipped in a file after the run, or after half of it",
-    "clock": "the clock set back or forth, and the files' times with it",
-    "two at once": "a second run started on the same folder",
-    "memory": "an allocation that fails",
-    "torchrun": "a worker of torchrun killed",
-    "ray": "a Ray actor killed",
+    "interrupt twice": "SIGINT twice within half a second",
+    "full disk": "no space left: a small tmpfs, or ENOSPC from some operation on",
+    "read-only": "read-only folder: a tmpfs, or EROFS from some operation on",
+    "failing write": "one operation fails; a write, after half of its bytes",
+    "truncated": "a file cut short after a run, finished or killed",
+    "flipped bit": "a bit flipped in a file after a run, finished or killed",
+    "clock": "the clock moved back or forth, or the files' times",
+    "two at once": "a second run on the same folder",
+    "memory": "a failing allocation",
+    "torchrun": "a killed worker of torchrun",
+    "ray": "a killed Ray actor",
 }
 SIGNALS = {
     "kill": signal.SIGKILL,
@@ -41,12 +41,12 @@ class Case:
     """One injection.
 
     Attributes:
-        id: scenario/kind/number; with the seed it stands for everything else.
+        id: scenario/kind/number; together with the seed it determines the rest.
         scenario: name.
         kind: of fault.
-        number: of this scenario and kind.
+        number: counts the cases of this scenario and kind.
         seed: of the draw.
-        drawn: what was drawn; shares of the undisturbed run's operations, calls or seconds, not yet numbers of them.
+        drawn: parameters; moments are shares of the undisturbed run's operations, calls or seconds.
     """
 
     id: str
@@ -57,18 +57,18 @@ class Case:
     drawn: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return all fields, ready for JSON."""
         return asdict(self)
 
 
 def draw(scenario: str, kind: str, number: int, seed: int) -> Case:
-    """The case of this number: the same whatever else is drawn."""
+    """Draw a case; it does not depend on other draws."""
     name = f"{scenario}/{kind}/{number}"
     chance = random.Random(f"{seed} {name}")
     drawn: dict[str, Any] = {"share": chance.random()}
     if kind in SIGNALS:
         drawn["signal"] = int(SIGNALS[kind])
-        # By the clock most moments lie in computation, by operations all of them in the writing of files.
+        # Most moments of the clock lie in computation; all moments of operations lie in the writing of files.
         drawn["by"] = chance.choice(["clock", "operation"])
         drawn["group"] = kind != "term" and chance.random() < (1.0 if "interrupt" in kind else 0.5)
         drawn["gap"] = chance.uniform(0.02, 0.5)
@@ -93,9 +93,9 @@ def draw(scenario: str, kind: str, number: int, seed: int) -> Case:
 
 
 def cases(count: int, seed: int, commands: Sequence[str] = (), kinds: Sequence[str] = ()) -> list[Case]:
-    """`count` cases: each kind on each scenario in turn, as far as the commands and kinds are asked for.
+    """Return `count` cases: each kind on each scenario in turn, limited to some commands and kinds if given.
 
-    Torchrun and Ray are for extraction alone.
+    Torchrun and Ray are injected into extraction only.
     """
     pairs = [
         (scenario.name, kind)

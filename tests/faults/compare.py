@@ -1,4 +1,4 @@
-"""What a command left in a folder, byte by byte, but for what is meant to differ from run to run: times, versions."""
+"""Byte-by-byte comparison of the folders that two runs left, without times and versions."""
 
 from __future__ import annotations
 
@@ -12,13 +12,12 @@ import numpy as np
 
 SUMS = "SHA256SUMS"
 
-# What is different each time: what the runs took that filled a store; and a lock that a killed run left, which nobody
-# holds, and which goes when the folder is written next.
+# Durations of the runs that filled a store, and unheld locks of killed runs, which the next writer removes.
 IGNORED = re.compile(r"\.(log\.jsonl|lock)$")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Path below the folder -> its content, times left out; hidden files and what is left of unfinished ones too."""
+    """Return path -> content without times of all files below a folder, hidden and partial files included."""
     found = {}
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder).as_posix()
@@ -28,7 +27,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def timeless(path: Path) -> bytes:
-    """A file without what says when it was written or how long that took; as it is where that cannot be read."""
+    """Return the content of a file without dates and durations; unchanged if it cannot be parsed."""
     data = path.read_bytes()
     try:
         if path.name == "result.json":
@@ -48,7 +47,7 @@ def timeless(path: Path) -> bytes:
                 return b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
         if path.name == SUMS:
             return _checked(path, data)
-    except Exception:  # damaged: as it is
+    except Exception:  # damaged
         return data
     return data
 
@@ -58,7 +57,7 @@ def _dumped(value: Any) -> bytes:
 
 
 def _checked(path: Path, data: bytes) -> bytes:
-    """The names in a file of sums, each with whether its sum is right: the sums themselves cover times."""
+    """Replace each checksum in a file of sums by `right` or `wrong`: checksums depend on times."""
     lines = []
     for line in data.decode().splitlines():
         sum_, name = line.split("  ", 1)
@@ -69,7 +68,7 @@ def _checked(path: Path, data: bytes) -> bytes:
 
 
 def difference(found: dict[str, bytes], wanted: dict[str, bytes]) -> dict[str, list[str]]:
-    """Names that are `missing`, `left over`, or `differ`; empty where nothing is amiss."""
+    """Return the names of files that are `missing`, `left over` or `differ`; empty if the folders agree."""
     out = {
         "missing": sorted(wanted.keys() - found.keys()),
         "left over": sorted(found.keys() - wanted.keys()),

@@ -1,4 +1,4 @@
-"""Allocations that fail: functions that need memory for a batch, a picture or a step raise what they do without it."""
+"""Failing allocations: functions that need memory for a batch, a picture or a step raise out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ from typing import Any
 
 from tests.faults.machine import State
 
-ERRORS = ("allocator", "MemoryError", "OutOfMemoryError")
-
 
 def install(state: State, error: str) -> None:
-    """Count the calls in this process and its forks; the one that the state names raises.
+    """Count the calls in this process and its forks; call number `state.calls_at` raises.
 
     Args:
-        state: shared.
-        error: `allocator`: what torch raises on a CPU; `OutOfMemoryError`: on a GPU; `MemoryError`: numpy and Python.
+        state: shared with the forks.
+        error: `allocator` for torch's error on a CPU, `OutOfMemoryError` for that on a GPU, `MemoryError` for that of
+            numpy and Python.
     """
     import torch
     from PIL import Image

@@ -1,6 +1,6 @@
-/* Stands between a process and its files: counts what it changes below a folder, and at a given count lets that fail,
- * sends a signal, or sets the clock. Loaded by LD_PRELOAD; what to do stands in a file that all processes of a run share
- * (LAMZOO_FAULTS), so that workers count and fail with their parent. machine.py has the same layout. */
+/* Counts the operations of a process that change files below a folder and, at a given count, makes one fail, sends a
+ * signal or moves the clock. Loaded by LD_PRELOAD. The fault is described in a file (LAMZOO_FAULTS) that all processes of
+ * a run share, so that workers count and fail with their parent. machine.py has the same layout. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -20,7 +20,7 @@
 #include <unistd.h>
 
 enum { COUNT = 0, SIGNAL = 1, FAIL = 2, CLOCK = 3 };
-enum { GROWS = 1, OTHER = 2 }; /* what a full disk refuses, and what only a folder that cannot be written does */
+enum { GROWS = 1, OTHER = 2 }; /* refused by a full disk, or only by a read-only folder */
 
 struct state {
     int64_t armed, count, at, action, number, lasting, group, fired, shift, calls, calls_at;
@@ -61,7 +61,7 @@ static int open_below(int fd) {
     return found;
 }
 
-/* Whether an operation is to fail. `half` is called before a signal or failure: what got through until then. */
+/* Counts an operation and tells whether the fault happens at it. */
 static int strikes(int kind) {
     int64_t number = __sync_add_and_fetch(&state->count, 1);
     if (state->action == COUNT) return 0;
@@ -77,7 +77,7 @@ static int strikes(int kind) {
 static int strike(void) {
     state->fired = 1;
     if (state->action == SIGNAL) {
-        pid_t leader = getsid(0); /* of a session that was started for this run */
+        pid_t leader = getsid(0); /* leader of the session of this run */
         kill(leader == getpgrp() ? (state->group ? -leader : leader) : getpid(), (int)state->number);
         return 0;
     }

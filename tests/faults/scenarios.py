@@ -1,4 +1,4 @@
-"""What is run under faults: small inputs, made once, and the command lines that work on them."""
+"""Commands to run under faults, with their small inputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class Scenario:
     """A command with its inputs.
 
     Attributes:
-        name: of the scenario; its command comes first.
-        line: (inputs, folder to write into) -> arguments of bench.py.
+        name: starts with the command.
+        line: (inputs, output folder) -> arguments of bench.py.
         threads: of torch.
-        begin: puts into the folder what is there before, if anything.
-        use: after a damaged file: what makes the next run look at what it would else not read again.
-        flags: options that do so.
+        begin: prepares the output folder.
+        use: makes the next run read files again that it would otherwise skip, after one was damaged.
+        flags: options with the same effect.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Scenario:
 
     @property
     def command(self) -> str:
-        """Of the four."""
+        """Name of the command."""
         return self.name.partition("-")[0]
 
 
 def make_inputs(folder: Path) -> None:
-    """Write what the scenarios read: an Ego4D-like root, crops, raw annotations with videos, a video with boxes."""
+    """Write the inputs: an Ego4D-like root, crops, raw annotations with videos, a video with boxes."""
     tree = make_lam_tree(folder / "tree")
     for clip in ("train00", "val01"):
         shutil.copytree(tree / "face_imgs" / clip, folder / "crops" / clip)
@@ -81,7 +81,7 @@ def _write_video(path: Path, frames: int, size: tuple[int, int], square: int) ->
 
 
 def _write_raw(root: Path) -> None:
-    """Two clips as downloaded: annotations, and a video each."""
+    """Write two clips as downloaded: annotations and one video per clip."""
     (root / "json").mkdir(parents=True)
     for split, frames in (("train", 34), ("val", 28)):
         clip = f"{split}-clip"
@@ -113,7 +113,8 @@ def _extract_recipes(inputs: Path, work: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _run(inputs: Path, work: Path, recipe: str, plugin: Path, backbone: str, *settings: str) -> list[str]:
+def _run(inputs: Path, work: Path, recipe: str, backbone: str, *settings: str) -> list[str]:
+    plugin = {"tiny_means": TINY, "tiny_trunk": TRUNK}[backbone]
     settings = ("windows.stride.train=2", "windows.stride.val=2", "training.batch_size=16", *settings)
     return [
         "run", "--recipe", recipe, "--dataset", "ego4d", "--root", str(inputs / "tree"), "--plugin", str(plugin),
@@ -124,13 +125,13 @@ def _run(inputs: Path, work: Path, recipe: str, plugin: Path, backbone: str, *se
 
 def _run_features(inputs: Path, work: Path) -> list[str]:
     head = ("head.projection=8", "head.hidden=8", "head.mlp=[8,8,8]")
-    line = _run(inputs, work, "internlstm_flip_tta_smooth", TINY, "tiny_means", "training.epochs=4", *head)
+    line = _run(inputs, work, "internlstm_flip_tta_smooth", "tiny_means", "training.epochs=4", *head)
     return [*line, "--limit", "60"]
 
 
 def _run_pixels(inputs: Path, work: Path) -> list[str]:
     how = ("backbone.frozen=false", "training.epochs=3", "training.lr=0.01", "training.block=4")
-    return [*_run(inputs, work, "gazelstm", TRUNK, "tiny_trunk", *how), "--limit", "48"]
+    return [*_run(inputs, work, "gazelstm", "tiny_trunk", *how), "--limit", "48"]
 
 
 def _predict(inputs: Path, work: Path, *options: str) -> list[str]:
@@ -155,7 +156,7 @@ def _prepare(inputs: Path, work: Path) -> list[str]:
 
 
 def _forget_rows(work: Path) -> None:
-    """Rows are made anew from features and trainings."""
+    """Delete the rows, so that they are made again from features and trainings."""
     shutil.rmtree(work / "runs" / "results", ignore_errors=True)
 
 
@@ -174,7 +175,7 @@ SCENARIOS = {
 
 
 def slow_extract(inputs: Path, work: Path) -> list[str]:
-    """Arguments of an extraction that takes its time, for what cannot be started from warm modules."""
+    """Return the arguments of a slow extraction, for runs that cannot fork from a warm process."""
     return [
         "bench.py", "extract", "--images", str(inputs / "crops"), "--backbone", "slow_means", "--plugin", str(MEANS),
         "--set", "delay=0.08", "--batch-size", "4", "--device", "cpu", "-o", str(work / "store"),

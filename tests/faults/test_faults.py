@@ -1,4 +1,4 @@
-"""The harness itself, in seconds; and a sample of what `python -m tests.faults` injects, in minutes."""
+"""The fault harness itself, in seconds; and, marked slow, a sample of its injections, in minutes."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ from tests.faults.machine import ALL, CLOCK, FAIL, LASTING, ONCE, SIGNAL, Machin
 from tests.faults.scenarios import COMMANDS, SCENARIOS
 from tools.update_docs import RELIABILITY, RELIABLE, render_reliability
 
-# Three files, each written in two halves and moved into place: what every program does, in 15 operations.
+# Writes three files, each in two halves and moved into place: 15 operations.
 WRITER = """
 import os, sys, time
 print(int(time.time()))
@@ -46,7 +46,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 def write(machine: Machine, folder: Path, **what: int) -> tuple[int, list[str], dict[str, bytes], int]:
-    """Exit status, lines, files, and operations of a writer that something happens to."""
+    """Run the writer under a fault; return exit status, printed lines, files and number of operations."""
     folder.mkdir()
     machine.arm(folder, **what)
     line = [sys.executable, "-S", "-c", WRITER, str(folder)]
@@ -55,10 +55,10 @@ def write(machine: Machine, folder: Path, **what: int) -> tuple[int, list[str], 
     return done.returncode, done.stdout.splitlines()[1:-1], contents(folder), machine.disarm()
 
 
-def test_operations_are_counted_and_fail_where_they_are_told_to(machine: Machine, tmp_path: Path) -> None:
+def test_operations_are_counted_and_fail_on_request(machine: Machine, tmp_path: Path) -> None:
     whole = {str(number): b"one two " for number in range(3)}
     assert write(machine, tmp_path / "a") == (0, [], whole, OPERATIONS)
-    # Operation 8 is the second write of the second file: half of its bytes are there.
+    # Operation 8 is the second write of the second file: half of its bytes are written.
     struck = write(machine, tmp_path / "b", action=FAIL, at=8, number=errno.EIO, lasting=ONCE)
     assert struck[:3] == (0, [f"1 {errno.EIO}"], {"0": b"one two ", "1.part": b"one tw", "2": b"one two "})
     struck = write(machine, tmp_path / "c", action=FAIL, at=5, number=errno.ENOSPC, lasting=LASTING)
@@ -79,7 +79,7 @@ def test_the_clock_is_set_back(machine: Machine, tmp_path: Path) -> None:
     assert -86400 <= after - before < -86400 + 60
 
 
-def test_a_case_follows_from_its_seed_and_name_alone() -> None:
+def test_seed_and_name_determine_a_case() -> None:
     drawn = cases(300, seed=5)
     assert len({case.id for case in drawn}) == 300
     assert {case.kind for case in drawn} == set(KINDS)
@@ -92,7 +92,7 @@ def test_a_case_follows_from_its_seed_and_name_alone() -> None:
     assert set(SIGNALS) < set(KINDS) and set(CLUSTERS) < set(KINDS)
 
 
-def test_what_is_compared_is_every_byte_but_for_times(tmp_path: Path) -> None:
+def test_every_byte_but_times_is_compared(tmp_path: Path) -> None:
     record = {"date": "a", "seconds": {}, "environment": {}, "training": [{"seconds": 1.0, "mAP": 0.5}], "name": "x"}
     for name, change in (("one", {}), ("times", {"date": "b", "training": [{"seconds": 2.0, "mAP": 0.5}]})):
         (tmp_path / name / "row").mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_the_document_shows_the_committed_record() -> None:
 
 @pytest.mark.slow
 def test_a_sample_of_faults_does_no_harm(tmp_path: Path, machine: Machine) -> None:
-    """Each kind once or twice, over all commands; `python -m tests.faults` does hundreds."""
+    """Each kind once or twice over all commands; `python -m tests.faults` injects hundreds."""
     every = [case for case in cases(2000, seed=2) if case.number == 0]
     sample = [case for number, case in enumerate(every) if number % 4 == 0 or case.kind in CLUSTERS]
     outcomes = inject(sample, tmp_path, jobs=2)

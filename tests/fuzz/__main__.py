@@ -1,6 +1,6 @@
-"""The bad-input table: `python -m tests.fuzz [--cases N] [--kind NAME] [--record]`.
+"""Feed bad input to every reader and print a table of the outcomes: `python -m tests.fuzz`.
 
-Each kind runs in a process of its own. Exits 1 where any case came to anything but acceptance or one line.
+Each kind of input runs in its own process. The exit status is 1 unless every case was accepted or refused in one line.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 
 HOME = Path(__file__).resolve().parents[2]
 RECORD = HOME / "benchmarks" / "records" / "reliability" / "bad_input.json"
-COLUMNS = {"kind": "input", "cases": "cases", "accepted": "accepted", "refused": "refused, one line",
-           "traceback": "tracebacks", "hang": "hangs", "memory": "too much memory", "escape": "escapes",
+COLUMNS = {"kind": "input", "cases": "cases", "accepted": "accepted", "refused": "refused in one line",
+           "traceback": "tracebacks", "hang": "hangs", "memory": "too much memory", "escape": "escapes from the folder",
            "message": "poor messages", "seconds": "slowest, s", "megabytes": "most memory, MB"}  # fmt: skip
 
 
 def _one(module: str, name: str, cases: int, seed: int) -> None:
-    """Run one kind, and print its report as JSON."""
+    """Run one kind and print its report as JSON."""
     from tests.fuzz import kinds
     from tests.fuzz.harness import run
 
@@ -44,18 +44,18 @@ def _in_child(module: str, name: str, cases: int, seed: int, limit: float) -> di
         )
         if done.returncode == 0:
             return json.loads(done.stdout.splitlines()[-1])
-        fault = {"traceback": 1}  # it was killed, or died
+        fault = {"traceback": 1}  # killed or crashed
     except subprocess.TimeoutExpired:
         fault = {"hang": 1}
     return {**dict.fromkeys(COLUMNS, 0), "kind": name, **fault}
 
 
 def main() -> int:
-    """Run what was asked for, and print the table."""
+    """Run from the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("--cases", type=int, default=200, metavar="N", help="of each kind (default 200)")
-    parser.add_argument("--kind", action="append", metavar="NAME", help="only this one; may be repeated")
-    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the draws (default 0)")
+    parser.add_argument("--cases", type=int, default=200, metavar="N", help="cases per kind (default 200)")
+    parser.add_argument("--kind", action="append", metavar="NAME", help="only this kind; may be repeated")
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="seed of the draws (default 0)")
     parser.add_argument("--record", action="store_true", help=f"write {RECORD.relative_to(HOME)}")
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -71,7 +71,7 @@ def main() -> int:
     there = [(module, kind) for module in modules() for kind in kinds(module).values()]
     chosen = [(module, kind) for module, kind in there if not args.kind or kind.name in args.kind]
     if not chosen:
-        parser.error(f"no such kind; there are: {', '.join(kind.name for _, kind in there)}")
+        parser.error(f"no such kind; choose from: {', '.join(kind.name for _, kind in there)}")
     rows = []
     for module, kind in chosen:
         limit = 60 + args.cases * max(1.0, kind.seconds / 4)

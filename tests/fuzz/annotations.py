@@ -48,13 +48,13 @@ LABELS = [
 
 
 def _use(folder: Path, split: str) -> None:
-    """Read a split as training does: the table, key frames and windows."""
+    """Read a split like a training: table, key frames and windows."""
     table = ego4d.read_split(folder, split)
     windows.windows(table, centres=windows.key_frames(table))
 
 
 def _prepared(folder: Path, listing: bytes | str = b"c1\nc2\n") -> None:
-    """A sound prepared folder of two clips, train alone."""
+    """Write a sound prepared folder with two training clips."""
     for clip in ("c1", "c2"):
         place(folder / "json_original" / clip / "t1.json", json.dumps(BOXES).encode())
         place(folder / "result_LAM" / f"{clip}.json", json.dumps(SEGMENTS).encode())
@@ -71,12 +71,12 @@ def _write_annotation(folder: Path, case: bytes | str) -> None:
 
 def _prepare(folder: Path, case: Any) -> None:
     command("prepare", "--root", folder, "--annotations-only", "--split-lists", "official")
-    _see(folder)
+    _check_tracks(folder)
     ego4d.read_split(folder, "train", images=False)
 
 
-def _see(folder: Path) -> None:
-    """What prepare wrote is JSON in folders of the ids' own: two levels, no more, no less."""
+def _check_tracks(folder: Path) -> None:
+    """Check that prepare wrote JSON two levels deep: clip, then track."""
     for path in (path for path in (folder / "json_original").rglob("*.json") if path.is_file()):
         assert path.parent.parent == folder / "json_original", path
         json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""One bad input at a time: written into a folder, handed to the real reader, and watched.
+"""Write one bad input at a time into a folder, hand it to the real reader, and watch the outcome.
 
-What a case may come to: it is accepted, or it is refused with a `UserError` of one line that names the file. Anything
-else is a fault: another exception, more seconds or megabytes than the kind allows, or a path outside of the folder that
-was opened, listed, made or changed. Around the folder lie canaries; Python's audit events tell what was touched.
+A case is accepted, or refused with a one-line `UserError` that names the file. Anything else is a fault: another
+exception, more seconds or megabytes than the kind allows, or access to a path outside the folder. Canary files surround
+the folder, and Python's audit events report access to them.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from hypothesis.strategies import SearchStrategy
 
 from registry import UserError
 
-OUTSIDE = "{outside}"  # in ids: becomes the absolute path of a folder that nobody may touch
-SPARE = 2 << 30  # bytes of address space that a case may take before it gets a MemoryError
+OUTSIDE = "{outside}"  # in ids: stands for the absolute path of the canaries
+SPARE = 2 << 30  # bytes of address space that a case may add before a MemoryError
 FAULTS = ("traceback", "hang", "memory", "escape", "message")
 
 
@@ -37,14 +37,14 @@ class Kind:
     """One kind of input.
 
     Attributes:
-        name: a row of the table.
-        cases: what to write, as values that print well.
-        write: puts a case into an empty folder. Not measured; an error here is the harness's own.
-        feed: hands what was written to the real reader, or runs a command with `command`. It is called in a process
-            that has run other cases before: imports are not counted, caches are the reader's own matter.
-        seconds: that a case may take.
-        megabytes: that a case may add to what the process holds.
-        names_file: whether a refusal has to name something below the folder.
+        name: of its row in the table.
+        cases: printable values.
+        write: writes a case into an empty folder. Not measured; errors here are the harness's own.
+        feed: hands the folder to the real reader, or runs a command with `command`. The process has run other cases
+            before, so imports and caches are warm.
+        seconds: limit per case.
+        megabytes: limit per case, beyond the memory that the process holds already.
+        names_file: a refusal must name a path below the folder.
     """
 
     name: str
@@ -58,34 +58,34 @@ class Kind:
 
 @dataclass
 class Report:
-    """What the cases of a kind came to."""
+    """Outcomes of the cases of a kind."""
 
     kind: str
     cases: int = 0
     verdicts: Counter = field(default_factory=Counter)
     seconds: float = 0.0  # of the slowest case
     megabytes: float = 0.0  # of the largest
-    faults: list[str] = field(default_factory=list)  # what happened, and the case
+    faults: list[str] = field(default_factory=list)  # what happened, with the case
 
     def as_dict(self) -> dict[str, Any]:
-        """For the record."""
+        """Return the row for the record."""
         names = ("accepted", "refused", *FAULTS)
         figures = {"seconds": round(self.seconds, 2), "megabytes": round(self.megabytes, 1)}
         return {"kind": self.kind, "cases": self.cases, **{name: self.verdicts[name] for name in names}, **figures}
 
 
 class _Hang(BaseException):
-    """Out of time."""
+    """A case ran out of time."""
 
 
 def run(kind: Kind, count: int, seed_: int, base: Path) -> Report:
-    """Try so many cases of a kind; they follow from the seed.
+    """Try cases of a kind.
 
     Args:
         kind: of input.
-        count: cases.
-        seed_: of the draws.
-        base: an empty folder for everything.
+        count: number of cases.
+        seed_: determines the cases.
+        base: an empty folder.
     """
     report = Report(kind.name)
 
@@ -112,7 +112,7 @@ def run(kind: Kind, count: int, seed_: int, base: Path) -> Report:
 
 
 def run_case(kind: Kind, case: Any, base: Path) -> tuple[str, str, float, float]:
-    """Try one case: the verdict, what was said, seconds, and megabytes that it took at its largest."""
+    """Try one case; return verdict, message, seconds and peak megabytes."""
     shutil.rmtree(base, ignore_errors=True)
     folder = base / "up" / "up" / "root"
     folder.mkdir(parents=True)
@@ -140,12 +140,12 @@ def run_case(kind: Kind, case: Any, base: Path) -> tuple[str, str, float, float]
         if "\n" in message or not message.isprintable():
             verdict, message = "message", f"not one printable line: {message!r}"
         elif kind.names_file and str(folder) not in message:
-            verdict, message = "message", f"names no file: {message!r}"
+            verdict, message = "message", f"does not name a file: {message!r}"
     if verdict in ("accepted", "refused"):
         changed = before ^ _outside(base, folder)
         shown = said.getvalue().replace("\n", "").replace("\t", "")
         if changed or touched:
-            verdict, message = "escape", f"outside of the folder: {sorted({*touched, *(str(c) for c in changed)})}"
+            verdict, message = "escape", f"outside the folder: {sorted({*touched, *(str(c) for c in changed)})}"
         elif megabytes > kind.megabytes:
             verdict, message = "memory", f"{megabytes:.0f} MB"
         elif any(ord(letter) < 32 or 127 <= ord(letter) < 160 for letter in shown.replace("\r", "")):
@@ -157,10 +157,10 @@ def command(*arguments: object) -> int:
     """Run a command of bench.py in this process.
 
     Returns:
-        Its exit status, where that is not 2.
+        Its exit status, unless that is 2.
 
     Raises:
-        UserError: its message, where it exits with 2 and a message of one line.
+        UserError: its message, if the exit status is 2.
     """
     import bench
 
@@ -168,14 +168,14 @@ def command(*arguments: object) -> int:
     with contextlib.redirect_stderr(said):
         try:
             status = bench.main([str(argument) for argument in arguments])
-        except SystemExit as error:  # of argparse
+        except SystemExit as error:  # from argparse
             status = int(error.code or 0)
     lines = said.getvalue().splitlines()
     sys.stderr.write(said.getvalue())
     if status != 2:
         return status
-    assert lines, "exit status 2 and nothing said"
-    assert lines[-1].startswith("bench.py "), f"exit status 2, and the last line is {lines[-1]!r}"
+    assert lines, "exit status 2 without a message"
+    assert lines[-1].startswith("bench.py "), f"exit status 2, but the last line is {lines[-1]!r}"
     raise UserError(lines[-1])
 
 
@@ -185,7 +185,7 @@ _BOX = '{"clip_uid": "c", "frameNumber": 1, "Person ID": "1", "x": 1, "y": 1, "w
 
 
 def _lay_canaries(folder: Path) -> None:
-    """Files that an id with `..` or an absolute path would come upon, and that would be taken for data."""
+    """Write files that look like data and that an id with `..` or an absolute path would reach."""
     (folder / "secret").mkdir()
     (folder / "secret.json").write_text("[]")
     (folder / "secret.mp4").write_bytes(b"\0")
@@ -196,12 +196,12 @@ def _lay_canaries(folder: Path) -> None:
 
 
 def filled(text: str, folder: Path) -> str:
-    """Put the absolute path of the canaries into an id."""
+    """Insert the absolute path of the canaries into an id."""
     return text.replace(OUTSIDE, str(folder.parent / "secret"))
 
 
 def _outside(base: Path, folder: Path) -> set[tuple]:
-    """Everything below `base` that is not below `folder`: path, kind, size and time of change."""
+    """Return path, mode, size and modification time of everything below `base` but outside `folder`."""
     found = set()
     queue = [str(base)]
     while queue:
@@ -213,7 +213,7 @@ def _outside(base: Path, folder: Path) -> set[tuple]:
                     found.add((entry.path, status.st_mode, 0 if directory else status.st_size, status.st_mtime_ns))
                     if directory:
                         queue.append(entry.path)
-    # What is made or removed in `folder` changes its own time, and that of no folder above it.
+    # Changes inside `folder` alter its own time, but not that of a parent.
     return found
 
 
@@ -229,7 +229,7 @@ def _hook(event: str, arguments: tuple) -> None:
     base, folder, touched = _watching
     for argument in arguments[:2]:
         if isinstance(argument, (str, bytes, os.PathLike)):
-            # Links are left alone: those in the folder are its owner's own. What `..` leads to is found.
+            # Links are not resolved: they belong to the folder's owner. `..` is resolved.
             path = os.path.abspath(os.fsdecode(argument))  # noqa: PTH100
             if (path == base or path.startswith(base + os.sep)) and not (
                 path == folder or path.startswith(folder + os.sep)
@@ -252,7 +252,7 @@ def _watched(base: Path, folder: Path, touched: set[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _limited(seconds: float) -> Iterator[None]:
-    """Interrupt what takes too long, and give what takes too much memory a MemoryError."""
+    """Interrupt a case that takes too long; limit its memory so that it gets a MemoryError."""
 
     def out_of_time(number: int, frame: object) -> None:
         raise _Hang
@@ -277,7 +277,7 @@ def _captured(said: io.StringIO) -> Iterator[None]:
 
 
 def _status(name: str) -> int:
-    """Bytes that the kernel says of this process; 0 where it does not."""
+    """Read a size in bytes from the kernel's status of this process; 0 if it is not there."""
     with contextlib.suppress(OSError), Path("/proc/self/status").open(errors="replace") as file:
         for line in file:
             if line.startswith(f"{name}:"):
@@ -286,7 +286,7 @@ def _status(name: str) -> int:
 
 
 def _reset_peak() -> int:
-    """Forget how large this process has been; returns what it holds now, in bytes."""
+    """Reset the memory peak of this process; return its current size in bytes."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return _peak()

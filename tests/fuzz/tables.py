@@ -1,4 +1,4 @@
-"""CSV files: predictions, ground truth, rows of runs, face boxes of the user's own."""
+"""CSV files: predictions, ground truth, rows of runs, face boxes from users."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def _compare(folder: Path, case: object) -> None:
 
 
 def _faces(folder: Path, case: object) -> None:
-    """Read the boxes, and place them in a second of video."""
+    """Read the boxes and place them in a second of video."""
     given = GivenFaces(read_faces(folder / "case.csv"), 1 / 30)
     for number in range(30):
         given.place(Frame(number, number / 30, number, 0))

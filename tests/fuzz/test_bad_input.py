@@ -1,4 +1,4 @@
-"""Every kind of bad input: a few cases by default, thousands with `-m slow`."""
+"""Every kind of bad input: a few cases by default, a thousand with `-m slow`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The harness tells each fault when there is one: else its table would say nothing."""
+"""The fuzz harness detects every kind of fault."""
 
 import re
 import time
@@ -28,7 +28,7 @@ def _allocate(folder: Path, case: object) -> None:
     bytearray(600_000_000)[::4096] = b"x" * len(range(0, 600_000_000, 4096))
 
 
-def test_what_is_no_fault(tmp_path: Path) -> None:
+def test_acceptance_and_refusal(tmp_path: Path) -> None:
     assert _fault(tmp_path, lambda folder, case: (folder / "a").read_text())[0] == "accepted"
     assert _fault(tmp_path, lambda folder, case: (folder / "b" / "c").mkdir(parents=True))[0] == "accepted"
     assert _fault(tmp_path, _refuse("{folder}/a: line 3: what it is")) [0] == "refused"  # fmt: skip
@@ -51,11 +51,11 @@ def test_what_is_no_fault(tmp_path: Path) -> None:
     ],
     ids=["traceback", "hang", "memory", "huge", "nameless", "control", "read", "listed", "written", "removed"],
 )
-def test_faults_are_told(tmp_path: Path, feed, verdict: str) -> None:
+def test_faults_are_detected(tmp_path: Path, feed, verdict: str) -> None:
     assert _fault(tmp_path, feed, seconds=0.2 if verdict == "hang" else 20)[0] == verdict
 
 
-def test_cases_follow_from_the_seed_and_faults_show_theirs(tmp_path: Path) -> None:
+def test_the_seed_determines_the_cases_and_faults_show_them(tmp_path: Path) -> None:
     def feed(folder: Path, case: int) -> None:
         seen.append(case)
         assert case % 3
@@ -72,7 +72,7 @@ def test_cases_follow_from_the_seed_and_faults_show_theirs(tmp_path: Path) -> No
     assert [int(re.search(r"case: (\d+)$", fault)[1]) for fault in report.faults] == wrong
 
 
-def test_a_command_that_refuses_is_an_error_here_too(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_message_of_a_command_is_raised(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(UserError, match=r"^bench\.py score: .*none\.csv: no such file|No such file"):
         command("score", "--groundtruth", tmp_path / "none.csv", "--predictions", tmp_path / "none.csv")
     assert command("list") == 0

@@ -1,4 +1,4 @@
-"""What bad files are made of: values, JSON trees, CSV rows and bytes that are wrong in every way we know of."""
+"""Ingredients of bad files: values, JSON trees, CSV rows and bytes, wrong in every way that we know."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.fuzz.harness import OUTSIDE
 
-# Put into JSON as they are: what json.dumps would not write.
+# Inserted into JSON verbatim: json.dumps would not write them.
 RAW = ("NaN", "Infinity", "-Infinity", "1e400", "-1e400", "9" * 5000, "1" + "0" * 400, "[" * 100_000 + "]" * 100_000,
        '{"a":' * 100_000 + "1" + "}" * 100_000, '"\\ud800"', '"\\u0000"', "-0", "0x10", "'a'", "undefined")  # fmt: skip
 PLAIN = (None, True, False, "", "1", "nan", "looking", -1, 0, 1, -(10**12), 10**12, 2**31, 2**63, 10**18, -0.5, 0.5,
@@ -32,7 +32,7 @@ ids = st.sampled_from(IDS)
 
 @st.composite
 def spoilt_json(draw: st.DrawFn, sound: Any, most: int = 3, names: st.SearchStrategy[str] = ids) -> bytes:
-    """JSON text from a sound value with one to three things wrong with it, now and then damaged as bytes too."""
+    """JSON text of a sound value with up to `most` changes, sometimes with damaged bytes."""
     root = [copy.deepcopy(sound)]
     raw: dict[str, str] = {}
     for number in range(draw(st.integers(0, most))):
@@ -59,7 +59,7 @@ def spoilt_json(draw: st.DrawFn, sound: Any, most: int = 3, names: st.SearchStra
 
 
 def _places(root: list) -> list[tuple[Any, Any]]:
-    """Every place of a tree: its container and the key there."""
+    """Return container and key of every node of a tree."""
     found: list[tuple[Any, Any]] = []
     queue: list[Any] = [root]
     while queue:
@@ -74,7 +74,7 @@ def _places(root: list) -> list[tuple[Any, Any]]:
 
 @st.composite
 def spoilt_csv(draw: st.DrawFn, rows: Sequence[Sequence[Any]], most: int = 3) -> bytes:
-    """CSV text from sound rows with up to three things wrong with it."""
+    """CSV text of sound rows with up to `most` changes, sometimes with damaged bytes."""
     table = [[str(cell) for cell in row] for row in rows]
     cells = st.sampled_from(
         [str(value) for value in PLAIN] + [*IDS, *RAW[:5], '"', '"a', 'a"b', "1,5", "1 000", "0x1f"]
@@ -107,7 +107,7 @@ def spoilt_csv(draw: st.DrawFn, rows: Sequence[Sequence[Any]], most: int = 3) ->
 
 @st.composite
 def styled(draw: st.DrawFn, data: bytes) -> bytes:
-    """A text as another program would have saved it, or as a bad disk would; mostly as it is."""
+    """A text as saved by another program or damaged by a bad disk; mostly unchanged."""
     style = draw(st.sampled_from(("as is",) * 6 + ("bom", "crlf", "cr", "nul", "latin", "utf-16", "bytes", "no end")))
     if style == "bom":
         return b"\xef\xbb\xbf" + data
@@ -127,7 +127,7 @@ def styled(draw: st.DrawFn, data: bytes) -> bytes:
 
 @st.composite
 def spoilt_bytes(draw: st.DrawFn, sound: bytes) -> bytes:
-    """Bytes cut short, flipped, overwritten, put in, taken out, doubled, or of something else."""
+    """Bytes with one to three cuts, flips, insertions, removals or other damage."""
     data = bytearray(sound)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.integers(0, max(0, len(data) - 1)))
@@ -151,12 +151,12 @@ def spoilt_bytes(draw: st.DrawFn, sound: bytes) -> bytes:
 
 
 def file_of(content: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes | str]:
-    """The content of a file, or now and then something that is no readable file: one of `ODD`."""
+    """The content of a file or, sometimes, one of `ODD`: not a readable file."""
     return st.one_of(content, content, content, content, content, st.sampled_from(ODD))
 
 
 def place(path: Path, what: bytes | str) -> None:
-    """Put a case of `file_of` at a path."""
+    """Create a case of `file_of` at a path."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_symlink() or path.exists():
         path.unlink()

@@ -1,4 +1,4 @@
-"""Plug-in for the tests: `tiny_means` that takes its time, so that there is time to kill it, and has little memory."""
+"""Test plug-in: a backbone slow enough to be killed at work, with a limited batch size."""
 
 import time
 
@@ -11,7 +11,7 @@ from registry import BACKBONES
 
 @BACKBONES.register_module(name="slow_means")
 class SlowMeans(Backbone):
-    """A random projection of the picture, which shows every difference between batches."""
+    """A random projection of the picture, sensitive to any difference between batches."""
 
     def __init__(self, delay: float = 0.0, fits: int = 1000) -> None:
         generator = torch.Generator().manual_seed(0)

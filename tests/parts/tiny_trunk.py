@@ -1,4 +1,4 @@
-"""Plug-in for the tests: a backbone that trains in no time, and has a map as `gaze_resnet18` has one."""
+"""Test plug-in: a backbone that trains fast and has a feature map like `gaze_resnet18`."""
 
 import os
 import time
@@ -26,7 +26,7 @@ class _Trunk(nn.Module):
 
 @BACKBONES.register_module(name="tiny_trunk")
 class TinyTrunk(Backbone):
-    """Sixteen patches, one layer each; random, by a seed."""
+    """Sixteen patches with one layer each; random weights from a seed."""
 
     map_channels = 512
 
@@ -48,6 +48,6 @@ class TinyTrunk(Backbone):
         return self.forward_map(images)[0]
 
     def forward_map(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        time.sleep(float(os.environ.get("TINY_TRUNK_NAP", "0")))  # leaves time to kill it
+        time.sleep(float(os.environ.get("TINY_TRUNK_NAP", "0")))  # time to kill it
         network: Any = self.network
         return network(images)

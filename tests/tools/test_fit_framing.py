@@ -1,4 +1,4 @@
-"""The layer that reframes crops: its targets match what the scorer does with its output."""
+"""The layer that reframes crops: the scorer inverts its targets."""
 
 import numpy as np
 import pytest
@@ -29,8 +29,8 @@ def test_a_linear_law_is_recovered() -> None:
     np.testing.assert_allclose(left.std(axis=0), 0.2, atol=0.02)
 
 
-def test_residuals_are_those_of_unseen_groups() -> None:
-    """A different law per group does not help for other groups."""
+def test_residuals_are_those_of_held_out_groups() -> None:
+    """A law per group does not help on other groups."""
     random = np.random.default_rng(2)
     group = np.arange(160) // 10
     own = random.normal(0, 1, (16, 2))[group]

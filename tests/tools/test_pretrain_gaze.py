@@ -1,4 +1,4 @@
-"""Training of the gaze network: a short run writes what the backbone reads, and its loss falls where it is right."""
+"""Training of the gaze network: the loss is least at the truth, and the backbone reads a short run's output."""
 
 import json
 from pathlib import Path
@@ -13,8 +13,10 @@ from backbones.gaze_nano import PREPROCESSING, GazeNetwork
 from benchmarks.data import synthlam
 from registry import UserError
 from tests.tools.test_pretrain_nano import dot, write_shard
-from tools.pretrain_gaze import COLUMNS, NAMES, between_eyes, gazes, load_clips, loss_of, pretrain, rate
-from tools.pretrain_nano import load_renders, together
+from tools.pretrain_gaze import COLUMNS, LEARNING_RATE, WARM_UP, between_eyes, gazes, loss_of, pretrain
+from tools.pretraining.clips import load_clips
+from tools.pretraining.renders import NAMES, load_renders, together
+from tools.pretraining.steps import Schedule
 
 NOSE = [NAMES.index("nose_x"), NAMES.index("nose_y")]
 
@@ -26,7 +28,7 @@ def test_between_the_eyes() -> None:
     torch.testing.assert_close(between_eyes(targets), torch.tensor([[0.45, 0.45]]))
 
 
-def test_loss_is_least_where_the_network_is_right() -> None:
+def test_loss_is_least_at_the_truth() -> None:
     generator = torch.Generator().manual_seed(0)
     targets = 0.2 * torch.randn(8, len(NAMES), generator=generator)
     network = GazeNetwork(NAMES, torch.zeros(len(NAMES)), torch.ones(len(NAMES)))
@@ -43,8 +45,8 @@ def test_loss_is_least_where_the_network_is_right() -> None:
     assert loss(0.0) < min(loss(0.2), loss(-0.2))
 
 
-def test_clips_are_told_as_renders_are() -> None:
-    """The gaze of the angles of head and eyes is that of the truth, turned by the roll of the camera."""
+def test_targets_of_clips_match_their_ground_truth() -> None:
+    """Head and eye angles give the true gaze, rotated by the roll of the camera."""
     root = synthlam.root()
     truth = synthlam.truth(root)
     truth = truth[truth["split"] == "val"]
@@ -60,7 +62,7 @@ def test_clips_are_told_as_renders_are() -> None:
 
 
 def test_processes_share_the_crops(tmp_path: Path) -> None:
-    """All of them have every crop once, of clips as of renders, and nothing of one is in another's share."""
+    """Shares of renders and of clips are disjoint and cover every crop once."""
     random = np.random.default_rng(1)
     targets = random.normal(0, 0.1, (7, len(NAMES))).astype(np.float32)
     write_shard(tmp_path / "shard_00001.npz", [dot(0.5, 0.5, 40, 50) for _ in targets], targets)
@@ -82,9 +84,10 @@ def test_processes_share_the_crops(tmp_path: Path) -> None:
 
 
 def test_schedule() -> None:
-    assert rate(0) == 0
-    assert rate(0.02) == pytest.approx(max(rate(p / 1000) for p in range(1001)))
-    assert rate(1) == pytest.approx(0)
+    schedule = Schedule(minutes=10, peak=2e-3, warm_up=0.02)
+    assert schedule.rate(0) == 0
+    assert schedule.rate(0.2) == 2e-3 == max(schedule.rate(minute / 100) for minute in range(1001))
+    assert schedule.rate(10) == pytest.approx(0)
 
 
 def test_a_short_run(tmp_path: Path) -> None:
@@ -97,7 +100,8 @@ def test_a_short_run(tmp_path: Path) -> None:
         targets[:, NAMES.index("log_size")] = np.log(60)
         targets[::2, 0] = 1  # some look elsewhere
         write_shard(renders / f"shard_{number:05d}.npz", [dot(*row[NOSE], 40, 50) for row in targets], targets)
-    pretrain(renders, out, minutes=0.01)
+    schedule = Schedule(0.01, LEARNING_RATE, WARM_UP)
+    pretrain(renders, out, schedule)
     report = json.loads((out / "pretraining.json").read_text())
     held_out = report["held_out_renders"]
     assert held_out["crops"] == report["training"]["distinct"] == 16
@@ -107,23 +111,23 @@ def test_a_short_run(tmp_path: Path) -> None:
     network = GazeNetwork(names)
     network.load_state_dict(load_file(out / "model.safetensors"))
     assert network.eval()(torch.zeros(2, 3, 112, 112)).shape == (2, network.feature_dim)
-    with pytest.raises(UserError, match="holds no shard to train on"):
-        pretrain(tmp_path, out, minutes=1)
+    with pytest.raises(UserError, match="has no training shards"):
+        pretrain(tmp_path, out, schedule)
 
     before = load_file(out / "model.safetensors")
     again = tmp_path / "again"
-    pretrain(renders, again, minutes=0.01, clips=[_few_clips(tmp_path)], start=out, peak=1e-9)
+    pretrain(renders, again, Schedule(0.01, 1e-9, WARM_UP), [_few_clips(tmp_path)], start=out)
     report = json.loads((again / "pretraining.json").read_text())
     assert report["training"]["went_on_from"]["distinct"] == 16
     assert report["training"]["distinct"] == 16 + 12
     assert report["held_out_clips"]["crops"] == 4
     for name, tensor in load_file(again / "model.safetensors").items():
         if name.endswith("weight"):
-            torch.testing.assert_close(tensor, before[name], atol=1e-5, rtol=0)  # it did go on from there
+            torch.testing.assert_close(tensor, before[name], atol=1e-5, rtol=0)  # it started from these weights
 
 
 def _few_clips(folder: Path) -> Path:
-    """A dozen of SynthLAM's crops to train on, and four to report on."""
+    """Twelve SynthLAM crops for training and four for the report."""
     root = synthlam.root()
     truth = synthlam.truth(root)
     few = pd.concat([truth[truth["split"] == "train"].iloc[:12], truth[truth["split"] == "val"].iloc[:4]])

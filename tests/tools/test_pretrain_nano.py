@@ -1,4 +1,4 @@
-"""Pretraining: the targets follow the picture wherever it goes, and a short run writes what the backbone reads."""
+"""Pretraining: targets follow the picture through every augmentation, and the backbone reads a short run's output."""
 
 import io
 import json
@@ -10,9 +10,13 @@ import torch
 from PIL import Image
 
 from backbones.base import Preprocessing
+from backbones.internvit_network import InternViTNetwork
 from registry import BACKBONES, UserError
-from tools import pretrain_nano
-from tools.pretrain_nano import NAMES, augment, errors_of, gaze_directions, linear_probe, load_shard, mirror_targets
+from tools.pretrain_nano import LEARNING_RATE, WARM_UP, pretrain
+from tools.pretraining.figures import errors_of, gaze_directions, linear_probe
+from tools.pretraining.regressor import CONFIG, whiten_patches
+from tools.pretraining.renders import NAMES, augment, load_shard, mirror_targets
+from tools.pretraining.steps import Schedule
 
 X, Y = NAMES.index("nose_x"), NAMES.index("nose_y")
 SIZE = NAMES.index("log_size")
@@ -35,7 +39,7 @@ def write_shard(path: Path, pictures: list[Image.Image], targets: np.ndarray) ->
 
 
 def dot(x: float, y: float, width: int, height: int) -> Image.Image:
-    """A bright dot on black, its middle at (x, y) in units of the picture."""
+    """A bright dot on black, centred at (x, y) in units of the picture."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     distance = (columns - x * width) ** 2 + (rows - y * height) ** 2
     grey = (255 * np.exp(-distance / 18)).astype(np.uint8)
@@ -68,16 +72,16 @@ def test_augmentation_moves_landmarks_with_the_picture(aligned: float) -> None:
     targets[:, X], targets[:, Y], targets[:, SIZE] = 0.45, 0.6, 4.0
     for column in EYE_COLUMNS:
         targets[:, column] = 0.5
-    moved, told = augment(images, targets, torch.Generator().manual_seed(0), aligned)
+    moved, new = augment(images, targets, torch.Generator().manual_seed(0), aligned)
     assert moved.shape == images.shape
     assert 0 <= moved.min() <= moved.max() <= 1
-    for image, target in zip(moved, told, strict=True):
+    for image, target in zip(moved, new, strict=True):
         x, y = centre_of_light(image)
         assert abs(x - float(target[X])) < 0.012
         assert abs(y - float(target[Y])) < 0.012
-    assert (told[:, X] > 0.5).any()  # some are mirrored
-    assert (told[:, Y] == 0.6).any() == (aligned == 0)  # some keep their framing
-    assert torch.equal(targets[:, X], torch.full((64,), 0.45))  # the input is left alone
+    assert (new[:, X] > 0.5).any()  # some are mirrored
+    assert (new[:, Y] == 0.6).any() == (aligned == 0)  # some keep their framing
+    assert torch.equal(targets[:, X], torch.full((64,), 0.45))  # the input is unchanged
 
 
 def test_alignment_puts_the_eyes_at_one_place() -> None:
@@ -85,18 +89,18 @@ def test_alignment_puts_the_eyes_at_one_place() -> None:
     targets[:, EYE_COLUMNS] = 0.3 + 0.4 * torch.rand(256, 4, generator=torch.Generator().manual_seed(1))
 
     def between(aligned: float) -> torch.Tensor:
-        _, told = augment(torch.zeros(256, 3, 8, 8), targets, torch.Generator().manual_seed(0), aligned)
-        return told[:, EYE_COLUMNS].view(256, 2, 2).mean(1)
+        _, new = augment(torch.zeros(256, 3, 8, 8), targets, torch.Generator().manual_seed(0), aligned)
+        return new[:, EYE_COLUMNS].view(256, 2, 2).mean(1)
 
     assert (between(1.0).std(0) < 0.3 * between(0.0).std(0)).all()
     torch.testing.assert_close(between(1.0).mean(0), torch.tensor([0.5, 0.425]), atol=0.01, rtol=0)
 
 
 def test_whitened_patches() -> None:
-    network = pretrain_nano.InternViTNetwork({**pretrain_nano.CONFIG, "num_hidden_layers": 1})
+    network = InternViTNetwork({**CONFIG, "num_hidden_layers": 1})
     generator = torch.Generator().manual_seed(0)
     smooth = torch.nn.functional.interpolate(torch.randn(64, 3, 14, 14, generator=generator), 112, mode="bicubic")
-    pretrain_nano.whiten_patches(network, smooth + 3, floor=1e-9)
+    whiten_patches(network, smooth + 3, floor=1e-9)
     tokens = network.embeddings.patch_embedding(smooth + 3).flatten(2).transpose(1, 2).reshape(-1, 128)
     torch.testing.assert_close(tokens.mean(0), torch.zeros(128), atol=0.01, rtol=0)
     correlation = torch.corrcoef(tokens.T)[-40:, -40:]  # where most of the variance is
@@ -106,7 +110,7 @@ def test_whitened_patches() -> None:
 
 def test_mirror() -> None:
     targets = torch.zeros(1, len(NAMES))
-    told = {
+    given = {
         "head_yaw": 0.3,
         "head_pitch": 0.2,
         "head_roll": 0.1,
@@ -119,7 +123,7 @@ def test_mirror() -> None:
         "smile": 0.9,
         "nose_x": 0.2,
     }
-    for name, value in told.items():
+    for name, value in given.items():
         targets[0, NAMES.index(name)] = value
     mirrored = dict(zip(NAMES, mirror_targets(targets)[0].tolist(), strict=True))
     wanted = {
@@ -166,13 +170,13 @@ def test_errors_are_in_the_units_they_name() -> None:
     assert report["smile"]["median_error"] == 0
 
 
-def test_linear_probe_predicts_what_it_has_not_seen() -> None:
+def test_linear_probe_predicts_unseen_rows() -> None:
     random = np.random.default_rng(0)
     features = random.normal(0, 1, (400, 5))
     targets = features @ random.normal(0, 1, (5, 2)) + 3
     assert np.abs(linear_probe(features, targets) - targets).max() < 0.1
     noise = random.normal(0, 1, (400, 1))
-    assert np.abs(linear_probe(features, noise) - noise).std() > 0.5  # nothing to be found
+    assert np.abs(linear_probe(features, noise) - noise).std() > 0.5  # noise has no signal
 
 
 def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,8 +187,9 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         targets = random.normal(0, 0.3, (16, len(NAMES)))
         targets[:, X], targets[:, Y] = random.uniform(0.3, 0.7, (2, 16))
         write_shard(renders / f"shard_{number:05d}.npz", [dot(row[X], row[Y], 40, 50) for row in targets], targets)
-    monkeypatch.setattr(pretrain_nano, "CONFIG", {**pretrain_nano.CONFIG, "num_hidden_layers": 1})
-    pretrain_nano.pretrain(renders, out, minutes=0.02, compiled=False)
+    monkeypatch.setitem(CONFIG, "num_hidden_layers", 1)
+    schedule = Schedule(0.02, LEARNING_RATE, WARM_UP)
+    pretrain(renders, out, schedule, compiled=False)
     assert {path.name for path in out.iterdir()} == {
         "config.json",
         "preprocessor_config.json",
@@ -197,5 +202,5 @@ def test_a_short_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     backbone = BACKBONES.build({"type": f"internvit:{out}"})
     assert backbone.weights_info.sha256 == report["sha256"]
     assert backbone(torch.zeros(1, 3, 112, 112)).shape == (1, 128)
-    with pytest.raises(UserError, match="holds no shard to train on"):
-        pretrain_nano.pretrain(tmp_path / "nothing", out, minutes=1)
+    with pytest.raises(UserError, match="has no training shards"):
+        pretrain(tmp_path / "nothing", out, schedule)

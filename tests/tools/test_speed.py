@@ -1,4 +1,4 @@
-"""The speed benchmarks: both ways agree, the plain ones are right, and nothing is timed that differs."""
+"""The speed benchmarks: both ways agree, the plain ways are right, and different results are not timed."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def work(plain, ours, **more):
     return Work("w", "what", "against", plain, ours, lambda a, b: None if a == b else f"{a} and {b}", **more)
 
 
-def test_both_ways_in_turn_after_comparing():
+def test_ways_alternate_after_the_comparison():
     calls = []
     record = measure(
         work(
@@ -45,14 +45,14 @@ def test_the_record_names_the_gpu(monkeypatch):
     assert measure(work(lambda: 1, lambda: 1), pairs=1)["environment"]["device"] == "cpu"
 
 
-def test_no_ratio_where_results_differ():
+def test_no_ratio_if_results_differ():
     calls = []
     with pytest.raises(Disagree, match="w: the two ways differ, so there is no ratio: 1 and 2"):
         measure(work(lambda: calls.append("plain") or 1, lambda: 2))
     assert calls == ["plain"]
 
 
-def test_what_must_be_reached():
+def test_goals():
     record = {"ratio": 3.0, "seconds": 2.0, "must": 2, "seconds_allowed": 1.0}
     assert not reached(record) and reached(record | {"seconds": 0.5}) and reached(record | {"seconds_allowed": None})
     assert not reached(record | {"seconds_allowed": None, "must": 4})
@@ -66,7 +66,7 @@ def test_lower_quartile(values):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name == "extract" else [])  # it starts processes with torch
+        pytest.param(name, marks=pytest.mark.slow if name == "extract" else [])  # starts processes with torch
         for name in WORKS
         if name != "small_commands"
     ],
@@ -125,17 +125,17 @@ def test_differences_are_found(tmp_path):
     assert metrics.differ(0.5, 0.5 + 1e-9) is not None and metrics.differ(0.5, None) is not None
     losses = torch.tensor([0.5, 0.4])
     assert heads.far_apart(losses, losses + 5e-5, 1e-4) is None
-    assert heads.far_apart(losses, losses + 2e-4, 1e-4) == "by up to 0.0002, which may be 0.0001"
+    assert heads.far_apart(losses, losses + 2e-4, 1e-4) == "by up to 0.0002, more than 0.0001"
     assert heads.far_apart(losses, losses[:1], 1e-4) == "(2,) and (1,) numbers"
     assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.1, "a": 0.5}) is None
-    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.5, "a": 0.1}) == "by up to 0.4, which may be 1e-06"
-    assert heads.differ_scores({"a": 0.5}, {"b": 0.5}) == "1 and 1 frames, 0 of them the same"
+    assert heads.differ_scores({"a": 0.5, "b": 0.1}, {"b": 0.5, "a": 0.1}) == "by up to 0.4, more than 1e-06"
+    assert heads.differ_scores({"a": 0.5}, {"b": 0.5}) == "1 and 1 frames, 0 of them shared"
 
 
 def test_command_line(monkeypatch, capsys):
     for arguments, message in (
         (["nothing"], "no speed benchmark nothing"),
-        (["--quick", "--record"], "not for the record"),
+        (["--quick", "--record"], "cannot be recorded"),
     ):
         monkeypatch.setattr(sys, "argv", ["speed", *arguments])
         with pytest.raises(SystemExit) as caught:
@@ -151,7 +151,7 @@ def test_command_line(monkeypatch, capsys):
 
 
 @pytest.mark.slow
-def test_what_must_hold_holds():
-    """On a machine that does nothing else."""
+def test_all_goals_are_met():
+    """Needs an idle machine."""
     done = subprocess.run([sys.executable, "-m", "tools.speed"], cwd=GOLDEN.parents[1], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Transcripts: commands are kept, outputs are made anew."""
+"""Transcripts: commands stay, outputs are replaced."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ $ cat file && pwd
 """
 
 
-def test_outputs_are_made_anew_in_one_folder(tmp_path: Path) -> None:
+def test_outputs_are_replaced_by_runs_in_one_folder(tmp_path: Path) -> None:
     after = render(BEFORE, tmp_path, {"PATH": "/usr/bin:/bin"})
     assert "last year" not in after
     assert "cat file\nhello\n```" in after
@@ -35,12 +35,12 @@ def test_outputs_are_made_anew_in_one_folder(tmp_path: Path) -> None:
     assert render(after, tmp_path, {"PATH": "/usr/bin:/bin"}) == after
 
 
-def test_a_command_that_fails_is_no_transcript(tmp_path: Path) -> None:
+def test_a_failing_command_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="cat file: exit status 1"):
         render(BEFORE.replace("echo hello > file; ", ""), tmp_path, {"PATH": "/usr/bin:/bin"})
 
 
-def test_what_is_left_out(tmp_path: Path) -> None:
+def test_output_is_shortened(tmp_path: Path) -> None:
     output = f"encode:  50%|#####     | 5/10\rencode: done\n{tmp_path}/runs\n" + "x" * 300 + "\n" + "line\n" * 30
     lines = printed(output, tmp_path)
     assert lines[:2] == ["encode: done", "runs"]
@@ -49,7 +49,7 @@ def test_what_is_left_out(tmp_path: Path) -> None:
 
 
 def test_the_page_has_a_transcript_for_each_user() -> None:
-    """Each fits on a screen, and has what its commands printed."""
+    """Each fits on a screen and contains output."""
     blocks = [block["text"].splitlines() for block in BLOCK.finditer(PAGE.read_text(encoding="utf-8"))]
     assert len(blocks) == 3
     for lines in blocks:

@@ -1,1 +1,1 @@
-"""Speed of what is done often, each against the plain way of doing the same work: `python -m tools.speed`."""
+"""Speed benchmarks of frequent work against plain ways of doing it: `python -m tools.speed`."""

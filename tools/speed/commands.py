@@ -1,4 +1,4 @@
-"""`bench.py score`, `fuse` and `submit` on small files, whole processes, against the same with torch imported first."""
+"""`bench.py score`, `fuse` and `submit` on small files, as processes, against the same with torch imported first."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CHECK = "assert 'torch' not in sys.modules, 'torch was imported'"
 
 @contextmanager
 def small_commands(quick: bool) -> Iterator[list[Work]]:
-    """The three commands; `quick` changes nothing, as they take a second."""
+    """The three commands; they take a second, so `quick` changes nothing."""
     del quick
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

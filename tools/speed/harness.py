@@ -1,46 +1,48 @@
-"""Time two ways of doing the same work, alternately and in one run, after checking that they agree.
-
-Knows nothing of what is timed: each work says how it is done twice and how the results are compared.
-"""
+"""Time two ways of doing the same work, alternately in one run, after checking that their results agree."""
 
 from __future__ import annotations
 
+import argparse
 import gc
 import os
 import statistics
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.rows.provenance import HOME, environment
 from zoo.files.atomic import write_json
+
+if TYPE_CHECKING:
+    import torch
 
 RECORDS = HOME / "benchmarks" / "records" / "speed"
 PAIRS = 5
 
 
 class Disagree(Exception):
-    """The two ways gave different results, so how long they took means nothing."""
+    """The two ways gave different results, so their times mean nothing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """One row of the table: the same work done twice.
+    """One row of the table: the same work, done the plain way and our way.
 
     Attributes:
-        name: of the row and of its record.
+        name: of the row and its record.
         what: the work and its size, in words.
-        against: what the plain way does, in words.
-        plain: does it the plain way.
-        ours: does it the way of this project.
-        differ: says in words how the results of the two differ, None where they agree.
-        must: the ratio that has to be reached, or None where only `seconds` counts.
-        aim: the ratio that is aimed at.
-        seconds: what our way may take at most, or None.
-        reset: run before each timing of our way, and not timed: puts back what a first run finds.
+        against: the plain way, in words.
+        plain: does the work the plain way.
+        ours: does the work our way.
+        differ: describes how two results differ; None if they agree.
+        must: required ratio; None if only `seconds` counts.
+        aim: desired ratio.
+        seconds: limit for our way, or None.
+        reset: restores the state of a first run before each timing of our way; not timed.
         facts: further measurements for the record, taken after the pairs.
     """
 
@@ -58,11 +60,11 @@ class Work:
 
 
 def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, Any]:
-    """Compare the results of the two ways, then time them in turn.
+    """Compare the results of the two ways, then time them alternately.
 
     Args:
-        work: what to measure.
-        pairs: how often each way is timed.
+        work: both ways.
+        pairs: number of timings of each way.
         device: torch device, for the record.
 
     Returns:
@@ -104,18 +106,18 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, An
 
 
 def lower_quartile(values: list[float]) -> float:
-    """The lower quartile, interpolated between neighbours; of one value, that value."""
+    """Return the lower quartile, interpolated between neighbours; for one value, that value."""
     return values[0] if len(values) == 1 else statistics.quantiles(values, n=4, method="inclusive")[0]
 
 
 def reached(record: dict[str, Any]) -> bool:
-    """Whether a record meets what it must."""
+    """Tell whether a record meets its required ratio and time."""
     fast = record["must"] is None or record["ratio"] >= record["must"]
     return fast and (record["seconds_allowed"] is None or record["seconds"] <= record["seconds_allowed"])
 
 
 def line(record: dict[str, Any]) -> str:
-    """A record in one line."""
+    """Format a record as one line."""
     digits = 2 if record["ratio"] < 2 else 1
     text = f"{record['name']:<20} {record['ratio']:>8,.{digits}f}x  "
     text += f"{seconds_text(record['plain_seconds']):>8} -> {seconds_text(record['seconds']):<8}"
@@ -126,27 +128,72 @@ def line(record: dict[str, Any]) -> str:
 
 
 def seconds_text(value: float) -> str:
-    """A duration with three digits: 12.3 ms, 1.23 s."""
+    """Format a duration with three digits: 12.3 ms, 1.23 s."""
     return f"{value:.3g} s" if value >= 1 else f"{value * 1e3:.3g} ms"
 
 
 def write_record(record: dict[str, Any], kind: str) -> Path:
-    """Write a record to `benchmarks/records/speed/<kind>/<name>.json`; `kind` says what it was measured on: "cpu"."""
+    """Write a record to `benchmarks/records/speed/<kind>/<name>.json`; `kind` is the device, "cpu" or "gpu"."""
     path = RECORDS / kind / f"{record['name']}.json"
     write_json(path, record)
     return path
 
 
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that all speed benchmarks share."""
+    parser.add_argument("--quick", action="store_true", help="small sizes; says nothing about the large ones")
+    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"timings of each way (default {PAIRS})")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/records/speed/<cpu or gpu>/<name>.json")
+
+
+def check_options(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """Exit with an error if quick figures would be recorded."""
+    if options.record and options.quick:
+        parser.error("--quick sizes cannot be recorded")
+
+
+def measure_all(works: Iterable[Work], options: argparse.Namespace, device: str = "cpu") -> int:
+    """Measure works and print one line each; return the number that missed a goal or whose results differ."""
+    failed = 0
+    for work in works:
+        try:
+            record = measure(work, options.pairs, device)
+        except Disagree as error:
+            print(error, file=sys.stderr)
+            failed += 1
+            continue
+        print(line(record), flush=True)
+        if record["facts"]:
+            print(record["facts"], flush=True)
+        failed += not (options.quick or reached(record))
+        if options.record:
+            print(write_record(record, "cpu" if device == "cpu" else "gpu"))
+    return failed
+
+
+def seconds(work: Callable[[], Any], device: torch.device | None = None) -> float:
+    """Return the time that work takes; on a GPU, until the device has finished it."""
+    if device is not None:
+        from torch.cuda import synchronize  # some benchmarks do not import torch
+
+        synchronize(device)
+    began = time.perf_counter()
+    work()
+    if device is not None:
+        synchronize(device)
+    return time.perf_counter() - began
+
+
 def _device_name(device: str) -> str:
     if device == "cpu":
         return device
-    from benchmarks.system.device import device_name  # needs torch, which work on a CPU may do without
+    from benchmarks.system.device import device_name  # needs torch, which some benchmarks do not import
 
     return device_name(device)
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    gc.collect()  # what the other way left behind is not this one's work
+    gc.collect()  # garbage of the other way is not this one's work
     began = time.perf_counter()
     result = work()
     taken = time.perf_counter() - began

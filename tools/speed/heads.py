@@ -1,6 +1,7 @@
-"""Heads on features: windows, a training's steps, the loop around them, and test inference, on one thread of a CPU.
+"""Heads on features: windows, training steps and test inference, on one CPU thread.
 
-The plain way is the published programs': a file a frame, seven files opened a window, all steps of both LSTM layers.
+The plain way is that of the published programs: one file per frame, seven opened per window, all steps of both LSTM
+layers.
 """
 
 from __future__ import annotations
@@ -30,8 +31,7 @@ from benchmarks.training.job import TrainingJob
 from benchmarks.training.loop import Loop
 from heads.base import Head
 from registry import HEADS
-from tools.speed.extract import seconds
-from tools.speed.harness import Work
+from tools.speed.harness import Work, seconds
 from tools.speed.index import RADIUS, TRACK, make_challenge_tree, plain_test_index
 
 WINDOW = 2 * RADIUS + 1
@@ -44,7 +44,7 @@ TRAINING = Training(epochs=0, batch_size=BATCH, lr=5e-4, weight_decay=0.0, class
 
 
 class PlainHead(nn.Module):
-    """InternLSTM's head as one writes it with `torch.nn.LSTM`; its parameters have the names of ours."""
+    """InternLSTM's head written with `torch.nn.LSTM`; parameter names match ours."""
 
     def __init__(self, feature_dim: int, projection: int, hidden: int, layers: int, mlp: tuple[int, int, int]) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class PlainHead(nn.Module):
         self.last_layer4 = nn.Linear(mlp[2], 2)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Logits (B, 2) of windows (B, T, D)."""
+        """Return logits (B, 2) of windows (B, T, D)."""
         x = self.lstm(self.fc1(features))[0][:, features.shape[1] // 2]
         for layer in (self.last_layer1, self.last_layer2, self.last_layer3):
             x = dropout(relu(layer(x)), 0.5, self.training)
@@ -64,10 +64,10 @@ class PlainHead(nn.Module):
 
 
 class PlainWindows(Dataset):
-    """Windows of features that lie in a file a frame.
+    """Windows of features that are stored in one file per frame.
 
     Args:
-        files: of each window, the files of its frames, None where one is absent.
+        files: of each window, the files of its frames; None for absent frames.
         labels: of each window.
         width: D.
     """
@@ -81,27 +81,27 @@ class PlainWindows(Dataset):
         return len(self.files)
 
     def __getitem__(self, number: int) -> tuple[Tensor, int]:
-        """Features (T, D) and the label."""
+        """Return features (T, D) and the label."""
         frames = [torch.zeros(self.width) if file is None else torch.load(file).float() for file in self.files[number]]
         return torch.stack(frames), self.labels[number]
 
 
 def make_features(count: int, width: int, seed: int = 0) -> Tensor:
-    """Features (N, D) as a backbone in bfloat16 gives them."""
+    """Make random features (N, D) in bfloat16."""
     return torch.randn(count, width, generator=torch.Generator().manual_seed(seed)).bfloat16()
 
 
 def write_plain(folder: Path, names: Sequence[str], features: Tensor) -> list[Path]:
-    """Write a file a frame; returns the files."""
+    """Write one file per frame; return the paths."""
     files = [folder / f"{name}.pth" for name in names]
     for file, vector in zip(files, features, strict=True):
         file.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(vector.clone(), file)  # a view would be saved with all of what it is a view of
+        torch.save(vector.clone(), file)  # a view would be saved with its whole storage
     return files
 
 
 def made_up_windows(frames: int, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (M, 7) of windows in tracks of 1,000 frames, one frame in ten absent, and labels (M,)."""
+    """Make rows (M, 7) of windows in tracks of 1,000 frames, one frame in ten absent, and labels (M,)."""
     random = np.random.default_rng(seed)
     length = min(frames, TRACK)
     track, centre = random.integers(0, frames // length, count), random.integers(0, length, count)
@@ -110,14 +110,14 @@ def made_up_windows(frames: int, count: int, seed: int = 0) -> tuple[np.ndarray,
     return np.where(absent, -1, track[:, None] * length + places), random.integers(0, 2, count)
 
 
-def chosen(files: Sequence[Path], rows: np.ndarray) -> list[list[Path | None]]:
-    """The files of windows."""
+def files_of(files: Sequence[Path], rows: np.ndarray) -> list[list[Path | None]]:
+    """Return the files of each window."""
     return [[files[row] if row >= 0 else None for row in window] for window in rows.tolist()]
 
 
 @contextmanager
 def windows(quick: bool) -> Iterator[list[Work]]:
-    """Windows in random order to batches of 64 in float32."""
+    """Windows in random order, in float32 batches of 64."""
     frames, count, width = (100, 128, 64) if quick else (2000, 1024, 3200)
     features = make_features(frames, width)
     rows, labels = made_up_windows(frames, count)
@@ -126,11 +126,11 @@ def windows(quick: bool) -> Iterator[list[Work]]:
     batches = order.split(BATCH)
 
     def sample(batch: Tensor) -> Tensor:
-        return batch[:, :, ::400].clone()  # enough to tell frames apart; all of it would be timed too
+        return batch[:, :, ::400].clone()  # enough to tell frames apart; a full copy would be timed too
 
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
-        plain = DataLoader(PlainWindows(chosen(files, rows), labels.tolist(), width), BATCH, sampler=order.tolist())
+        plain = DataLoader(PlainWindows(files_of(files, rows), labels.tolist(), width), BATCH, sampler=order.tolist())
         yield [
             Work(
                 name="windows",
@@ -155,15 +155,15 @@ def _all(data: FeatureData, batches: Sequence[Tensor]) -> None:
 
 
 def far_apart(one: Tensor, other: Tensor, tolerance: float) -> str | None:
-    """Say by how much numbers differ, where by more than they may."""
+    """Describe the difference of numbers if it exceeds the tolerance."""
     if one.shape != other.shape:
         return f"{tuple(one.shape)} and {tuple(other.shape)} numbers"
     apart = (one - other).abs().max().item()
-    return None if apart <= tolerance else f"by up to {apart:.2g}, which may be {tolerance:g}"
+    return None if apart <= tolerance else f"by up to {apart:.2g}, more than {tolerance:g}"
 
 
 class PlainTraining:
-    """A training of the plain head, an epoch at a time: a file a frame, and Adam one operation after another."""
+    """Training of the plain head, one epoch per call: one file per frame, and unfused Adam."""
 
     def __init__(self, head: nn.Module, batches: DataLoader) -> None:
         self.head = head.train()
@@ -172,8 +172,8 @@ class PlainTraining:
         self.epoch = 0
 
     def __call__(self) -> Tensor:
-        """The losses of the next epoch's steps."""
-        torch.manual_seed(TRAINING.seed * 100_003 + self.epoch)  # dropout, as a training here draws it
+        """Train one epoch and return the losses of its steps."""
+        torch.manual_seed(TRAINING.seed * 100_003 + self.epoch)  # same dropout as in `Loop`
         losses = []
         for features, labels in self.batches:
             loss = cross_entropy(self.head(features), labels, WEIGHTS)
@@ -186,7 +186,7 @@ class PlainTraining:
 
 
 class EpochOrder:
-    """The order of a training here, for the plain one: a permutation drawn anew each epoch."""
+    """The order in which `Loop` takes windows, for the plain training: a new permutation per epoch."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -203,9 +203,9 @@ class EpochOrder:
 
 @contextmanager
 def head_step(quick: bool) -> Iterator[list[Work]]:
-    """Training steps of InternLSTM's head at its published size, from the windows to the weights.
+    """Training steps of InternLSTM's head at its published size, from windows to weights.
 
-    Both ways go on from epoch to epoch, side by side from equal weights; the first epoch's losses are compared.
+    Both ways start from equal weights and train epoch after epoch; the losses of the first epoch are compared.
     """
     sizes, frames, steps = (SMALL, 100, 3) if quick else (PUBLISHED, 2000, 8)
     width, count = sizes["feature_dim"], steps * BATCH
@@ -216,7 +216,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
     plain_head.load_state_dict(head.state_dict())
     with tempfile.TemporaryDirectory() as folder, _one_thread():
         files = write_plain(Path(folder), [f"{number:05d}" for number in range(frames)], features)
-        data = PlainWindows(chosen(files, rows), labels.tolist(), width)
+        data = PlainWindows(files_of(files, rows), labels.tolist(), width)
         plain = PlainTraining(plain_head, DataLoader(data, BATCH, sampler=EpochOrder(count)))
         windows = FeatureData(features.float(), rows, labels)
         job = TrainingJob({}, None, TRAINING, windows, windows, WEIGHTS, {}, Path(folder), "cpu", "")
@@ -237,7 +237,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
 
 @contextmanager
 def scoring(quick: bool) -> Iterator[list[Work]]:
-    """Test inference with both views, from the tree of crops to the submission file."""
+    """Test inference with both views, from a tree of crops to a submission file."""
     sizes, tracks, frames = (SMALL, 2, 30) if quick else (PUBLISHED, 20, TRACK)
     head = _head(sizes).eval()
     plain_head = PlainHead(**sizes).eval()
@@ -268,7 +268,7 @@ def scoring(quick: bool) -> Iterator[list[Work]]:
 
 
 def write_store(store: FeatureStore, images: Sequence[str], features: Mapping[str, Tensor]) -> None:
-    """Write features of images, sorted by video, a shard a video."""
+    """Write features of images sorted by video, one shard per video."""
     videos = [image.partition("/")[0] for image in images]
     for video in dict.fromkeys(videos):
         rows = [row for row, of in enumerate(videos) if of == video]
@@ -280,7 +280,7 @@ def write_store(store: FeatureStore, images: Sequence[str], features: Mapping[st
 
 @torch.inference_mode()
 def plain_scoring(head: nn.Module, top: Path, features: Path, width: int) -> dict[str, float]:
-    """Index, windows, logits and a submission as the published programs make them; scores by unique id."""
+    """Index, score and submit like the published programs; return scores by unique id."""
     found = plain_test_index(top)
     total = np.zeros(len(found))
     for view in VIEWS:
@@ -301,7 +301,7 @@ def _feature_file(crop: str | None, top: Path, folder: Path) -> Path | None:
 
 
 def our_scoring(head: Head, top: Path, store: FeatureStore, out: Path) -> dict[str, float]:
-    """The same our way."""
+    """Index, score and submit our way; return scores by unique id."""
     frames = read_challenge(top)
     rows, labels = windows_of(frames, RADIUS), np.full(len(frames), -1)
     of_views = [
@@ -312,9 +312,9 @@ def our_scoring(head: Head, top: Path, store: FeatureStore, out: Path) -> dict[s
 
 
 def differ_scores(plain: Mapping[str, float], ours: Mapping[str, float]) -> str | None:
-    """Compare submissions frame by frame."""
+    """Describe how submissions differ frame by frame; None if they agree."""
     if plain.keys() != ours.keys():
-        return f"{len(plain)} and {len(ours)} frames, {len(plain.keys() & ours.keys())} of them the same"
+        return f"{len(plain)} and {len(ours)} frames, {len(plain.keys() & ours.keys())} of them shared"
     return far_apart(torch.tensor(list(plain.values())), torch.tensor([ours[key] for key in plain]), 1e-6)
 
 
@@ -329,7 +329,7 @@ def _millions(head: nn.Module) -> str:
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Two threads inside an operation wait for each other, and on a busy machine for what else it does."""
+    """One thread: two inside an operation wait for each other and, on a busy machine, for its other work."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

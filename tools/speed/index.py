@@ -30,9 +30,9 @@ PlainRow = dict[str, Any]
 
 
 def make_challenge_tree(top: Path, tracks: int, frames: int = TRACK) -> Path:
-    """Write a tree of empty test crops, four tracks a video; one frame number in eleven has no crop.
+    """Write a tree of empty test crops, four tracks per video; one frame number in eleven has no crop.
 
-    Unique ids are letters, as no digits of an id may be taken for a frame number: the plain way searches names.
+    Unique ids are letters: the plain way searches names for frame numbers and must not find them in ids.
     """
     rng = random.Random(tracks)
     letters = "abcdef"
@@ -47,7 +47,7 @@ def make_challenge_tree(top: Path, tracks: int, frames: int = TRACK) -> Path:
 
 
 def plain_test_index(top: Path) -> list[list[str | None]]:
-    """The paths of each frame's window: the track's folder walked and its names searched for each of the neighbours."""
+    """Return the paths of each frame's window: walk the track's folder and search its names for each neighbour."""
     found: list[list[str | None]] = []
     for video in sorted(os.listdir(top)):  # noqa: PTH208 (the plain way)
         for track in sorted(os.listdir(top / video)):  # noqa: PTH208
@@ -67,13 +67,13 @@ def _search(folder: str, number: str) -> str | None:
 
 
 def our_test_index(top: Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """The frame table of a challenge tree, and the rows of each frame's window."""
+    """Return the frame table of a challenge tree and the rows of each frame's window."""
     frames = read_challenge(top)
     return frames, windows(frames, RADIUS)
 
 
 def differ_test(top: Path, plain: list[list[str | None]], ours: tuple[pd.DataFrame, np.ndarray]) -> str | None:
-    """Compare the windows path by path."""
+    """Describe how the windows differ; None if all paths agree."""
     frames, rows = ours
     paths = np.array([f"{top}/{image}" for image in frames["image"]] + [None], dtype=object)  # None for row -1, absent
     expected = np.array(plain, dtype=object)
@@ -84,9 +84,9 @@ def differ_test(top: Path, plain: list[list[str | None]], ours: tuple[pd.DataFra
 
 
 def seconds_by_size(sizes: tuple[int, ...]) -> dict[str, Any]:
-    """How long our test index takes for trees of some numbers of tracks, and the exponent: 1 is linear.
+    """Time our test index on trees of several sizes and fit the exponent of its growth; 1 is linear.
 
-    The first reading of each tree is the one that counts: nothing of it was looked at since it was written.
+    The first reading of each tree is timed: nothing has read it since it was written.
     """
     frames, seconds = [], []
     for tracks in sizes:
@@ -101,7 +101,7 @@ def seconds_by_size(sizes: tuple[int, ...]) -> dict[str, Any]:
 
 
 def make_train_root(root: Path, clips: int, tracks: int = 4, frames: int = TRACK) -> Path:
-    """Write a prepared root without crops: `clips` clips, each of some tracks with a box for nine frames in ten."""
+    """Write a prepared root without crops; nine frames in ten of a track have a box."""
     rng = random.Random(clips)
     names = [f"{rng.getrandbits(32):08x}-a937-499b-3f88-{rng.getrandbits(48):012x}" for _ in range(clips)]
     (root / "split").mkdir(parents=True)
@@ -131,14 +131,14 @@ def make_train_root(root: Path, clips: int, tracks: int = 4, frames: int = TRACK
             end = start + rng.randint(5, 60)
             segments.append({"label": str(rng.randint(1, tracks)), "start_frame": start, "end_frame": end})
         (root / "result_LAM" / f"{clip}.json").write_text(json.dumps(segments))
-    # As if written long ago: inputs of the last seconds are not cached.
+    # Files modified within the last seconds are not cached.
     for path in root.rglob("*"):
         os.utime(path, (1e9, 1e9))
     return root
 
 
 def plain_train_index(root: Path) -> list[PlainRow]:
-    """One dict a frame: boxes read, gaps filled, segments painted, one frame at a time."""
+    """Read boxes, fill gaps and apply segments frame by frame, with one dict per frame."""
     index: list[PlainRow] = []
     for clip in (root / "split" / "train.list").read_text().split():
         segments = json.loads((root / "result_LAM" / f"{clip}.json").read_text())
@@ -170,12 +170,12 @@ def plain_train_index(root: Path) -> list[PlainRow]:
 
 
 def our_train_index(root: Path) -> pd.DataFrame:
-    """The frame table of the train split, without crops."""
+    """Return the frame table of the train split, without crops."""
     return read_split(root, "train", images=False)
 
 
 def differ_train(plain: list[PlainRow], ours: pd.DataFrame) -> str | None:
-    """Compare all rows, boxes to a millionth of a pixel."""
+    """Describe how the rows differ, boxes by more than a millionth of a pixel; None if they agree."""
     if len(plain) != len(ours):
         return f"{len(plain)} rows and {len(ours)}"
     rows = sorted(plain, key=lambda row: (row["clip"], row["track"], row["frame"]))
@@ -201,7 +201,7 @@ def _caching_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def test_index(quick: bool) -> Iterator[list[Work]]:
-    """The test index of some tracks, and in full how it grows up to a million frames."""
+    """The test index of ten tracks, and its growth up to a million frames."""
     tracks, frames = (2, 50) if quick else (10, TRACK)
     with tempfile.TemporaryDirectory() as folder:
         top = make_challenge_tree(Path(folder) / "tree", tracks, frames)
@@ -222,7 +222,7 @@ def test_index(quick: bool) -> Iterator[list[Work]]:
 
 @contextmanager
 def train_index(quick: bool) -> Iterator[list[Work]]:
-    """The train index, from the annotations and read again."""
+    """The train index, from the annotations and from the cache."""
     clips, tracks = 3 if quick else 50, 4
     with tempfile.TemporaryDirectory() as folder:
         root = make_train_root(Path(folder) / "root", clips, tracks)

@@ -1,4 +1,4 @@
-"""mAP of a million rows, from arrays and from CSV files, against merging by key, sorting, and a loop over the rows."""
+"""mAP of a million rows, from arrays and from CSV files, against a merge by key, a sort and a loop over the rows."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ AGAINST = "pandas: merge by key, sort by score, both classes' AP with VOC's loop
 
 
 def made_up_rows(count: int, seed: int = 0) -> pd.DataFrame:
-    """Validation rows of tracks of 1,000 frames with labels, and with scores that tell them apart about as models do.
+    """Make labelled validation rows in tracks of 1,000 frames, with scores about as good as a model's.
 
-    No two scores are equal: with ties the plain way's figure depends on the order of the rows.
+    Scores are distinct: with ties, the plain way's figure depends on the order of the rows.
     """
     random = np.random.default_rng(seed)
     row = np.arange(count)
@@ -54,7 +54,7 @@ def made_up_rows(count: int, seed: int = 0) -> pd.DataFrame:
 
 
 def plain_map(truth: pd.DataFrame, predictions: pd.DataFrame) -> float:
-    """The mean of both classes' AP, as evaluation scripts compute it."""
+    """Return the mean of both classes' AP, computed like evaluation scripts do."""
     keyed = []
     for table in (truth, predictions):
         key = table["clip"] + ":" + table["track"].map(str) + ":" + table["frame"].map(str)
@@ -68,7 +68,7 @@ def plain_map(truth: pd.DataFrame, predictions: pd.DataFrame) -> float:
 
 
 def plain_average_precision(hit: np.ndarray) -> float:
-    """VOC's average precision of rows from the best score down: the envelope one row at a time."""
+    """Return VOC's average precision of rows in order of score, with a loop over the rows for the envelope."""
     found = np.cumsum(hit)
     precision = np.concatenate([[0.0], found / np.arange(1, len(hit) + 1), [0.0]])
     recall = np.concatenate([[0.0], found / hit.sum(), [1.0]])
@@ -79,7 +79,7 @@ def plain_average_precision(hit: np.ndarray) -> float:
 
 
 def plain_map_of_files(truth: Path, predictions: Path) -> float:
-    """The same from CSV files."""
+    """Return the plain mAP of CSV files."""
     text = {"clip": str, "track": str}
     return plain_map(
         pd.read_csv(truth, header=None, names=[*VALIDATION, "label"], dtype=text),
@@ -88,14 +88,14 @@ def plain_map_of_files(truth: Path, predictions: Path) -> float:
 
 
 def our_map_of_files(truth: Path, predictions: Path) -> float | None:
-    """What `bench.py score` does for its mAP, every check included."""
+    """Return the mAP of `bench.py score`, with all its checks."""
     labelled, scored = read_groundtruth(truth), read_prediction_file(predictions)
     rows = match(labelled, scored, (str(truth), str(predictions)))
     return lam_map(scored["score"].to_numpy()[rows], labelled["label"].to_numpy()).map
 
 
 def differ(expected: float, found: float | None) -> str | None:
-    """Say by how much two figures differ, if they do."""
+    """Describe the difference of two figures; None if they agree."""
     return None if found is not None and abs(found - expected) <= TOLERANCE else f"{expected!r} and {found!r}"
 
 

@@ -52,7 +52,7 @@ TRUTH = [
 
 
 def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[str, bytes]:
-    """Renders the whole data set; returns path -> content.
+    """Render the whole data set; return path -> content.
 
     Args:
         seed: of people, clips and pixels.
@@ -142,7 +142,7 @@ def make_files(seed: int, workers: int, times: int = 1, every: int = 1) -> dict[
 
 
 def render_job(job: tuple[scene.Clip, str, int]) -> list[Crop]:
-    """Renders one clip; `job` holds the arguments of `render_clip`."""
+    """Render one clip; `job` holds the arguments of `render_clip`."""
     return render_clip(*job)
 
 
@@ -151,7 +151,7 @@ def _json(value: Any) -> bytes:
 
 
 def _annotate(files: dict[str, bytes], videos: list[dict[str, Any]], clip: scene.Clip, rows: list[Crop]) -> None:
-    """Adds Ego4D's annotations of one clip, raw and prepared."""
+    """Add Ego4D's annotations of one clip, raw and prepared."""
     tracks: dict[str, list[Crop]] = {}
     for row in rows:
         tracks.setdefault(row.track, []).append(row)
@@ -204,7 +204,7 @@ def _round(box: tuple[float, float, float, float]) -> list[float]:
 
 
 def pack(files: dict[str, bytes]) -> bytes:
-    """Packs the files into an xz-compressed tar; uncompressed, a third of it would be headers of small files."""
+    """Pack the files into an xz-compressed tar; uncompressed, a third of it would be headers of small files."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as tar:
         for path in sorted(files):
@@ -219,7 +219,7 @@ def _span(pair: Iterable[float]) -> str:
 
 
 def write_card(folder: Path) -> None:
-    """Writes `folder/README.md` from its template, with every number computed from the archive."""
+    """Write `folder/README.md` from its template, with every number computed from the archive."""
     record = json.loads((folder / "synthlam-1.json").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch) / "synthlam"
@@ -300,14 +300,14 @@ def write_card(folder: Path) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the packages that decide the pixels."""
+    """Return the versions of the packages that decide the pixels."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("anny", "pyvista", "vtk", "numpy", "opencv-python-headless")}
 
 
 def main() -> None:
-    """Runs the command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m tools.synthlam", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )

@@ -28,7 +28,7 @@ class Defects:
 
 
 def sample_camera(rng: np.random.Generator) -> Defects:
-    """Draws the constant properties of a clip's camera and light; motion stays zero."""
+    """Draw the constant properties of a clip's camera and light; motion stays zero."""
     dark = rng.random() < 0.25
     return Defects(
         motion=np.zeros(2),
@@ -43,7 +43,7 @@ def sample_camera(rng: np.random.Generator) -> Defects:
 
 
 def make_backdrop(rng: np.random.Generator) -> Array:
-    """Draws a blurred room (540, 960, 3), display values 0..1: wall, floor and things with straight edges."""
+    """Draw a blurred room (540, 960, 3), display values 0..1: wall, floor and things with straight edges."""
     import cv2
 
     high, wide = 540, 960
@@ -94,7 +94,7 @@ class Occluder:
 
 
 def sample_occluder(rng: np.random.Generator) -> Occluder:
-    """Draws a hand, a thing or a passer-by."""
+    """Draw a hand, a thing or a passer-by."""
     kind = str(rng.choice(["hand", "thing", "person"], p=[0.5, 0.3, 0.2]))
     if kind == "hand":
         colour = SKINS[rng.integers(0, len(SKINS))] / 255 * rng.uniform(0.5, 0.95)
@@ -161,7 +161,7 @@ def photograph(
     rng: np.random.Generator,
     occluder: Occluder | None = None,
 ) -> bytes:
-    """Returns the JPEG of a rendered head.
+    """Return the JPEG of a rendered head.
 
     Args:
         rgba: (SIDE, SIDE, 4) of `Renderer.render`.

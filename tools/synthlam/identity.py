@@ -70,7 +70,7 @@ class Identity:
 
 
 def sample_identity(seed: int, shape_labels: list[str]) -> Identity:
-    """Draws a person from `seed`; `shape_labels` are anny's local changes."""
+    """Draw a person from `seed`; `shape_labels` are anny's local changes."""
     rng = np.random.default_rng([seed, 11])
     gender = float(np.clip(rng.choice([0.12, 0.88]) + rng.normal(0, 0.12), 0, 1))
     male = gender > 0.5

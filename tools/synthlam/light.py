@@ -20,7 +20,7 @@ class Light:
 
 
 def sample_light(rng: np.random.Generator) -> Light:
-    """Draws indoor light: weak and soft from all sides, and one to three lamps or windows."""
+    """Draw indoor light: weak and soft from all sides, and one to three lamps or windows."""
     warm = np.array([1.0, 0.9, 0.76]) ** rng.uniform(-0.6, 1.2)
     sky = rng.uniform(0.25, 0.7) * np.ones(3) * warm**0.5
     lamps = []
@@ -37,7 +37,7 @@ def sample_light(rng: np.random.Generator) -> Light:
 
 
 def radiance(light: Light, towards: Array) -> Array:
-    """Returns the light (N, 3) arriving from unit directions (N, 3) of the ray frame."""
+    """Return the light (N, 3) arriving from unit directions (N, 3) of the ray frame."""
     up = (towards[:, 1:2] + 1) / 2
     out = light.ground * (1 - up) + light.sky * up
     for lamp, colour, tight in light.lamps:
@@ -46,5 +46,5 @@ def radiance(light: Light, towards: Array) -> Array:
 
 
 def encode(linear: Array) -> Array:
-    """Encodes linear light as display values, both 0..1, by a 2.2 power, so that encoding commutes with products."""
+    """Encode linear light as display values, both 0..1, by a 2.2 power, so that encoding commutes with products."""
     return np.clip(linear, 0, 1) ** (1 / 2.2)

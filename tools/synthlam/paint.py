@@ -10,7 +10,7 @@ from tools.synthlam.identity import Identity
 
 
 def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[int, int]) -> Array:
-    """Returns noise in [-1, 1] (rows, columns) with about `cells` bumps down and across."""
+    """Return noise in [-1, 1] (rows, columns) with about `cells` bumps down and across."""
     import cv2
 
     coarse = rng.uniform(-1, 1, (cells[0] + 1, cells[1] + 1)).astype(np.float32)
@@ -18,7 +18,7 @@ def smooth_noise(rng: np.random.Generator, shape: tuple[int, int], cells: tuple[
 
 
 def hairline_height(y: Array, front: float, style: str) -> Array:
-    """Returns the height (metres, template) of the hairline at depth `y`; `front` raises it at the forehead."""
+    """Return the height (metres, template) of the hairline at depth `y`; `front` raises it at the forehead."""
     if style == "beanie":
         knots = [(-0.17, 0.782), (-0.10, 0.762), (-0.06, 0.745), (0.04, 0.70)]
     else:
@@ -38,7 +38,7 @@ def hairline_height(y: Array, front: float, style: str) -> Array:
 
 
 def hair_distance(points: Array, who: Identity, fringe: float = 0.0) -> Array:
-    """Returns how far template points (..., 3) lie inside the hair, in metres, negative outside."""
+    """Return how far template points (..., 3) lie inside the hair, in metres, negative outside."""
     x, y, z = points[..., 0], points[..., 1], points[..., 2]
     if who.style == "scarf":
         oval = np.sqrt((x / 0.066) ** 2 + ((z - 0.715) / 0.092) ** 2) - 1
@@ -49,7 +49,7 @@ def hair_distance(points: Array, who: Identity, fringe: float = 0.0) -> Array:
 
 
 def paint(who: Identity, head: HeadModel) -> Array:
-    """Paints the skin texture (rows, columns, 3), sRGB 0..255, bottom row first."""
+    """Paint the skin texture (rows, columns, 3), sRGB 0..255, bottom row first."""
     rng = np.random.default_rng([who.seed, 12])
     rows, columns = TEXTURE
     p = head.texels

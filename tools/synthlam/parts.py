@@ -25,7 +25,7 @@ class Part:
 
 
 def merge(parts: list[Part]) -> Part:
-    """Joins parts into one mesh."""
+    """Join parts into one mesh."""
     starts = np.cumsum([0] + [len(p.points) for p in parts])
     return Part(
         np.concatenate([p.points for p in parts]),
@@ -36,7 +36,7 @@ def merge(parts: list[Part]) -> Part:
 
 
 def hair_parts(who: Identity, head: HeadModel, points: Array) -> list[Part]:
-    """Builds hair or headwear; `points` (V, 3) is the shape of the head."""
+    """Build hair or headwear; `points` (V, 3) is the shape of the head."""
     if who.style in ("bald", "shaved"):
         return []
     rng = np.random.default_rng([who.seed, 13])
@@ -106,7 +106,7 @@ def hair_parts(who: Identity, head: HeadModel, points: Array) -> list[Part]:
 
 
 def glasses_parts(who: Identity, head: HeadModel, points: Array, eyes: Array) -> list[Part]:
-    """Builds glasses in front of the eyes (2, 3)."""
+    """Build glasses in front of the eyes (2, 3)."""
     if not who.glasses:
         return []
     rng = np.random.default_rng([who.seed, 14])
@@ -155,13 +155,13 @@ def glasses_parts(who: Identity, head: HeadModel, points: Array, eyes: Array) ->
 
 
 def _half_width(head: HeadModel, points: Array, y: float, z: float) -> float:
-    """Returns half the width of the head without its ears, near depth `y` and height `z`."""
+    """Return half the width of the head without its ears, near depth `y` and height `z`."""
     near = (np.abs(points[:, 1] - y) < 0.012) & (np.abs(points[:, 2] - z) < 0.02) & (head.ears < 0.05)
     return float(np.abs(points[near, 0]).max()) if near.any() else 0.07
 
 
 def torso_part(who: Identity, points: Array) -> Part:
-    """Builds shoulders and collar around the lower end of the neck."""
+    """Build shoulders and collar around the lower end of the neck."""
     base = points[points[:, 2] < points[:, 2].min() + 0.02]
     centre = base.mean(0)
     width = (base[:, 0].max() - base[:, 0].min()) / 2
@@ -197,7 +197,7 @@ def torso_part(who: Identity, points: Array) -> Part:
 
 
 def eye_mesh() -> tuple[Array, Array, Array]:
-    """Returns a unit eyeball around +z, dense at iris and pupil: points (N, 3), triangles, angle from the axis (N,)."""
+    """Return a unit eyeball around +z, dense at iris and pupil: points (N, 3), triangles, angle from the axis (N,)."""
     rings = np.concatenate(
         [
             [0.0, 0.5, 0.9],

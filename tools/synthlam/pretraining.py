@@ -45,7 +45,7 @@ PER_IDENTITY = 40
 
 
 def render_pretraining(count: int, seed: int, out: Path, workers: int = 1) -> None:
-    """Writes crops of people from no split, with their true angles and landmarks.
+    """Write crops of people from no split, with their true angles and landmarks.
 
     `out/shard_%05d.npz` holds up to 1,000 crops: `jpeg` (all files concatenated, uint8), `offsets` (n + 1,), `targets`
     (n, len(names)) float32 and `names`. Angles are radians; head angles are relative to the line to the camera
@@ -67,7 +67,7 @@ def render_pretraining(count: int, seed: int, out: Path, workers: int = 1) -> No
 
 
 def random_pose(rng: np.random.Generator, distance: float) -> tuple[Pose, float]:
-    """Draws a pose and the camera's roll from a broad distribution with many gazes at and near the camera."""
+    """Draw a pose and the camera's roll from a broad distribution with many gazes at and near the camera."""
     wide = rng.random() < 0.4
     head = rotation(
         float(np.clip(rng.normal(0, np.radians(45 if wide else 18)), -1.5, 1.5)),
@@ -109,7 +109,7 @@ def random_pose(rng: np.random.Generator, distance: float) -> tuple[Pose, float]
 
 
 def pretraining_shard(job: tuple[int, int, int, Path]) -> None:
-    """Writes one shard; `job` is the seed, the shard's number, its crops and the folder."""
+    """Write one shard; `job` is the seed, the shard's number, its crops and the folder."""
     seed, number, count, out = job
     rng = np.random.default_rng([seed, number, 21])
     renderer = process_renderer()

@@ -34,7 +34,7 @@ class Pose:
 
 
 class Renderer:
-    """Renders identities off screen. The scene is built once; only points and colours change."""
+    """Off-screen renderer of identities. The scene is built once; only points and colours change."""
 
     def __init__(self) -> None:
         import pyvista
@@ -87,11 +87,11 @@ class Renderer:
         )
 
     def close(self) -> None:
-        """Releases the window."""
+        """Release the window."""
         self.plotter.close()
 
     def set_identity(self, who: Identity) -> None:
-        """Builds the shape, skin, hair and clothes of a person."""
+        """Build the shape, skin, hair and clothes of a person."""
         import torch
 
         if self.who is not None and self.who.seed == who.seed:
@@ -144,7 +144,7 @@ class Renderer:
         return float(np.median(np.linalg.norm(vertices[outside, None] - self.eyes, axis=2).min(1)))
 
     def box(self, pose: Pose, roll: float = 0.0) -> Array:
-        """Returns the head's extent without its neck on the image's axes: left, bottom, right, top, in metres."""
+        """Return the head's extent without its neck on the image's axes: left, bottom, right, top, in metres."""
         points = self.points[
             (self.points[:, 2] > self.eyes[0, 2] - 0.118 * self.scale) & (np.abs(self.points[:, 0]) < 0.08 * self.scale)
         ]
@@ -152,7 +152,7 @@ class Renderer:
         return np.array([seen[:, 0].min(), seen[:, 1].min(), seen[:, 0].max(), seen[:, 1].max()])
 
     def landmarks(self, pose: Pose) -> tuple[Array, Array]:
-        """Returns eyes, nose tip, mouth corners (left first) as (5, 3) in the ray frame, and how much each faces it."""
+        """Return eyes, nose tip, mouth corners (left first) as (5, 3) in the ray frame, and how much each faces it."""
         to_ray = pose.head @ HEAD_TO_RAY
         template = self.model.template
         pick = [
@@ -166,7 +166,7 @@ class Renderer:
     def render(
         self, pose: Pose, light: Light, centre: Array, extent: float, distance: float, roll: float = 0.0
     ) -> Array:
-        """Renders (SIDE, SIDE, 4) RGBA in 0..1, premultiplied, display-encoded colour.
+        """Render (SIDE, SIDE, 4) RGBA in 0..1, premultiplied, display-encoded colour.
 
         Args:
             pose: of the person.
@@ -295,7 +295,7 @@ class Renderer:
 
 
 def eye_in_head(pose: Pose) -> tuple[float, float]:
-    """Returns yaw and pitch of the gaze relative to the head, radians."""
+    """Return yaw and pitch of the gaze relative to the head, radians."""
     gaze = pose.head.T @ pose.gaze
     return float(np.arctan2(gaze[0], gaze[2])), float(np.arcsin(np.clip(gaze[1], -1, 1)))
 
@@ -303,7 +303,7 @@ def eye_in_head(pose: Pose) -> tuple[float, float]:
 def limit_gaze(
     head: Array, gaze: Array, yaw_limit: float = np.radians(32), pitch_limit: float = np.radians(24)
 ) -> Array:
-    """Clips `gaze` (3,) to the range of the eyes in a head turned by `head` (3, 3)."""
+    """Clip `gaze` (3,) to the range of the eyes in a head turned by `head` (3, 3)."""
     local = head.T @ gaze
     yaw, pitch = np.arctan2(local[0], local[2]), np.arcsin(np.clip(local[1], -1, 1))
     return head @ direction(np.clip(yaw, -yaw_limit, yaw_limit), np.clip(pitch, -pitch_limit, pitch_limit))
@@ -311,7 +311,7 @@ def limit_gaze(
 
 @functools.cache
 def process_renderer() -> Renderer:
-    """Returns this process's renderer; limits BLAS to one thread, which is faster for matrices this small."""
+    """Return this process's renderer; limits BLAS to one thread, which is faster for matrices this small."""
     threadpool_limits(1, "blas")
     return Renderer()
 
@@ -329,7 +329,7 @@ def shoot(
     rng: np.random.Generator,
     occluder: Occluder | None = None,
 ) -> bytes:
-    """Photographs `box` (left, bottom, right, top; metres on the image's axes) and returns the JPEG."""
+    """Photograph `box` (left, bottom, right, top; metres on the image's axes) and returns the JPEG."""
     extent = float(max(box[2] - box[0], box[3] - box[1]))
     centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
     rgba = renderer.render(pose, light, centre, extent, distance, roll)
@@ -338,7 +338,7 @@ def shoot(
 
 
 def landmarks_in_crop(renderer: Renderer, pose: Pose, roll: float, distance: float, box: Array) -> tuple[Array, Array]:
-    """Returns landmarks (5, 3) in crop units (x right, y down, z to the camera) and how much they face it (5,)."""
+    """Return landmarks (5, 3) in crop units (x right, y down, z to the camera) and how much they face it (5,)."""
     points, facing = renderer.landmarks(pose)
     seen = points @ rotation(0, 0, roll).T
     seen[:, :2] *= (distance / (distance - seen[:, 2]))[:, None]

@@ -76,7 +76,7 @@ class Clip:
 
 
 def basis(ahead: Array, roll: float = 0.0) -> Array:
-    """Returns columns left, up and ahead, as seen by a person who faces `ahead`, with up nearest to the world's."""
+    """Return columns left, up and ahead, as seen by a person who faces `ahead`, with up nearest to the world's."""
     left = unit(np.cross([0.0, 1.0, 0.0], ahead))
     up = np.cross(ahead, left)
     if roll:
@@ -85,7 +85,7 @@ def basis(ahead: Array, roll: float = 0.0) -> Array:
 
 
 def wander(rng: np.random.Generator, frames: int, size: float, seconds: float) -> Array:
-    """Draws a mean-reverting random walk (F,) with standard deviation `size` and time constant `seconds`."""
+    """Draw a mean-reverting random walk (F,) with standard deviation `size` and time constant `seconds`."""
     keep = np.exp(-1 / (seconds * RATE))
     out = np.empty(frames)
     value = rng.normal(0, size)
@@ -96,7 +96,7 @@ def wander(rng: np.random.Generator, frames: int, size: float, seconds: float) -
 
 
 def ease(values: Array, seconds: float) -> Array:
-    """Applies a first-order lag along the first axis."""
+    """Apply a first-order lag along the first axis."""
     rate = 1 - np.exp(-1 / (seconds * RATE))
     out = values.astype(float).copy()
     for t in range(1, len(out)):
@@ -166,7 +166,7 @@ def _fixations(
 
 
 def simulate(name: str, seed: int, identities: list[int]) -> Clip:
-    """Simulates a clip with one person for each of `identities`."""
+    """Simulate a clip with one person for each of `identities`."""
     rng = np.random.default_rng([seed, 31])
     frames = int(rng.integers(42, 61))
     count = len(identities)
@@ -309,13 +309,13 @@ def _move(
 
 
 def runs(mask: Array) -> list[tuple[int, int]]:
-    """Returns the first and last index of each run of True."""
+    """Return the first and last index of each run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], mask.astype(np.int8), [0]])))
     return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
 
 
 def annotate(rng: np.random.Generator, person: Person, pixels: float) -> tuple[Array, list[tuple[int, int]]]:
-    """Returns labels (F,) with an annotator's errors, and their segments.
+    """Return labels (F,) with an annotator's errors, and their segments.
 
     1. A look is a run of frames whose gaze axis passes the camera within LOOKING_DEG.
     2. Annotators misjudge a steady gaze, more so on small faces: each fixation gets an error towards or away from the

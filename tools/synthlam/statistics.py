@@ -18,7 +18,7 @@ SIZE_BINS = (22, 32, 40, 50, 60, 80, 113)  # pixels, the crop's larger side
 
 
 def statistics(folder: Path) -> dict[str, dict[str, Any]]:
-    """What the data card says of each split, from the files in `folder`.
+    """Compute the figures of the data card for each split from the files in `folder`.
 
     Returns:
         For each split: counts of clips, tracks, people (identities), crops, rows (the reader's, absent frames

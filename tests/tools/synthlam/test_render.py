@@ -33,7 +33,7 @@ def _shoot(renderer, identity, gaze, blink=0.0, side=96):
     return pixels, pose, tight
 
 
-def test_same_seed_same_bytes_whatever_came_before(tmp_path, renderer):
+def test_same_seed_same_bytes_regardless_of_earlier_renders(tmp_path, renderer):
     pretraining_shard((3, 0, 6, tmp_path))
     first = np.load(tmp_path / "shard_00000.npz")["jpeg"].tobytes()
     (tmp_path / "shard_00000.npz").unlink()
@@ -53,12 +53,13 @@ def test_clip_renders_the_same_twice(renderer):
     assert clips.render_clip(clip, "test") == first
 
 
-def test_few_frames_of_a_clip_are_where_they_are_in_all(renderer):
+def test_few_frames_of_a_clip_match_those_of_all(renderer):
     clip = scene.simulate("x", 12, [1])
     all_rows = {row.frame: row for row in clips.render_clip(clip, "test")}
     few = clips.render_clip(clip, "test", every=7)
     assert all((row.frame - clip.first_frame) % 7 == 0 for row in few)
-    both = [(row, all_rows[row.frame]) for row in few if row.frame in all_rows]  # a detector's luck is its own
+    # Missed detections are drawn separately.
+    both = [(row, all_rows[row.frame]) for row in few if row.frame in all_rows]
     assert len(both) >= clip.frames // 7 - 2
     for row, whole in both:
         assert (row.box, row.label, row.truth) == (whole.box, whole.label, whole.truth)
@@ -79,7 +80,7 @@ def test_gaze_moves_the_eyes_and_nothing_else(renderer):
 
 
 def test_iris_goes_where_the_gaze_goes(renderer):
-    """The dark of the iris moves to the image's right for a positive yaw."""
+    """The dark iris moves to the right of the image for positive yaw."""
 
     def dark_column(yaw):
         pixels, pose, tight = _shoot(renderer, 21, (yaw, 0))
@@ -110,7 +111,7 @@ def test_angles_survive_the_round_trip():
         assert found == pytest.approx((yaw, pitch, roll), abs=1e-9)
 
 
-def test_more_clips_to_train_on_are_of_other_people_and_the_rest_is_as_it_was(monkeypatch):
+def test_more_training_clips_show_other_people_and_leave_the_rest_unchanged(monkeypatch):
     monkeypatch.setattr(clips, "SPLITS", {"train": 20, "val": 4, "test": 4})
     once, thrice = clips.plan(5), clips.plan(5, times=3)
     assert [len(thrice[split]) for split in ("train", "val", "test")] == [60, 4, 4]
@@ -127,7 +128,7 @@ def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch):
     from tools.synthlam import __main__ as main
 
     monkeypatch.setattr(clips, "SPLITS", {"train": 1, "val": 1, "test": 1})
-    monkeypatch.setattr(clips, "looking_share", lambda clips: 0.15)  # whatever it is
+    monkeypatch.setattr(clips, "looking_share", lambda clips: 0.15)  # skips the search for a share
 
     def of_the_first_person(job):
         clip, *how = job
@@ -145,7 +146,7 @@ def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch):
 
 
 class _Here:
-    """A pool without processes, so that what is patched stays so."""
+    """A pool without processes, so that patches apply."""
 
     def __init__(self, workers):
         self.imap = map

@@ -49,7 +49,7 @@ def test_runs():
 
 
 class _Still:
-    """A generator without chance: no error of judgement, ends move by their mean."""
+    """A generator without randomness: no errors of judgement, ends move by their mean."""
 
     def normal(self, mean, *_):
         return mean
@@ -67,14 +67,14 @@ def _person(degrees):
 
 
 def test_annotation_rule():
-    # 5 degrees is a look, 7 is none; the start moves by round(0.7) = 1, the end by round(0.3) = 0
+    # 5 degrees is a look, 7 is not; the start moves by round(0.7) = 1, the end by round(0.3) = 0
     labels, segments = scene.annotate(_Still(), _person([20] * 5 + [5] * 8 + [7] * 5), 60)
     assert segments == [(6, 12)]
     assert labels.sum() == 7
-    # a hole of two frames is closed; three frames are too short a look and dropped
+    # a gap of two frames is closed; a look of three frames is too short and dropped
     _, segments = scene.annotate(
         _Still(), _person([20] * 3 + [2] * 4 + [30] * 2 + [2] * 4 + [20] * 6 + [2] * 3 + [20] * 3), 60
     )
     assert segments == [(4, 12)]
-    # a look that is cut by the clip's ends keeps them
+    # a look cut by the ends of the clip keeps them
     assert scene.annotate(_Still(), _person([1] * 6), 60)[1] == [(0, 5)]
