@@ -22,7 +22,7 @@ COMMANDS = {
     "list": "list recipes, backbones, heads, datasets, models",
     "show": "show one of these in full, or the diagnosis of a row",
     "table": "print the table: cited figures beside measured ones",
-    "compare": "compare two rows: paired difference, 95 % interval, p",
+    "compare": "compare two rows: paired difference, interval, p",
     "report": "write an HTML report: table, curves, timelines, mistakes",
     "prepare": "turn Ego4D downloads into annotations and face crops",
     "index": "write the frame table of a split, key frames marked",
