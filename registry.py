@@ -11,13 +11,15 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
+import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import msgspec
 from mmengine.registry import Registry as _MMEngineRegistry
 
 ENTRY_POINT_GROUP = "lamzoo.plugins"
@@ -258,7 +260,7 @@ def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None =
     """Check names and types of keyword arguments against a signature. Missing arguments are not an error.
 
     Checked annotations: int, float (accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
-    is not a number. Other annotations accept any value.
+    is not a number. ``Annotated[int, msgspec.Meta(ge=1)]`` bounds a value. Other annotations accept any value.
 
     Args:
         cls: class or function.
@@ -275,7 +277,7 @@ def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None =
     parameters = _parameters(cls)
     takes_any = any(p.kind is p.VAR_KEYWORD for p in inspect.signature(cls).parameters.values())
     try:
-        hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls)  # type: ignore[misc]
+        hints = typing.get_type_hints(cls.__init__ if inspect.isclass(cls) else cls, include_extras=True)  # type: ignore[misc]
     except (NameError, TypeError):  # annotations for type checkers only
         hints = {}
     checked = {}
@@ -285,48 +287,50 @@ def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None =
             accepted = f"it takes: {', '.join(known)}" if known else "it takes none"
             raise UserError(f"{what} has no argument '{key}'{did_you_mean(key, known)} ({accepted})")
         hint = hints.get(key, Any)
-        if not _fits(value, hint):
-            wanted = " | ".join(map(_spelled, _alternatives(hint)))
-            raise UserError(f"{what}: argument '{key}' must be {wanted}, got {value!r} ({type(value).__name__})")
+        if required := _requirement(value, hint):
+            raise UserError(f"{what}: argument '{key}' must be {required}, got {value!r} ({type(value).__name__})")
         kinds = {typing.get_origin(alternative) or alternative for alternative in _alternatives(hint)}
         checked[key] = tuple(value) if isinstance(value, list) and tuple in kinds and list not in kinds else value
     return checked
 
 
-def _spelled(hint: Any) -> str:
-    """Spell a type as in source code."""
-    if hint is type(None):
-        return "None"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+def _requirement(value: Any, hint: Any) -> str:
+    """What an annotation requires of a value that does not fit, such as ``int`` or ``>= 1``; "" if the value fits."""
+    if not _is_checked(hint):
+        return ""
+    try:
+        msgspec.convert(value, hint)
+    except msgspec.ValidationError as error:
+        bound = re.search("` ([<>]=? [^ ]+)", str(error))
+        return bound[1] if bound else " | ".join(map(_spelled, _alternatives(hint)))
+    except TypeError:  # a union that msgspec does not support, such as `list | tuple`
+        pass
+    return ""
+
+
+def _is_checked(hint: Any) -> bool:
+    """Whether an annotation consists of plain types only."""
+    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
+    if origin is Annotated:
+        return _is_checked(arguments[0])
+    if origin in (typing.Union, types.UnionType, tuple, list, dict):
+        return all(_is_checked(argument) for argument in arguments if argument is not Ellipsis)
+    return origin in (int, float, bool, str, type(None), None, Literal)
 
 
 def _alternatives(hint: Any) -> tuple:
     return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
 
 
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether ``value`` has the type ``hint``; True for annotations that are not checked."""
-    alternatives = _alternatives(hint)
-    if len(alternatives) > 1:
-        return any(_fits(value, alternative) for alternative in alternatives)
-    origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if hint is None or hint is type(None):
-        return value is None
-    if origin is Literal:
-        return value in arguments
-    if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if origin is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if origin in (tuple, list):
-        if not isinstance(value, (tuple, list)):
-            return False
-        if origin is tuple and arguments and Ellipsis not in arguments:
-            return len(value) == len(arguments) and all(map(_fits, value, arguments))
-        return not arguments or all(_fits(item, arguments[0]) for item in value)
-    if origin is dict:
-        return isinstance(value, Mapping)
-    return isinstance(value, origin) if origin in (bool, str) else True
+def _spelled(hint: Any) -> str:
+    """Spell a type as in source code, without bounds."""
+    if typing.get_origin(hint) is Annotated:
+        return _spelled(typing.get_args(hint)[0])
+    if hint is type(None):
+        return "None"
+    if typing.get_origin(hint) is tuple:
+        return f"tuple[{', '.join('...' if a is Ellipsis else _spelled(a) for a in typing.get_args(hint))}]"
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
 
 
 # -- the five registries ------------------------------------------------------------------------------------------

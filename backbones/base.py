@@ -5,15 +5,18 @@ import hashlib
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
+from msgspec import Meta
 from PIL import Image
 from torch import Tensor, nn
 
 from backbones.encoding import Encoder, dtype_named, dtype_of, in_passes, moved
 from registry import UserError
+
+Seed = Annotated[int, Meta(ge=0, lt=1 << 32)]  # of random weights; numpy's range
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
+from backbones.base import Backbone, Preprocessing, Seed, WeightsInfo, check_state
 from backbones.checksums import file_sha256
 from backbones.timm_models import TimmModel
 from registry import BACKBONES, UserError
@@ -44,7 +44,7 @@ class GazeResNet18(Backbone):
         size: int = 224,
         weights: str | None = None,
         pretrained: Literal["imagenet"] | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         frozen: bool = True,
     ) -> None:
         if size < 32:

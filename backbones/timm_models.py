@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
+from backbones.base import Backbone, Preprocessing, Seed, WeightsInfo, check_state
 from backbones.checkpoints import load_checkpoint
 from backbones.checksums import file_sha256
 from backbones.hub import download_file
@@ -46,7 +46,7 @@ class TimmModel(Backbone):
         model: str,
         pretrained: bool = True,
         weights: str | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         frozen: bool = True,
     ) -> None:
         import timm  # two seconds of import

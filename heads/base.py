@@ -1,11 +1,18 @@
 """The contract of temporal heads: `Window` in, logits out."""
 
 from dataclasses import dataclass, fields, replace
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from registry import UserError
+
+# Bounds of arguments, checked when a recipe is resolved: widths, numbers of layers, and probabilities of dropout.
+Size = Annotated[int, Meta(ge=1, le=65_536)]
+Depth = Annotated[int, Meta(ge=1, le=100)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
 
 
 @dataclass

@@ -5,12 +5,14 @@ because checkpoints depend on them.
 """
 
 import math
+from typing import Annotated
 
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heads.base import Head, Window
+from heads.base import Depth, Head, Share, Size, Window
 from registry import HEADS, UserError
 
 ATTENTION_HEADS = 8  # as published; tensor shapes do not determine it
@@ -188,22 +190,19 @@ class GazePose(Head):
         self,
         feature_dim: int,
         window: int = 7,
-        width: int = 256,
-        feed_forward: int = 2048,
-        encoder_layers: int = 6,
-        decoder_layers: int = 6,
-        dropout: float = 0.1,
-        pose_bins: int = 91,
-        grid: int = 41,
-        confidence_bins: int = 11,
+        width: Size = 256,
+        feed_forward: Size = 2048,
+        encoder_layers: Depth = 6,
+        decoder_layers: Depth = 6,
+        dropout: Share = 0.1,
+        pose_bins: Annotated[int, Meta(ge=2, le=10_000)] = 91,
+        grid: Annotated[int, Meta(ge=2, le=1_000)] = 41,
+        confidence_bins: Annotated[int, Meta(ge=2, le=10_000)] = 11,
         train_landmark_embeddings: bool = True,
     ) -> None:
         super().__init__(feature_dim, window)
         if width % ATTENTION_HEADS:
             raise UserError(f"head gazepose: width {width} is not a multiple of its {ATTENTION_HEADS} heads")
-        for name, bins in (("pose_bins", pose_bins), ("grid", grid), ("confidence_bins", confidence_bins)):
-            if bins < 2:
-                raise UserError(f"head gazepose: {name} must be at least 2, got {bins}")
         self.grid = grid
         self.confidence_bins = confidence_bins
         self.lstm = nn.LSTM(feature_dim, 256, num_layers=2, batch_first=True, bidirectional=True)

@@ -1,6 +1,9 @@
 """Linear probes of the key frame alone: the baseline for temporal heads."""
 
+from typing import Annotated
+
 import torch
+from msgspec import Meta
 from torch import Tensor, nn
 
 from heads.base import Head, Window
@@ -33,7 +36,7 @@ class SklearnProbe(Probe):
         c: inverse strength of the L2 penalty.
     """
 
-    def __init__(self, feature_dim: int, window: int = 7, c: float = 1.0) -> None:
+    def __init__(self, feature_dim: int, window: int = 7, c: Annotated[float, Meta(gt=0, le=1e6)] = 1.0) -> None:
         super().__init__(feature_dim, window)
         self.c = c
 

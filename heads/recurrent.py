@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heads.base import Head, Window
+from heads.base import Depth, Head, Share, Size, Window
 from registry import HEADS
 
 
@@ -30,12 +30,12 @@ class _Recurrent(Head):
         self,
         feature_dim: int,
         window: int = 7,
-        projection: int = 1000,
-        hidden: int = 1000,
-        layers: int = 2,
-        mlp: tuple[int, ...] = (1024, 512, 512),
-        dropout: float = 0.5,
-        input_dropout: float = 0.0,
+        projection: Size = 1000,
+        hidden: Size = 1000,
+        layers: Depth = 2,
+        mlp: tuple[Size, ...] = (1024, 512, 512),
+        dropout: Share = 0.5,
+        input_dropout: Share = 0.0,
     ) -> None:
         super().__init__(feature_dim, window)
         self.fc1 = nn.Linear(feature_dim, projection)

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from heads.base import Head, Window
+from heads.base import Depth, Head, Share, Size, Window
 from registry import HEADS, UserError
 
 
@@ -27,11 +27,11 @@ class TransformerHead(Head):
         self,
         feature_dim: int,
         window: int = 7,
-        width: int = 256,
-        depth: int = 2,
-        heads: int = 4,
-        mlp: int = 1024,
-        dropout: float = 0.1,
+        width: Size = 256,
+        depth: Depth = 2,
+        heads: Size = 4,
+        mlp: Size = 1024,
+        dropout: Share = 0.1,
     ) -> None:
         super().__init__(feature_dim, window)
         if width % heads:

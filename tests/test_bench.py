@@ -36,7 +36,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         (["--recipe", "probe", "--dataset", "ego4"], "unknown dataset 'ego4'; did you mean 'ego4d'?"),
         (["--recipe", "probe", "--dataset", "ego4d"], "needs its folder: --root DIR"),
         (["--recipe", "probe", "--dataset", "ego4d", "--root", "/nowhere"], "/nowhere"),
-        (["--recipe", "probe", "--device", "abacus"], "--device abacus cannot be used here"),
+        (["--recipe", "probe", "--device", "abacus"], "--device abacus: must be cpu, cuda, cuda:N or mps"),
         (["--recipe", "probe", "--plugin", "no_such_file.py"], "no_such_file.py does not exist"),
         (["--recipe", "probe", "--plugin", "no.such.module"], "no module"),
         (["--recipe", "probe", "--out", "/dev/null/x"], "cannot write /dev/null/x"),

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import pytest
+from msgspec import Meta
 
 import registry
 from registry import BACKBONES, DATASETS, HEADS, PRIORS, Registry, UserError, check_arguments, load_plugin
@@ -214,6 +216,24 @@ def test_wrong_arguments(toys: Registry, arguments: dict, message: str) -> None:
     with pytest.raises(UserError) as caught:
         toys.build({"type": "lstm", **arguments})
     assert str(caught.value) == message
+
+
+def test_bounds_are_declared_beside_an_argument() -> None:
+    def part(
+        share: Annotated[float, Meta(ge=0, lt=1)] = 0.5, sizes: tuple[Annotated[int, Meta(ge=1)], ...] = (1,)
+    ) -> None: ...
+
+    assert check_arguments(part, {"share": 0, "sizes": [2, 1]}) == {"share": 0, "sizes": (2, 1)}
+    for arguments, message in (
+        ({"share": 1.0}, "part: argument 'share' must be < 1.0, got 1.0 (float)"),
+        ({"share": float("nan")}, "part: argument 'share' must be >= 0.0, got nan (float)"),
+        ({"share": "x"}, "part: argument 'share' must be float, got 'x' (str)"),
+        ({"sizes": [2, 0]}, "part: argument 'sizes' must be >= 1, got [2, 0] (list)"),
+        ({"sizes": 2}, "part: argument 'sizes' must be tuple[int, ...], got 2 (int)"),
+    ):
+        with pytest.raises(UserError) as caught:
+            check_arguments(part, arguments)
+        assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("config", ["lstm", {}, {"size": 3}, None])

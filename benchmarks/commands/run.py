@@ -74,8 +74,10 @@ def run(args: argparse.Namespace) -> int:
 
     if args.recipe is None:
         raise UserError("name a recipe: --recipe internlstm_flip_tta, or all; python bench.py --list shows them")
-    if args.seeds < 1:
-        raise UserError(f"--seeds is {args.seeds}; it must be at least 1")
+    from benchmarks.config.recipe import SeedCount
+    from benchmarks.config.values import typed
+
+    typed(args.seeds, SeedCount, "--seeds")
     load_plugins(args.plugin)
     if args.sweep:
         from benchmarks.table.sweep import grid_rows, parse_grid

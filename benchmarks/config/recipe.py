@@ -5,9 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta
 
 VIEWS = ("original", "flipped")
+
+# Bounds of values. The upper ones are far above any use, and keep a slip of the hand from filling the memory.
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+SEEDS = 1 << 32  # numpy takes seeds below
+SeedCount = Annotated[int, Meta(ge=1, le=1000)]
+
 TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that choose where its curves are logged
 
 
@@ -15,16 +23,16 @@ TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that choose 
 class Stride:
     """Frames between two key frames of a track, by split."""
 
-    train: int
-    val: int
-    test: int
+    train: Count
+    val: Count
+    test: Count
 
 
 @dataclass(frozen=True)
 class Windows:
     """Windows of `2 * radius + 1` frames around the key frames."""
 
-    radius: int
+    radius: Annotated[int, Meta(ge=0, le=500)]
     stride: Stride
 
 
@@ -49,15 +57,15 @@ class Training:
     most of their frames, and each frame of a batch is encoded once; 1 is the published sampling.
     """
 
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float
-    class_weight: str | None
-    seed: int
-    schedule: str = "constant"
-    precision: str = "float32"
-    block: int = 1
+    epochs: Count
+    batch_size: Count
+    lr: Annotated[float, Meta(gt=0, le=1000)]
+    weight_decay: Annotated[float, Meta(ge=0, le=1000)]
+    class_weight: Literal["balanced"] | None
+    seed: Annotated[int, Meta(ge=0, lt=SEEDS)]
+    schedule: Literal["constant", "cosine"] = "constant"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    block: Count = 1
     tensorboard: bool = False
     wandb: bool = False
     mlflow: bool = False
@@ -67,8 +75,8 @@ class Training:
 class Smoothing:
     """Filter of scores along a track: `median` or `gaussian`, `window` frames wide. None: chosen on validation."""
 
-    filter: str
-    window: int | None
+    filter: Literal["median", "gaussian"]
+    window: Annotated[int, Meta(ge=1, le=999)] | None
 
 
 @dataclass(frozen=True)

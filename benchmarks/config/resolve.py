@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
-from benchmarks.config.recipe import RECIPE_KEYS, Recipe, Training, Views, Windows, defaults
+from benchmarks.config.recipe import RECIPE_KEYS, Count, Recipe, Training, Views, Windows, defaults
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import build_section, check_values, smoothing_of, typed
 from registry import BACKBONES, HEADS, PRIORS, UserError
@@ -59,8 +59,8 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     changed = [
         f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not is_tracker_key(key)
     ]
-    if limit is not None and limit < 1:
-        raise UserError(f"--limit is {limit}; it must be at least 1")
+    if limit is not None:
+        typed(limit, Count, "--limit")
 
     _check_parts(values)
     stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]

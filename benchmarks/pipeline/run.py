@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from benchmarks.config.ensemble import Ensemble
-from benchmarks.config.recipe import Recipe
+from benchmarks.config.recipe import SEEDS, Recipe
 from benchmarks.features.windows import check_takes_features
 from benchmarks.pipeline.ensemble import score_ensemble
 from benchmarks.pipeline.recipe import score_recipe
@@ -20,7 +20,7 @@ from benchmarks.rows.schema import Result
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
 from benchmarks.training.trackers import log_figures
-from registry import HEADS
+from registry import BACKBONES, HEADS, UserError
 from zoo.files.atomic import check_writable
 
 
@@ -88,6 +88,7 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
     check_needs(rows)
     session.check_splits(rows[0].recipe.dataset)
     todo = unfinished([*rows, *ensembles])
+    build_parts([row for row in rows if row in todo])
     for row in rows:
         if row in todo:
             recipe, sizes = row.recipe, {split: len(each.centres) for split, each in row.key_frames.items()}
@@ -103,6 +104,22 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
     for ensemble in ensembles:
         if ensemble in todo:
             print(f"{ensemble.name}: weights for {', '.join(member.name for member in ensemble.members)}")
+
+
+def build_parts(rows: Sequence[RecipeRow]) -> None:
+    """Build the backbones, heads and priors of rows and drop them: the errors of a run, before it starts.
+
+    Raises:
+        UserError: a part cannot be built, such as a backbone whose weights are missing.
+    """
+    for group in by_backbone(rows):
+        backbone = BACKBONES.build(group[0].recipe.backbone)
+        for row in group:
+            recipe = row.recipe
+            sizes = {"feature_dim": backbone.feature_dim, "window": 2 * recipe.windows.radius + 1}
+            HEADS.build({**recipe.head, **sizes})
+            if recipe.priors is not None:
+                row.session.prior(recipe.priors, recipe.dataset)
 
 
 def unfinished(rows: Sequence[Row]) -> list[Row]:
@@ -128,12 +145,16 @@ def by_backbone(rows: Sequence[RecipeRow]) -> list[list[RecipeRow]]:
 
 
 def check_needs(rows: Sequence[RecipeRow]) -> None:
-    """Check that each row's head gets the inputs that it needs, before any work is done.
+    """Check that each row's head gets the inputs that it needs, and its seeds are valid, before any work is done.
 
     Raises:
-        UserError: a head needs more than features from a frozen backbone, or a prior that is not named.
+        UserError: a head needs more than features from a frozen backbone, or a prior that is not named; or the last
+            seed is too large.
     """
     for row in rows:
+        last = row.recipe.training.seed + row.session.seeds - 1
+        if last >= SEEDS:
+            raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
         head: Any = HEADS.get(row.recipe.head["type"])
         if not row.recipe.on_pixels:
             check_takes_features(row.recipe.head["type"], head)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import torch
@@ -16,13 +17,17 @@ def default_device(name: str | None) -> str:
     Raises:
         UserError: this machine cannot use the device.
     """
+    gpus = torch.cuda.device_count()
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"--device {name} cannot be used here: {reason}; leave it out, or try cpu") from error
+        return "cuda" if gpus else "cpu"
+    named = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,4}))?", name)
+    if named is None:
+        raise UserError(f"--device {name}: must be cpu, cuda, cuda:N or mps")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: torch finds no Apple GPU; leave it out to use the CPU")
+    if name.startswith("cuda") and int(named[1] or 0) >= gpus:
+        found = f"torch finds {gpus} GPUs, numbered from 0" if gpus else "torch finds no NVIDIA or AMD GPU"
+        raise UserError(f"--device {name}: {found}; leave it out to use the {'first one' if gpus else 'CPU'}")
     return name
 
 

@@ -125,7 +125,10 @@ def test_missing_inputs_are_named() -> None:
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"width": 20}, "width 20 is not a multiple of its 8 heads"), ({"grid": 1}, "grid must be at least 2, got 1")],
+    [
+        ({"width": 20}, "width 20 is not a multiple of its 8 heads"),
+        ({"grid": 1}, "argument 'grid' must be >= 2, got 1"),
+    ],
 )
 def test_bad_sizes(change: dict, words: str) -> None:
     with pytest.raises(UserError, match=words):

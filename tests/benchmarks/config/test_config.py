@@ -148,17 +148,17 @@ def test_smoothing_can_be_switched_on() -> None:
             dict(recipe="internlstm", settings=["training.epochs=true"]),
             "training.epochs is True; expected int, got bool",
         ),
-        (dict(recipe="internlstm", settings=["training.epochs=0"]), "training.epochs is 0; it must be at least 1"),
-        (dict(recipe="internlstm", settings=["training.lr=-1"]), "training.lr is -1.0; it must be a positive number"),
+        (dict(recipe="internlstm", settings=["training.epochs=0"]), "training.epochs is 0; expected int >= 1"),
+        (dict(recipe="internlstm", settings=["training.lr=-1"]), "training.lr is -1; expected float > 0.0"),
         (dict(recipe="internlstm", settings=["views.test=['upside_down']"]), "views.test is ['upside_down']"),
         (
             dict(recipe="internlstm", settings=["smoothing.window=4"]),
             "smoothing.window is 4; it must be an odd number",
         ),
         (dict(recipe="internlstm", settings=["training"]), "expected key=value"),
-        (dict(recipe="gazelstm", settings=["training.schedule=cosin"]), "training.schedule is 'cosin'; it must be"),
-        (dict(recipe="gazelstm", settings=["training.precision=float16"]), "it must be float32 or bfloat16"),
-        (dict(recipe="gazelstm", settings=["training.block=0"]), "training.block is 0; it must be at least 1"),
+        (dict(recipe="gazelstm", settings=["training.schedule=cosin"]), "'cosin'; expected constant or cosine"),
+        (dict(recipe="gazelstm", settings=["training.precision=float16"]), "expected float32 or bfloat16"),
+        (dict(recipe="gazelstm", settings=["training.block=0"]), "training.block is 0; expected int >= 1"),
         (
             dict(recipe="gazelstm", settings=["temporal_dropout=1"]),
             "temporal_dropout is 1; expected bool, got int",
@@ -174,7 +174,34 @@ def test_smoothing_can_be_switched_on() -> None:
             dict(recipe="gazepose", dataset="ego4d", settings=["priors.head_pose=x"]),
             "no prior is named; put --set priors=NAME before it",
         ),
-        (dict(recipe="internlstm", limit=0), "--limit is 0"),
+        (dict(recipe="internlstm", limit=0), "--limit is 0; expected int >= 1"),
+        (dict(recipe="internlstm", limit=10**20), "--limit is 100000000000000000000; expected int <= 1000000"),
+        *(
+            (dict(recipe=recipe, settings=[f"{key}={value}"]), f"{key} is {value}; expected {kind} {bound}")
+            for recipe, key, value, kind, bound in (
+                ("internlstm", "training.seed", 1 << 32, "int", f"<= {(1 << 32) - 1}"),
+                ("internlstm", "training.seed", -1, "int", ">= 0"),
+                ("internlstm", "training.epochs", 10**20, "int", "<= 1000000"),
+                ("internlstm", "training.weight_decay", -0.5, "float", ">= 0.0"),
+                ("internlstm", "windows.radius", 100_000, "int", "<= 500"),
+                ("internlstm", "windows.stride.test", 0, "int", ">= 1"),
+                ("internlstm_flip_tta_smooth", "smoothing.window", 1001, "int", "<= 999"),
+            )
+        ),
+        (dict(recipe="internlstm", settings=["training.lr=1e400"]), "training.lr is inf; expected float <= 1000.0"),
+        (dict(recipe="internlstm", settings=["training.class_weight=2"]), "expected balanced or none"),
+        (dict(recipe="internlstm", settings=["head.dropout=1"]), "head lstm: argument 'dropout' must be < 1.0, got 1"),
+        (dict(recipe="internlstm", settings=["head.mlp=[8,0]"]), "head lstm: argument 'mlp' must be >= 1, got [8, 0]"),
+        (dict(recipe="internlstm", settings=["head.hidden=1000000000"]), "argument 'hidden' must be <= 65536"),
+        (dict(recipe="gazepose", settings=["head.grid=1"]), "head gazepose: argument 'grid' must be >= 2, got 1"),
+        (
+            dict(recipe="interntransformer_flip_tta", settings=["head.depth=0"]),
+            "head transformer: argument 'depth' must be >= 1, got 0",
+        ),
+        (
+            dict(recipe="gazelstm", settings=["backbone.seed=4294967296"]),
+            "argument 'seed' must be <= 4294967295, got 4294967296",
+        ),
     ],
     ids=str,
 )

@@ -231,6 +231,29 @@ def test_dry_run_does_nothing(lam_tree: Path, tmp_path: Path, capsys: pytest.Cap
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (dict(backbone="timm:nosuch"), "has no model 'nosuch'"),
+        (dict(backbone="internvit", settings=["backbone.model=/no/such/folder"]), "/no/such/folder does not exist"),
+        (dict(backbone="tiny_means", weights="/no/such/file"), "backbone tiny_means cannot be built"),
+        (dict(head="transformer", settings=["head.width=30"]), "width 30 is not a multiple of heads 4"),
+    ],
+    ids=str,
+)
+def test_a_dry_run_builds_the_parts(lam_tree: Path, tmp_path: Path, arguments: dict, message: str) -> None:
+    row = resolve("internlstm", "ego4d", **{"backbone": "tiny_means", **arguments})
+    with pytest.raises(UserError, match=message):
+        pipeline.show_work([row], Session(Ego4D(lam_tree), out=tmp_path / "runs"))
+
+
+def test_the_last_seed_is_checked_too(lam_tree: Path, tmp_path: Path) -> None:
+    row = recipe("probe", "training.seed=4294967294")
+    pipeline.show_work([row], Session(Ego4D(lam_tree), out=tmp_path / "runs", seeds=2))
+    with pytest.raises(UserError, match="the last seed would be 4294967296; seeds must be below 4294967296"):
+        pipeline.show_work([row], Session(Ego4D(lam_tree), out=tmp_path / "runs", seeds=3))
+
+
 def test_an_output_folder_that_cannot_be_written_is_told_first(lam_tree: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot write .*write elsewhere"):
