@@ -6,12 +6,14 @@ import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from backbones.opening import open_regular
+
 
 def file_sha256(*paths: Path) -> str:
     """Return the hexadecimal sha256 of a file, or for several files that of their concatenated sha256 digests.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: a file cannot be read, or is not a regular file.
     """
     if len(paths) == 1:
         return _digest(paths[0]).hexdigest()
@@ -21,7 +23,7 @@ def file_sha256(*paths: Path) -> str:
 
 def _digest(path: Path) -> hashlib._Hash:
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest

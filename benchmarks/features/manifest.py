@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from backbones.opening import open_regular
 from benchmarks.features.shard_files import other_fingerprint
 from registry import UserError
-from zoo.files.untrusted import open_input
 
 NAME = "manifest.json"
 FORMAT = 2
@@ -48,7 +48,7 @@ def read_manifest(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
     """
     path = folder / NAME
     try:
-        with open_input(path) as file:
+        with open_regular(path) as file:
             read = json.load(file)
         found = read["format"]
         if found == FORMAT:

@@ -18,15 +18,17 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import torch
 
+from backbones.opening import open_regular
 from registry import UserError
 from zoo.files.atomic import replacing
-from zoo.files.untrusted import below, open_input
+from zoo.files.untrusted import below
 
 # safetensors' name of a dtype -> torch's
 DTYPES = {"F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 _NO_CRC = "0" * 8  # reserves the checksum's place in the header until the data is written
+_LARGEST_HEADER = 1 << 30  # bytes
 
 _Signature = tuple[int, int, int]
 
@@ -104,7 +106,7 @@ class ShardFiles:
             UserError: the file is sound but has another fingerprint.
         """
         try:
-            with open_input(path) as file:
+            with open_regular(path) as file:
                 opened = _parse(path, file)
         except FileNotFoundError:
             return None
@@ -133,7 +135,8 @@ class ShardFiles:
             damaged: images that could not be decoded.
             dtype: of the features, safetensors' name.
         """
-        path, width = self.path(view, shard), self.feature_dim
+        path = below(self.folder, f"{view}/{shard}.safetensors", "a feature file", written=True)
+        width = self.feature_dim
         assert width is not None
         keys = sorted(rows)
         header: dict[str, Any] = {
@@ -201,7 +204,7 @@ def _parse(path: Path, file: BinaryIO) -> _OpenFile:
     """
     status = os.fstat(file.fileno())
     length = int.from_bytes(file.read(8), "little")
-    if not 0 < length <= status.st_size - 8:
+    if not 0 < length <= min(status.st_size - 8, _LARGEST_HEADER):
         raise DamagedShardError(path, "truncated")
     try:
         header = json.loads(file.read(length))

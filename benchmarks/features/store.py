@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from backbones.opening import open_regular
 from benchmarks.features.manifest import NAME as MANIFEST
 from benchmarks.features.manifest import Manifest, read_manifest
 from benchmarks.features.shard import OpenShard
@@ -62,8 +63,9 @@ class FeatureStore(ShardFiles):
     def seconds(self) -> float:
         """Time spent on the store by all runs and processes."""
         try:
-            lines = self.log_path.read_text(encoding="utf-8").splitlines()
-        except FileNotFoundError:
+            with open_regular(self.log_path, "r", encoding="utf-8") as file:
+                lines = file.readlines()
+        except OSError:
             return 0.0
         seconds = 0.0
         for line in lines:
@@ -162,7 +164,7 @@ class FeatureStore(ShardFiles):
         """Append a run to the log."""
         line = json.dumps(entry) + "\n"
         try:
-            with self.log_path.open("a", encoding="utf-8") as file:
+            with open_regular(self.log_path, "a", encoding="utf-8") as file:
                 file.write(line)
         except OSError as error:
             raise cannot_write(self.log_path, error) from error

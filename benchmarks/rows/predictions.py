@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from backbones.opening import open_regular
 from benchmarks.data.frames import KEY, LARGEST
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.schema import read_result
 from registry import UserError, did_you_mean
 from zoo.files.checksums import check_file
-from zoo.files.untrusted import open_input
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
     """
     check_file(path, "result.json", remedy)
     try:
-        with open_input(path) as file:
+        with open_regular(path) as file:
             data = io.BytesIO(file.read())
         table = pd.read_csv(
             data,

@@ -24,6 +24,7 @@ from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
 from benchmarks.scoring.files import write_groundtruth, write_predictions
 from zoo.files.atomic import replacing, write_text
+from zoo.files.untrusted import below
 
 BOOTSTRAP_REPEATS = 1000
 
@@ -182,7 +183,8 @@ def write_row(
             scores = row_scores.fused[split][number]
             parts.append(keys.assign(**own, score=scores).assign(split=split, seed=seed))
             if split != "train":
-                write_predictions(folder / f"seed{seed}" / f"{split}.csv", keys.assign(score=scores), split)
+                path = below(folder, f"seed{seed}/{split}.csv", "a row's scores", written=True)
+                write_predictions(path, keys.assign(score=scores), split)
     with replacing(folder / "predictions.csv") as temporary:
         table = pd.concat(parts)
         table[["split", "seed", *(name for name in table.columns if name not in ("split", "seed"))]].to_csv(

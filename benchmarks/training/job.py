@@ -14,6 +14,7 @@ from torch import Tensor
 from benchmarks.config.recipe import Training
 from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData
+from zoo.files.untrusted import below
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class TrainingJob:
 
     def seed_folder(self, seed: int) -> Path:
         """Folder for one seed's checkpoint, weights and report."""
-        return self.folder / f"seed{seed}"
+        place = below(self.folder, f"seed{seed}/training.json", "a training", written=True)
+        return place.parent
 
     @property
     def steps(self) -> int:

@@ -8,15 +8,17 @@ import re
 import select
 import stat
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import msgspec
 
+from backbones.opening import open_regular
 from registry import UserError
 
 _PIPE_TIMEOUT = 500  # milliseconds
+LARGEST = 2 << 30  # bytes of a file that is read as a whole: several times Ego4D's annotations
 
 # Bytes of an id. File systems allow 255, and temporary files have longer names.
 LONGEST_ID = 200
@@ -62,13 +64,20 @@ def read_bytes(path: Path, what: str) -> bytes:
     Raises:
         UserError: the file cannot be read.
     """
+    return _read(path, what, open_input)
+
+
+def _read(path: Path, what: str, opened: Callable[[Path], IO[bytes]]) -> bytes:
     try:
-        with open_input(path) as file:
-            return file.read()
+        with opened(path) as file:
+            data = file.read(LARGEST + 1)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file ({what})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error} ({what})") from None
+    if len(data) > LARGEST:
+        raise UserError(f"{path}: larger than {LARGEST >> 30} GiB ({what})")
+    return data
 
 
 def checked(value: Any, kind: Any, where: str = "") -> Any:
@@ -121,12 +130,12 @@ def _check_numbers(value: Any, where: str) -> None:
 
 
 def read_text(path: Path, what: str) -> str:
-    """Read a UTF-8 text file, with or without a byte order mark; arguments as in `read_bytes`.
+    """Read a UTF-8 text file, with or without a byte order mark; arguments as in `read_bytes`, but no pipe.
 
     Raises:
-        UserError: the file cannot be read or is not UTF-8; gives the first wrong byte.
+        UserError: the file cannot be read, is not a regular file, or is not UTF-8; gives the first wrong byte.
     """
-    data = read_bytes(path, what)
+    data = _read(path, what, open_regular)
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

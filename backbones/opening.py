@@ -1,0 +1,44 @@
+"""Open regular files only: never a pipe or a device, and for writing never through a symbolic link."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+
+def open_regular(path: Path, mode: str = "rb", **options: Any) -> IO[Any]:
+    """Open a regular file; a drop-in for `Path.open`.
+
+    A symbolic link is followed for reading. For writing it is refused, because the file behind it may be anybody's.
+
+    Args:
+        path: the file.
+        mode: as of `open`.
+        options: further arguments of `open`.
+
+    Raises:
+        OSError: the file cannot be opened, is not a regular file, or is a symbolic link and opened for writing.
+    """
+    return open(path, mode, opener=_open_regular, **options)
+
+
+def _open_regular(path: str, flags: int) -> int:
+    writes = flags & (os.O_WRONLY | os.O_RDWR)
+    if writes:
+        flags |= getattr(os, "O_NOFOLLOW", 0)
+    try:
+        # O_NONBLOCK: opening a pipe returns at once, whether or not there is a process at its other end.
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+    except OSError as error:
+        if error.errno == errno.ELOOP and Path(path).is_symlink():
+            raise OSError(errno.ELOOP, "is a symbolic link", str(path)) from error
+        if error.errno == errno.ENXIO:  # a pipe without a reader
+            raise OSError(errno.ENXIO, "is not a regular file", str(path)) from error
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "is not a regular file", str(path))
+    return descriptor
