@@ -109,7 +109,10 @@ def read_annotated(root: Path, split: str, clips: list[str], images: bool, label
         folders = [f"face_imgs/{clip}/{name}" for clip, name in zip(tracks["clip"], tracks["track"], strict=True)]
         columns["image"] = _find_images(root, [folders[number] for number in of_row[first]], columns["frame"], counts)
         if len(of_row) and not any(columns["image"]):
-            raise UserError(f"{root / 'face_imgs'}: no crop of any frame of {split}; run `bench.py prepare`")
+            raise UserError(
+                f"{root / 'face_imgs'}: no crop of any frame of {split} under its name, "
+                "<clip>/<track>/face_<frame, five digits>.jpg; run `bench.py prepare`"
+            )
     return frame_table(columns, str(root))
 
 
