@@ -257,7 +257,7 @@ def _parameters(cls: Callable) -> dict[str, inspect.Parameter]:
 def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None = None) -> dict[str, Any]:
     """Check names and types of keyword arguments against a signature. Missing arguments are not an error.
 
-    Checked annotations: int, float (accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
+    Checked annotations: int, float (finite; accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
     is not a number. Other annotations accept any value.
 
     Args:
@@ -315,7 +315,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is Literal:
         return value in arguments
     if origin is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < float("inf")
     if origin is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if origin in (tuple, list):

@@ -63,8 +63,8 @@ def boxes_of(records: list, where: str) -> tuple[np.ndarray, set[Any]]:
         boxes = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     except (KeyError, TypeError, OverflowError):
         raise UserError(f"{where}: {_bad_record(records)}") from None
-    wrong = np.abs(boxes) >= LARGEST
-    wrong[:, 0] |= boxes[:, 0] != np.round(boxes[:, 0])  # NaN too
+    wrong = ~(np.abs(boxes) < LARGEST)  # NaN too
+    wrong[:, 0] |= boxes[:, 0] != np.round(boxes[:, 0])
     if wrong.any():
         number, column = np.argwhere(wrong)[0].tolist()
         key = ("frameNumber", "x", "y", "width", "height")[column]

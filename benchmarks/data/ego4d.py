@@ -229,7 +229,7 @@ def _interpolated(
     """
     frame, x, y, width, height = boxes.T
     named = (tracks["person"] != "").to_numpy(dtype=bool)[track]  # a box without a person can never be labelled
-    keep = (width > 0) & (height > 0) & (frame >= 1) & np.isfinite(boxes).all(axis=1) & named
+    keep = (width > 0) & (height > 0) & (frame >= 1) & named
     track, frame = track[keep], frame[keep].astype(np.int64)
     left, top = np.maximum(x[keep], 0), np.maximum(y[keep], 0)
     corners = np.stack([left, top, left + width[keep], top + height[keep]])
