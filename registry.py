@@ -257,8 +257,8 @@ def _parameters(cls: Callable) -> dict[str, inspect.Parameter]:
 def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None = None) -> dict[str, Any]:
     """Check names and types of keyword arguments against a signature. Missing arguments are not an error.
 
-    Checked annotations: int, float (finite; accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
-    is not a number. Other annotations accept any value.
+    Checked annotations: int, float (finite; accepts int), bool, str, tuple, list, dict, Literal, and unions of these.
+    A bool is not a number. Other annotations accept any value.
 
     Args:
         cls: class or function.

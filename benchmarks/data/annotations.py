@@ -35,6 +35,11 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not an Ego4D AV annotation file (expected videos -> clips -> clip_uid)")
     for number, clip in enumerate(clips):
         uid = checked_id(clip["clip_uid"], f"{path}: clip {number}")
+        if "social_segments_looking" not in clip and "looking_at_me" in clip:
+            raise UserError(
+                f"{path}: clip {uid} lacks social_segments_looking; this is another release of the annotations, with "
+                "looking_at_me; download those of version 2: ego4d --datasets annotations --version v2"
+            )
         segments = clip.get("social_segments_looking")
         if not (segments is None or (isinstance(segments, list) and all(isinstance(one, dict) for one in segments))):
             raise UserError(f"{path}: clip {uid}: social_segments_looking must be null or a list of objects")

@@ -131,7 +131,7 @@ def test_wrong_or_damaged_files(tmp_path: Path) -> None:
             build()
     broken = tmp_path / "weights.safetensors"
     broken.write_bytes(b"plain text")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match="weights.safetensors is a text file"):
         BACKBONES.build({"type": "timm:resnet10t", "weights": str(broken)})
 
 

@@ -137,10 +137,8 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "lab tiff": lambda: _saved("LAB", "TIFF"),
     **{
         f"tiff of {bits} bits, {photometric}, {form}, {order}": partial(_tiff, bits, photometric, form, order)
-        for bits in (8, 12, 16, 24, 32, 64)
-        for photometric in (0, 1, 8)
-        for form in (1, 2, 3)
-        for order in "<>"
+        for bits in (12, 16, 32, 64)
+        for photometric, form, order in ((1, 1, ">"), (1, 1, "<"), (0, 1, "<"), (1, 2, "<"), (1, 3, ">"))
     },
     "mpo": lambda: _saved("RGB", "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]),
     "animated png": lambda: _saved("RGB", "PNG", save_all=True, append_images=[Image.new("RGB", (32, 24))]),
