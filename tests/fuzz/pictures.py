@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fuzz.harness import Kind
-from tests.fuzz.values import file_of, place, spoilt_bytes
+from tests.fuzz.values import file_of, place, spoilt_bytes, spoilt_json
 
 
 def _saved(mode: str, form: str, **more: Any) -> bytes:
@@ -224,7 +224,39 @@ def _shown(folder: Path, case: object) -> None:
     assert data_uri(folder / IMAGES[1])
 
 
+PROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 16},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 16, "width": 16},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+
+def _preprocess(folder: Path, case: object) -> None:
+    """As a backbone does with the configuration beside its weights."""
+    import torch
+
+    from backbones.clip_processor import read_clip_processor
+
+    preprocessing = read_clip_processor(folder / "preprocessor_config.json", 16)
+    pixels = preprocessing.resize_crop(Image.open(io.BytesIO(sound("jpeg"))))
+    assert preprocessing.normalise(torch.from_numpy(pixels)[None]).shape == (1, 3, 16, 16)
+
+
 KINDS = (
+    Kind(
+        "preprocessor_config.json",
+        file_of(spoilt_json(PROCESSOR)),
+        lambda folder, case: place(folder / "preprocessor_config.json", case),
+        _preprocess,
+    ),
     Kind("images: features", CASES, write, _decode, megabytes=400),
     Kind("images: sharpness and priors", CASES, write, _over_crops, megabytes=700),
     Kind("images: report", CASES, write, _shown, megabytes=400),
