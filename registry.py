@@ -10,6 +10,7 @@ import importlib
 import importlib.metadata
 import importlib.util
 import inspect
+import math
 import pkgutil
 import re
 import sys
@@ -259,8 +260,8 @@ def _parameters(cls: Callable) -> dict[str, inspect.Parameter]:
 def check_arguments(cls: Callable, kwargs: Mapping[str, Any], what: str | None = None) -> dict[str, Any]:
     """Check names and types of keyword arguments against a signature. Missing arguments are not an error.
 
-    Checked annotations: int, float (accepts int), bool, str, tuple, list, dict, Literal, and unions of these. A bool
-    is not a number. ``Annotated[int, msgspec.Meta(ge=1)]`` bounds a value. Other annotations accept any value.
+    Checked annotations: int, float (finite; accepts int), bool, str, tuple, list, dict, Literal, and unions of these.
+    A bool is not a number. ``Annotated[int, msgspec.Meta(ge=1)]`` bounds a value. Other annotations accept any value.
 
     Args:
         cls: class or function.
@@ -304,17 +305,17 @@ def _requirement(value: Any, hint: Any) -> str:
         bound = re.search("` ([<>]=? [^ ]+)", str(error))
         return bound[1] if bound else " | ".join(map(_spelled, _alternatives(hint)))
     except TypeError:  # a union that msgspec does not support, such as `list | tuple`
-        pass
-    return ""
+        return ""
+    values = value if isinstance(value, (list, tuple)) else [value]
+    return "" if all(math.isfinite(each) for each in values if isinstance(each, float)) else "finite"
 
 
 def _is_checked(hint: Any) -> bool:
     """Whether an annotation consists of plain types only."""
     origin, arguments = typing.get_origin(hint) or hint, typing.get_args(hint)
-    if origin is Annotated:
-        return _is_checked(arguments[0])
-    if origin in (typing.Union, types.UnionType, tuple, list, dict):
-        return all(_is_checked(argument) for argument in arguments if argument is not Ellipsis)
+    if origin in (Annotated, typing.Union, types.UnionType, tuple, list, dict):
+        inner = arguments[:1] if origin is Annotated else arguments
+        return all(_is_checked(each) for each in inner if each is not Ellipsis)
     return origin in (int, float, bool, str, type(None), None, Literal)
 
 
@@ -326,11 +327,10 @@ def _spelled(hint: Any) -> str:
     """Spell a type as in source code, without bounds."""
     if typing.get_origin(hint) is Annotated:
         return _spelled(typing.get_args(hint)[0])
-    if hint is type(None):
-        return "None"
     if typing.get_origin(hint) is tuple:
         return f"tuple[{', '.join('...' if a is Ellipsis else _spelled(a) for a in typing.get_args(hint))}]"
-    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint).replace("typing.", "")
+    spelled = hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+    return spelled.replace("typing.", "").replace("NoneType", "None")
 
 
 # -- the five registries ------------------------------------------------------------------------------------------

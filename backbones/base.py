@@ -36,6 +36,7 @@ class Preprocessing:
         std: per channel.
         round_crop: round half an odd crop margin to even like torchvision and timm, not down like transformers. The
             crop moves by one pixel, which changes the features.
+        stretch: resize both edges to ``resize``, whatever the image's shape.
     """
 
     size: int
@@ -44,6 +45,7 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     round_crop: bool = False
+    stretch: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize <= MAX_SIDE:
@@ -71,7 +73,7 @@ class Preprocessing:
     def _geometry(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return the resized width and height, and left and top of the crop."""
         short, long = sorted((width, height))
-        scaled = (self.resize, int(self.resize * long / short))
+        scaled = (self.resize, self.resize if self.stretch else int(self.resize * long / short))
         width, height = scaled if width <= height else scaled[::-1]
         half = round if self.round_crop else int
         return width, height, half((width - self.size) / 2), half((height - self.size) / 2)
@@ -216,12 +218,14 @@ class Backbone(nn.Module):
         sha256 = self.weights_info.sha256
         if sha256 is None or not self.frozen:  # the weights are those of no file, or may change
             sha256 = state_sha256(self.network.state_dict())
+        preprocessing = asdict(self.preprocessing)
+        if not self.preprocessing.stretch:  # the fingerprints from before there was the choice stay what they are
+            del preprocessing["stretch"]
         return {
             "architecture": self.architecture,
             "feature": self.feature,
             "weights": sha256,
-            "preprocessing": asdict(self.preprocessing)
-            | {"mean": [*self.preprocessing.mean], "std": [*self.preprocessing.std]},
+            "preprocessing": preprocessing | {"mean": [*self.preprocessing.mean], "std": [*self.preprocessing.std]},
             "dtype": dtype,
         }
 

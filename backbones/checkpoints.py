@@ -5,6 +5,7 @@ refuses other objects. Files that claim more data than they have bytes are refus
 file is first built on the meta device, and with no more modules than the file has tensors for.
 """
 
+import math
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -113,6 +114,39 @@ def at_most(tensors: int, numbers: int, where: str) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether no number of a tensor is NaN or infinite; one pass over it, without a copy.
+
+    Example:
+        >>> all_finite(torch.tensor([1.0, 2.0])), all_finite(torch.tensor([1.0, float("nan")]))
+        (True, False)
+    """
+    if not tensor.is_floating_point() or not tensor.numel():
+        return True
+    return all(math.isfinite(end) for end in torch.aminmax(tensor.detach()))
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Refuse weights that are not finite: one such number makes every result NaN.
+
+    Args:
+        state: tensors by name.
+        where: the file or folder, for the message.
+
+    Raises:
+        UserError: a tensor has such a number; names the first, and how many.
+    """
+    bad = [name for name, tensor in state.items() if not all_finite(tensor)]
+    if bad:
+        tensor = state[bad[0]]
+        count = int((~tensor.isfinite()).sum())
+        more = f", as have {len(bad) - 1} other tensors" if len(bad) > 1 else ""
+        raise UserError(
+            f"weights {where}: tensor '{bad[0]}' has {count:,} of {tensor.numel():,} values that are NaN or infinite"
+            f"{more}; use another checkpoint"
+        )
 
 
 def most_tensors(files: Iterable[Path]) -> int:

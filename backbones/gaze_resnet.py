@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from backbones.base import Backbone, Preprocessing, Seed, WeightsInfo, check_state
+from backbones.checkpoints import check_finite
 from backbones.checksums import file_sha256
 from backbones.timm_models import TimmModel
 from registry import BACKBONES, UserError
@@ -104,5 +105,6 @@ def _load(network: nn.Module, path: Path) -> WeightsInfo:
     if not state:
         raise UserError(f"weights {path} have no trunk (tensors '{PREFIX}*'); {remedy}")
     check_state(state, network.state_dict(), str(path))
+    check_finite(state, str(path))
     network.load_state_dict(state)
     return WeightsInfo(path.name, str(path), file_sha256(path), about.get("licence") or "unknown")

@@ -15,9 +15,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone, Preprocessing, WeightsInfo, check_state
-from backbones.checkpoints import at_most, most_tensors
+from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
+from backbones.checkpoints import at_most, check_finite, most_tensors
 from backbones.checksums import file_sha256
+from backbones.clip_processor import read_clip_processor
 from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
 from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
@@ -50,7 +51,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         problem = "has no config.json" if folder.is_dir() else "does not exist"
         raise UserError(f"InternViT folder {folder} {problem}; it must hold config.json and the safetensors files")
     try:
-        config = {**_DEFAULTS, **json.loads(path.read_text(encoding="utf-8"))}
+        config = {**_DEFAULTS, **json.loads(path.read_text(encoding="utf-8-sig"))}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     for key in (*_SIZES, *_SWITCHES):
@@ -83,27 +84,8 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
     Raises:
         UserError: `Preprocessing` does not support the configuration, or its size is not the network's.
     """
-    path = folder / "preprocessor_config.json"
-    size = config["image_size"]
-    try:
-        if not path.is_file():
-            return Preprocessing(size=size, resize=size)
-        data = json.loads(path.read_text(encoding="utf-8"))
-        edges = [data.get(key, size) for key in ("crop_size", "size")]
-        crop, resize = (int(min(edge.values()) if isinstance(edge, dict) else edge) for edge in edges)
-        if not size == crop <= resize:
-            raise UserError(f"it resizes to {resize} and crops {crop}, but the network's image_size is {size}")
-        return Preprocessing(
-            size=crop,
-            resize=resize,
-            interpolation={2: "bilinear", 3: "bicubic"}[data.get("resample", 3)],
-            mean=tuple(data.get("image_mean", IMAGENET_MEAN)),
-            std=tuple(data.get("image_std", IMAGENET_STD)),
-        )
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError, RecursionError) as error:
-        raise UserError(f"{path} is not a configuration for CLIP's image processor: {error!r}") from error
+    path, size = folder / "preprocessor_config.json", config["image_size"]
+    return read_clip_processor(path, size) if path.is_file() else Preprocessing(size=size, resize=size)
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -118,7 +100,7 @@ def weight_files(folder: Path) -> list[Path]:
         unfinished = "; a download is unfinished: start it again"
     if index.is_file():
         try:
-            names = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            names = json.loads(index.read_text(encoding="utf-8-sig"))["weight_map"].values()
             files = sorted({folder / name for name in names})
             if any(file.parent != folder or file.suffix != ".safetensors" for file in files):
                 raise ValueError("it names a file that is not a safetensors file of this folder")
@@ -165,6 +147,7 @@ def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
         if tensor.dtype != dtype or not tensor.is_floating_point():
             kinds = f"{tensor.dtype}, others {dtype}".replace("torch.", "")
             raise UserError(f"{where}: tensor '{key}' is {kinds}; all must have the same floating point dtype")
+    check_finite(state, where)
     network.load_state_dict(state, assign=True)
 
 

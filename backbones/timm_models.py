@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Preprocessing, Seed, WeightsInfo, check_state
-from backbones.checkpoints import load_checkpoint
+from backbones.checkpoints import check_finite
 from backbones.checksums import file_sha256
+from backbones.foreign import read_checkpoint
 from backbones.hub import download_file
 from registry import BACKBONES, UserError, did_you_mean
 
@@ -151,13 +151,7 @@ def _read_checkpoint(path: Path) -> dict[str, Tensor]:
     """Read tensors by name; a checkpoint that would run code is refused."""
     if not path.is_file():
         raise UserError(f"weights {path} do not exist")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        state = load_checkpoint(path)
-    except Exception as error:  # the unpickler raises almost any exception on bytes that are not a checkpoint
-        reason = str(error).strip().split("\n")[0]
-        raise UserError(f"weights {path} cannot be read (damaged, or not only tensors): {reason}") from error
+    state = read_checkpoint(path)
     for key in ("state_dict", "model"):  # wrappers of training programs
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
@@ -173,4 +167,5 @@ def _load_state(network: nn.Module, state: dict[str, Tensor], cfg: Mapping[str, 
     wanted = network.state_dict()
     kept = {key: tensor for key, tensor in state.items() if key in wanted or not key.startswith(prefixes)}
     check_state(kept, wanted, where)
+    check_finite(kept, where)
     network.load_state_dict(kept)

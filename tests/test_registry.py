@@ -220,13 +220,17 @@ def test_wrong_arguments(toys: Registry, arguments: dict, message: str) -> None:
 
 def test_bounds_are_declared_beside_an_argument() -> None:
     def part(
-        share: Annotated[float, Meta(ge=0, lt=1)] = 0.5, sizes: tuple[Annotated[int, Meta(ge=1)], ...] = (1,)
+        share: Annotated[float, Meta(ge=0, lt=1)] = 0.5,
+        sizes: tuple[Annotated[int, Meta(ge=1)], ...] = (1,),
+        rate: float | None = None,
     ) -> None: ...
 
     assert check_arguments(part, {"share": 0, "sizes": [2, 1]}) == {"share": 0, "sizes": (2, 1)}
     for arguments, message in (
         ({"share": 1.0}, "part: argument 'share' must be < 1.0, got 1.0 (float)"),
         ({"share": float("nan")}, "part: argument 'share' must be >= 0.0, got nan (float)"),
+        ({"rate": float("-inf")}, "part: argument 'rate' must be finite, got -inf (float)"),
+        ({"rate": "x"}, "part: argument 'rate' must be float | None, got 'x' (str)"),
         ({"share": "x"}, "part: argument 'share' must be float, got 'x' (str)"),
         ({"sizes": [2, 0]}, "part: argument 'sizes' must be >= 1, got [2, 0] (list)"),
         ({"sizes": 2}, "part: argument 'sizes' must be tuple[int, ...], got 2 (int)"),

@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from backbones.base import check_state
-from backbones.checkpoints import at_most
+from backbones.checkpoints import at_most, check_finite
 from backbones.checksums import file_sha256
 from heads.base import Head
 from registry import HEADS, UserError
@@ -51,7 +51,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         Tensors by name, and the metadata. The metadata of any other safetensors file is empty.
 
     Raises:
-        UserError: the file does not exist or is damaged.
+        UserError: the file does not exist, is damaged, or has values that are not finite.
     """
     if not path.is_file():
         raise UserError(f"weights {path} do not exist")
@@ -61,11 +61,13 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if not isinstance(about, dict):
                 raise ValueError(f"its metadata is not a JSON object: {about!r:.50}")
         # Not `get_tensor`: in safetensors 0.8 each call leaks a number.
-        return safetensors.torch.load(path.read_bytes()), about
+        state = safetensors.torch.load(path.read_bytes())
     except OSError as error:
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, RecursionError) as error:
         raise UserError(f"weights {path} are damaged or not a safetensors file: {error}") from error
+    check_finite(state, str(path))
+    return state, about
 
 
 def write_head(path: Path, head: Head, config: Mapping[str, Any], **about: Any) -> str:

@@ -94,6 +94,7 @@ def images_below(root: Path) -> Iterator[str]:
     Raises:
         UserError: a subfolder cannot be read.
     """
+    from benchmarks.data.formats import ENDINGS
     from registry import UserError
 
     def fail(error: OSError) -> None:
@@ -110,7 +111,7 @@ def images_below(root: Path) -> Iterator[str]:
             above[path] = (*ancestors, real)
         prefix = "" if folder == str(root) else os.path.relpath(folder, root).replace(os.sep, "/") + "/"
         for name in files:
-            if name.lower().endswith((".jpg", ".jpeg", ".png")):
+            if name.lower().endswith(ENDINGS):
                 yield prefix + name
 
 

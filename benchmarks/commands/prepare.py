@@ -58,6 +58,8 @@ def _prepare(args: argparse.Namespace) -> int:
     from benchmarks.data.frames import concat
 
     splits = [split for split in ("train", "val") if (args.root / "split" / f"{split}.list").exists()]
+    if not splits and prepared.without_list:
+        raise UserError(f"{args.root / 'json'}: no clip has social_segments_looking; download the annotations again")
     if not splits:
         raise UserError(f"{args.root / 'split'} lacks train.list and val.list; --split-lists official writes them")
     for split, clips in prepared.not_annotated.items():

@@ -35,6 +35,11 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
         raise UserError(f"{path}: not an Ego4D AV annotation file (expected videos -> clips -> clip_uid)")
     for number, clip in enumerate(clips):
         uid = checked_id(clip["clip_uid"], f"{path}: clip {number}")
+        if "social_segments_looking" not in clip and "looking_at_me" in clip:
+            raise UserError(
+                f"{path}: clip {uid} lacks social_segments_looking; this is another release of the annotations, with "
+                "looking_at_me; download those of version 2: ego4d --datasets annotations --version v2"
+            )
         segments = clip.get("social_segments_looking")
         if not (segments is None or (isinstance(segments, list) and all(isinstance(one, dict) for one in segments))):
             raise UserError(f"{path}: clip {uid}: social_segments_looking must be null or a list of objects")
@@ -63,8 +68,8 @@ def boxes_of(records: list, where: str) -> tuple[np.ndarray, set[Any]]:
         boxes = np.array(numbers, dtype=np.float64).reshape(-1, 5)
     except (KeyError, TypeError, OverflowError):
         raise UserError(f"{where}: {_bad_record(records)}") from None
-    wrong = np.abs(boxes) >= LARGEST
-    wrong[:, 0] |= boxes[:, 0] != np.round(boxes[:, 0])  # NaN too
+    wrong = ~(np.abs(boxes) < LARGEST)  # NaN too
+    wrong[:, 0] |= boxes[:, 0] != np.round(boxes[:, 0])
     if wrong.any():
         number, column = np.argwhere(wrong)[0].tolist()
         key = ("frameNumber", "x", "y", "width", "height")[column]

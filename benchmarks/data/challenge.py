@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data.annotations import list_folder, list_subfolders
+from benchmarks.data.formats import ENDINGS
 from benchmarks.data.frames import BOX, COLUMNS, frame_table, repeated
 from registry import UserError
 from zoo.files.untrusted import read_bytes
@@ -18,6 +19,8 @@ from zoo.files.untrusted import read_bytes
 
 def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> pd.DataFrame:
     """Reads a tree of challenge crops, `<video>/<track>/<frame>_<unique id>.jpg`, as a FrameTable.
+
+    Crops may also end in .jpeg or .png, in upper or lower case. Files with other endings are left out.
 
     Args:
         top: folder of the videos.
@@ -32,7 +35,7 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
     for video in list_subfolders(top, "the challenge's test crops"):
         for track in list_subfolders(top / video, "a test video"):
             folder = top / video / track
-            names = [name for name in list_folder(folder, "a test track") if name.endswith(".jpg")]
+            names = [name for name in list_folder(folder, "a test track") if name.lower().endswith(ENDINGS)]
             number, ids = _parsed_names(folder, names)
             found.append((video, track))
             counts.append(len(names))
@@ -65,15 +68,16 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
 
 def _parsed_names(folder: Path, names: list[str]) -> tuple[np.ndarray, list[str]]:
     """Splits names `<frame>_<unique id>.jpg` into int64 (N,) frame numbers and ids."""
-    width = names[0].find("_") if names else 0
-    text = "".join(names).encode("ascii", "replace")
-    if width in range(1, 16) and len(text) == len(names) * len(names[0]) and len(set(map(len, names))) == 1:
+    stems = [name[: name.rindex(".")] for name in names]
+    width = stems[0].find("_") if stems else 0
+    text = "".join(stems).encode("ascii", "replace")
+    if width in range(1, 16) and len(text) == len(stems) * len(stems[0]) and len(set(map(len, stems))) == 1:
         # Names of one length, which is the rule within a track, are parsed in one numpy expression.
-        letters = np.frombuffer(text, dtype=np.uint8).reshape(len(names), -1)
+        letters = np.frombuffer(text, dtype=np.uint8).reshape(len(stems), -1)
         digits = letters[:, :width] - np.uint8(ord("0"))
-        if (digits <= 9).all() and (letters[:, width] == ord("_")).all() and len(names[0]) > width + len("_.jpg"):
-            return digits @ 10 ** np.arange(width)[::-1], [name[width + 1 : -len(".jpg")] for name in names]
-    split = [name[: -len(".jpg")].partition("_") for name in names]
+        if (digits <= 9).all() and (letters[:, width] == ord("_")).all() and len(stems[0]) > width + 1:
+            return digits @ 10 ** np.arange(width)[::-1], [stem[width + 1 :] for stem in stems]
+    split = [stem.partition("_") for stem in stems]
     for name, (number, _, unique_id) in zip(names, split, strict=True):
         if not (number.isdigit() and number.isascii() and len(number) < 19 and unique_id):
             raise UserError(f"{folder / name}: a test crop is named <frame>_<unique id>.jpg")

@@ -25,6 +25,9 @@ FPS = 30  # of Ego4D clips and of the frame numbers in the annotations
 SIDE = 224  # pixels; crops are square whatever the shape of the box
 QUALITY = 95  # JPEG
 
+_OVER_THE_EDGE = 1.15  # of a picture's side, up to which boxes are taken for those of this picture
+_SHORT_SIDES = (360, 480, 540, 720, 1080, 1440, 2160)  # pixels, of usual videos
+
 _POLL = 0.2  # seconds between checks for Ctrl-C
 
 
@@ -103,7 +106,8 @@ def cut_crops(
         Report; it names missing and broken videos, which do not stop the others.
 
     Raises:
-        UserError: PyAV is not installed, there is no `videos/`, or a crop cannot be written.
+        UserError: PyAV is not installed, there is no `videos/`, a video is smaller than the one that its boxes are of,
+            or a crop cannot be written. In the first three cases no crop is cut.
     """
     root = Path(root)
     try:
@@ -116,6 +120,7 @@ def cut_crops(
         )
     workers = workers or os.cpu_count() or 1
     jobs = [(root, str(clip), rows, verify) for clip, rows in frames.groupby("clip", sort=True)]
+    _check_sizes(root, frames)
     report = CropReport()
     if workers == 1 or len(jobs) == 1:
         for job in interrupts.steps(jobs):
@@ -147,6 +152,66 @@ def cut_crops(
             pool.shutdown(cancel_futures=True)
             raise
     return report
+
+
+def _check_sizes(root: Path, frames: pd.DataFrame) -> None:
+    """Compare the boxes of each clip with the size of its video, before any crop is cut.
+
+    Ego4D also offers its videos with a short side of 540 pixels, in which the annotated boxes lie elsewhere.
+
+    Raises:
+        UserError: more than a few boxes lie outside of a video.
+    """
+    small = []
+    for clip, rows in interrupts.steps(frames.groupby("clip", sort=True)):
+        size = _picture_size(below(root / "videos", f"{clip}.mp4", "the frame table"))
+        boxes = rows[["x1", "y1", "x2", "y2"]].to_numpy()
+        if size is not None and _is_smaller(size, boxes):
+            small.append((str(clip), size, boxes))
+    if not small:
+        return
+    clip, (width, height), boxes = small[0]
+    reach = boxes[:, 2:].max(axis=0)
+    of = f"{len(small)} videos are" if len(small) > 1 else "a video is"
+    raise UserError(
+        f"{of} smaller than annotated: {root / 'videos' / clip}.mp4 has {width} x {height} pixels, but its boxes reach "
+        f"to {reach[0]:.0f} x {reach[1]:.0f}, so {_expected_size((width, height), reach)} is expected; Ego4D's "
+        f"video_540ss are scaled down: download the clips in full size, and delete what was cut from these in "
+        f"{root / 'face_imgs'}"
+    )
+
+
+def _picture_size(video: Path) -> tuple[int, int] | None:
+    """Width and height that a video's header says; None if there is no video, or it cannot be read."""
+    import av
+
+    if not video.is_file():
+        return None
+    try:
+        with open_video(video) as container:
+            context = container.streams.video[0].codec_context
+            return (context.width, context.height) if context.width and context.height else None
+    except (av.error.FFmpegError, IndexError):
+        return None  # told when its crops are cut
+
+
+def _is_smaller(size: tuple[int, int], boxes: np.ndarray) -> bool:
+    """Whether boxes (N, 4) are of a larger picture: their middle is beyond its edge by more than boxes ever are.
+
+    Boxes of Ego4D reach over the edge by up to 5 %. A few that lie outside are faults of the annotation.
+    """
+    middle = (boxes[:, :2] + boxes[:, 2:]) / 2
+    outside = int((middle > np.array(size) * _OVER_THE_EDGE).any(axis=1).sum())
+    return outside > max(0.01 * len(boxes), min(1.0, 0.2 * len(boxes)))
+
+
+def _expected_size(size: tuple[int, int], reach: np.ndarray) -> str:
+    """The smallest usual size of this shape that boxes fit into, which may reach over its edge a little."""
+    for short in _SHORT_SIDES:
+        width, height = (round(side * short / min(size) / 2) * 2 for side in size)
+        if (reach <= np.array([width, height]) * _OVER_THE_EDGE).all():
+            return f"{width} x {height}"
+    return "a larger picture"
 
 
 def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropReport:

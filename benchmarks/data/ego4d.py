@@ -109,7 +109,10 @@ def read_annotated(root: Path, split: str, clips: list[str], images: bool, label
         folders = [f"face_imgs/{clip}/{name}" for clip, name in zip(tracks["clip"], tracks["track"], strict=True)]
         columns["image"] = _find_images(root, [folders[number] for number in of_row[first]], columns["frame"], counts)
         if len(of_row) and not any(columns["image"]):
-            raise UserError(f"{root / 'face_imgs'}: no crop of any frame of {split}; run `bench.py prepare`")
+            raise UserError(
+                f"{root / 'face_imgs'}: no crop of any frame of {split} under its name, "
+                "<clip>/<track>/face_<frame, five digits>.jpg; run `bench.py prepare`"
+            )
     return frame_table(columns, str(root))
 
 
@@ -226,7 +229,7 @@ def _interpolated(
     """
     frame, x, y, width, height = boxes.T
     named = (tracks["person"] != "").to_numpy(dtype=bool)[track]  # a box without a person can never be labelled
-    keep = (width > 0) & (height > 0) & (frame >= 1) & np.isfinite(boxes).all(axis=1) & named
+    keep = (width > 0) & (height > 0) & (frame >= 1) & named
     track, frame = track[keep], frame[keep].astype(np.int64)
     left, top = np.maximum(x[keep], 0), np.maximum(y[keep], 0)
     corners = np.stack([left, top, left + width[keep], top + height[keep]])

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
+from benchmarks.data.formats import describe, is_float_tiff, more_scans
 from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
 from zoo.files.untrusted import below, open_input
@@ -38,6 +39,9 @@ _QUEUED = 5000  # calls queued together by `in_threads`
 MAX_PIXELS = 50_000_000
 # Accepted formats, whatever the file's extension. Pillow passes some of its other formats to external programs.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
+# Each scan of a JPEG passes over the whole picture, and a scan may take less than a hundred bytes. Encoders make about
+# ten; libtiff has this limit too.
+MAX_SCANS = 100
 # FFmpeg formats that are lists of other files, addresses or devices.
 LISTS = {"alsa", "concat", "concatf", "dash", "fbdev", "hls", "image2", "image2pipe", "imf", "kmsgrab", "lavfi", "oss",
          "rtp", "rtsp", "sap", "sdp", "v4l2", "video4linux2", "vobsub", "webm_dash_manifest", "x11grab"}  # fmt: skip
@@ -95,24 +99,80 @@ def seal_of(data: bytes) -> bool | None:
     return data[at : at + 8] == b"%08x" % zlib.crc32(data[:at] + _NO_CRC + data[at + 8 :])
 
 
+class UnsupportedPictureError(ValueError):
+    """A picture that may be sound and is not read: of another format, not of 8 or 16 bits, or too large.
+
+    Args:
+        reason: why.
+        remedy: what to do with it.
+    """
+
+    def __init__(self, reason: str, remedy: str = "convert it to an 8-bit JPEG or PNG") -> None:
+        super().__init__(reason)
+        self.remedy = remedy
+
+
 @contextmanager
 def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Opens a picture without decoding it.
+    """Opens a picture. One of 8 bits or fewer is not decoded yet; one of 16 bits is decoded and scaled to 8.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        Exception: the file cannot be read, is not a picture, is too large, or fails its checksum. Pillow's decoders
-            raise any exception.
+        UnsupportedPictureError: it is of another format, has floating-point or 32-bit pixels, or is too large.
+        Exception: the file cannot be read, is not a picture, or fails its checksum. Pillow's decoders raise any
+            exception.
     """
-    with open_input(path) as file, Image.open(file, formats=FORMATS) as opened:
-        if opened.format == "JPEG" and _SEAL in opened.info.get("comment", b""):
+    with open_input(path) as opened_file:
+        file = opened_file if opened_file.seekable() else io.BytesIO(opened_file.read())  # a pipe
+        try:
+            picture = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            if is_float_tiff(file):
+                raise UnsupportedPictureError("floating-point pixels") from error
             file.seek(0)
-            if not seal_of(file.read()):
-                raise ValueError("not the bytes that were written (its checksum differs)")
-            file.seek(0)
-        if opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels, more than {MAX_PIXELS:,}")
-        yield opened
+            what, other = describe(file.read(512))
+            raise UnsupportedPictureError(what) if other else ValueError(what) from error
+        except Image.DecompressionBombError as error:
+            raise UnsupportedPictureError(f"more than {MAX_PIXELS:,} pixels", "make it smaller") from error
+        with picture:
+            if picture.format in ("JPEG", "MPO"):  # MPO: several JPEGs, of which the first is read
+                file.seek(0)
+                _check_jpeg(file.read(), sealed=_SEAL in picture.info.get("comment", b""))
+                file.seek(0)
+            if picture.width * picture.height > MAX_PIXELS:
+                raise UnsupportedPictureError(
+                    f"{picture.width} x {picture.height} pixels, more than {MAX_PIXELS:,}", "make it smaller"
+                )
+            yield _in_8_bits(picture)
+
+
+def _check_jpeg(data: bytes, sealed: bool) -> None:
+    if sealed and not seal_of(data):
+        raise ValueError("not the bytes that were written (its checksum differs)")
+    if more_scans(data, MAX_SCANS):
+        raise UnsupportedPictureError(f"a JPEG with more than {MAX_SCANS} scans", "save it again")
+
+
+def _in_8_bits(picture: Image.Image) -> Image.Image:
+    """Scales grey of 16 bits to 8 by its high byte, as Pillow does with colours of 16 bits; `convert` would clip it.
+
+    Raises:
+        UnsupportedPictureError: floating-point pixels, or integers without a known range.
+    """
+    if picture.mode not in ("F", "I", "I;16", "I;16L", "I;16B", "I;16N", "LAB"):
+        return picture
+    if picture.mode == "F":
+        raise UnsupportedPictureError("floating-point pixels")
+    if picture.mode == "LAB":
+        raise UnsupportedPictureError("colours in L*a*b*")
+    bits = 16
+    tags = getattr(picture, "tag_v2", None)
+    if tags is not None:  # TIFF: BitsPerSample, SampleFormat, PhotometricInterpretation
+        bits, signed, white_is_zero = tags.get(258, (1,))[0], tags.get(339, (1,))[0] != 1, tags.get(262) == 0
+        if bits > 16 or signed or white_is_zero:
+            kind = "signed " if signed else ""
+            raise UnsupportedPictureError(f"grey of {kind}{bits} bits" + ", 0 for white" * white_is_zero)
+    return Image.fromarray((np.asarray(picture) >> (bits - 8)).astype(np.uint8))
 
 
 def over_crops(root: Path, images: Sequence[str], work: Callable[[int, Image.Image], T]) -> list[T | None]:
@@ -167,15 +227,18 @@ def in_threads(work: Callable[[int], T], count: int) -> Iterator[T]:
 class DamagedImageError(UserError):
     """A crop that cannot be decoded; `image` is its path relative to the images' root."""
 
-    def __init__(self, path: Path, image: str, reason: str) -> None:
-        super().__init__(f"damaged crop {path}: {reason}; repair or delete it, or leave it out with --skip-damaged")
+    def __init__(self, path: Path, image: str, reason: str, remedy: str | None = None) -> None:
+        what = "damaged crop" if remedy is None else "cannot read crop"
+        remedy = remedy or "repair or delete it"
+        super().__init__(f"{what} {path}: {reason}; {remedy}, or leave it out with --skip-damaged")
         self.image = image
 
 
 def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.ndarray:
     """Decode one crop as RGB and resize it for a backbone.
 
-    Grey, CMYK, palettes and alpha are converted by Pillow's `convert("RGB")`; EXIF rotation is ignored.
+    Grey, CMYK, palettes and alpha are converted by Pillow's `convert("RGB")`, which leaves out transparency. Of
+    animations the first frame is read. EXIF rotation is ignored.
 
     Args:
         root: folder that the path is relative to.
@@ -193,8 +256,10 @@ def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.nda
     try:
         with open_picture(path) as opened:
             short, long = sorted(opened.size)
-            if preprocessing.resize**2 * long / short > MAX_PIXELS:
-                raise ValueError(f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}")
+            if not preprocessing.stretch and preprocessing.resize**2 * long / short > MAX_PIXELS:
+                raise UnsupportedPictureError(
+                    f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}", "make it smaller"
+                )
             return preprocessing.resize_crop(opened)
     except FileNotFoundError as error:
         if not path.is_symlink():
@@ -205,4 +270,4 @@ def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.nda
             raise
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         reason = " ".join(reason.replace(str(path), "").split()) or type(error).__name__
-        raise DamagedImageError(path, image, reason) from error
+        raise DamagedImageError(path, image, reason, getattr(error, "remedy", None)) from error

@@ -30,15 +30,17 @@ class PreparationReport:
     segments: int = 0
     written: int = 0  # new or changed files
     no_size: int = 0  # boxes that the reader drops, by reason
-    frame_0: int = 0
+    before_frame_1: int = 0
     segments_without_person: int = 0
     segments_of_unlisted: int = 0
     without_segments: dict[str, list[str]] = field(default_factory=dict)
     wearer_differs: list[str] = field(default_factory=list)
+    several_wearers: list[str] = field(default_factory=list)
     no_wearer: list[str] = field(default_factory=list)
     not_annotated: dict[str, list[str]] = field(default_factory=dict)  # in split/<split>.list only
     missing_files: list[str] = field(default_factory=list)
     lists_written: list[str] = field(default_factory=list)
+    without_list: list[str] = field(default_factory=list)  # lists that would be empty
     other_lists: list[str] = field(default_factory=list)  # existing lists with other content
     stale: list[str] = field(default_factory=list)
 
@@ -48,8 +50,8 @@ class PreparationReport:
         said = [
             f"annotations: {counts}; {self.tracks} tracks, {self.boxes} boxes, {self.segments} looking segments",
             f"files written: {self.written} (existing files with the same content are kept)",
-            f"boxes dropped by the reader: {self.no_size} without width or height, {self.frame_0} at frame 0 "
-            f"(frames count from 1); gaps inside a track are interpolated",
+            f"boxes dropped by the reader: {self.no_size} without width or height, {self.before_frame_1} at "
+            f"frame 0 or below (frames count from 1); gaps inside a track are interpolated",
         ]
         if self.segments_without_person:
             said.append(f"segments without a person, dropped: {self.segments_without_person}")
@@ -63,11 +65,16 @@ class PreparationReport:
                 clips,
             )
         said += _listed("clips whose camera_wearer is not persons[0]; camera_wearer is used", self.wearer_differs)
+        said += _listed("clips with more than one camera_wearer; none of them has boxes", self.several_wearers)
         said += _listed("clips without a camera_wearer; all persons are kept", self.no_wearer)
         for split, clips in self.not_annotated.items():
             said += _listed(f"clips of split/{split}.list without annotations", clips)
         said += _listed("files of an earlier preparation, not in the annotations; remove them by hand", self.stale)
         said += [f"written: {path}" for path in self.lists_written]
+        said += [
+            f"not written: {path}; no clip of its annotation file has social_segments_looking"
+            for path in self.without_list
+        ]
         said += [
             f"not the official list: {path}; delete it and prepare again to have that written"
             for path in self.other_lists
@@ -121,8 +128,9 @@ def prepare_annotations(
         listing = root / "split" / f"{split}.list"
         official = "".join(f"{uid}\n" for uid in annotated)
         if official_lists and not listing.exists():
-            _write(listing, official, report)
-            report.lists_written.append(str(listing))
+            if annotated:
+                _write(listing, official, report)
+            (report.lists_written if annotated else report.without_list).append(str(listing))
         elif official_lists and listing.read_bytes() != official.encode():
             report.other_lists.append(str(listing))
     if not report.clips:
@@ -131,6 +139,8 @@ def prepare_annotations(
         )
     for split in report.clips:
         listing = root / "split" / f"{split}.list"
+        if str(listing) in report.without_list:
+            continue
         if not listing.exists():
             report.missing_files.append(f"{listing} (--split-lists official writes it from the annotations)")
         elif unknown := [uid for uid in read_list(root, split) if uid not in split_of]:
@@ -143,12 +153,19 @@ def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Prepar
     where = f"{source}: clip {uid}"
     folder = root / "json_original"
     tracks: dict[str, list[dict[str, Any]]] = {}
+    owner: dict[str, str] = {}  # of each track
     people = set()
     try:
         for person in _partners(clip, report):
             people.add(_person(person))
             for path in person["tracking_paths"]:
-                records = tracks.setdefault(checked_id(path["track_id"], f"{where}, a track_id"), [])
+                track = checked_id(path["track_id"], f"{where}, a track_id")
+                if owner.setdefault(track, _person(person)) != _person(person):
+                    raise UserError(
+                        f"{where}: track {track} belongs to persons {owner[track]} and {_person(person)}, so its "
+                        "labels are unknown; correct the file, or download it again"
+                    )
+                records = tracks.setdefault(track, [])
                 for box in path["track"]:
                     records.append(
                         {
@@ -169,7 +186,7 @@ def _prepare_clip(root: Path, source: Path, clip: dict[str, Any], report: Prepar
     for track, records in tracks.items():
         numbers, _ = boxes_of(records, f"{where}, track {track}")
         report.no_size += int((~(numbers[:, 3:] > 0).all(axis=1)).sum())
-        report.frame_0 += int((numbers[:, 0] == 0).sum())
+        report.before_frame_1 += int((numbers[:, 0] < 1).sum())
         _write(below(folder, f"{uid}/{track}.json", where, written=True), json.dumps(records), report)
         report.boxes += len(records)
     report.tracks += len(tracks)
@@ -212,6 +229,8 @@ def _partners(clip: dict[str, Any], report: PreparationReport) -> list[dict[str,
     wearers = [person for person in persons if person.get("camera_wearer")]
     if not wearers:
         report.no_wearer.append(clip["clip_uid"])
+    elif len(wearers) > 1:
+        report.several_wearers.append(clip["clip_uid"])
     elif wearers != persons[:1]:
         report.wearer_differs.append(clip["clip_uid"])
     return [person for person in persons if not person.get("camera_wearer")]

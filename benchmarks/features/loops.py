@@ -15,9 +15,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from backbones.checkpoints import all_finite
 from benchmarks.data.pictures import DamagedImageError, read_crop
 from benchmarks.features.backlog import MissingFeature
 from benchmarks.features.encoding import Encoding
+from registry import UserError
 
 _T = TypeVar("_T")
 
@@ -155,8 +157,14 @@ def _keep(batch: Sequence[MissingFeature], crops: Mapping[str, np.ndarray | None
 
     Returns:
         Numbers of encoded and of damaged image-views.
+
+    Raises:
+        UserError: a feature is NaN or infinite; none of the batch is kept.
     """
-    rows = {missing: row for row, (missing, _) in enumerate(_sound(batch, crops))}
+    sound = [missing for missing, _ in _sound(batch, crops)]
+    rows = {missing: row for row, missing in enumerate(sound)}
+    if not all_finite(features):
+        raise _not_finite(sound, features)
     for shard in dict.fromkeys(missing.shard for missing in batch):
         encoded: dict[str, tuple[list[str], list[int]]] = {}
         damaged: dict[str, list[str]] = {}
@@ -169,6 +177,16 @@ def _keep(batch: Sequence[MissingFeature], crops: Mapping[str, np.ndarray | None
                 damaged.setdefault(missing.view, []).append(missing.image)
         shard.add({view: (images, features[of_view]) for view, (images, of_view) in encoded.items()}, damaged)
     return len(rows), len(batch) - len(rows)
+
+
+def _not_finite(sound: Sequence[MissingFeature], features: Tensor) -> UserError:
+    """The error of features that are NaN or infinite; names the first image."""
+    first = sound[int((~features.isfinite()).flatten(1).any(dim=1).nonzero()[0])]
+    dtype = str(features.dtype).removeprefix("torch.")
+    remedy = "the weights do not work; use others"
+    if dtype == "float16":
+        remedy = "float16 ends at 65,504; use --dtype bfloat16 or float32, or weights stored in one of them"
+    return UserError(f"image {first.image} ({first.view}): its features in {dtype} are NaN or infinite; {remedy}")
 
 
 def _upload(crops: Sequence[np.ndarray], device: torch.device) -> Tensor:

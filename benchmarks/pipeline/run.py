@@ -54,6 +54,7 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
     check_needs(rows)
     check_writable(session.out)
     session.check_splits(rows[0].recipe.dataset)
+    say_many_absent(session)
     todo = unfinished([*rows, *ensembles])
     if todo:
         processes.barrier()  # nothing may be written while another process still looks rows up
@@ -171,6 +172,16 @@ def log_record(row: RecipeRow, result: Result) -> None:
             named = {"": metric["mean"], **{f" seed {seed}": value for seed, value in of_seeds}}
             figures |= {f"{split}/{name}{which}": value for which, value in named.items() if value is not None}
     log_figures(row.recipe.training, row.folder, row.name, figures)
+
+
+def say_many_absent(session: Session) -> None:
+    """Print the share of frames without a crop where it is so large that figures mean something else."""
+    for split, info in session.split_info.items():
+        if "absent" in info:
+            say(
+                f"{split}: {info['absent']:.0%} of {plural(info['rows'], 'frame')} have no crop; the figures are of "
+                "what is left; `bench.py prepare` cuts crops and reports what is missing"
+            )
 
 
 def say_absent(session: Session, todo: Sequence[Row]) -> None:

@@ -17,6 +17,9 @@ from benchmarks.priors.base import Prior
 from benchmarks.rows.identity import short_hash
 from registry import PRIORS, UserError
 
+# Share of frames without a crop above which a run says so first, and its record names the share. SynthLAM has 9 %.
+MANY_ABSENT = 0.2
+
 
 @dataclass(frozen=True)
 class Session:
@@ -56,17 +59,20 @@ class Session:
     @cached_property
     def split_info(self) -> dict[str, dict[str, Any]]:
         """Split -> its counts and sha256, as in a record's `dataset.splits`."""
-        return {
-            split: {
+        found: dict[str, dict[str, Any]] = {}
+        for split, table in self.tables.items():
+            crops = int((table["image"] != "").sum())
+            absent = 1 - crops / max(1, len(table))
+            found[split] = {
                 "rows": len(table),
-                "crops": int((table["image"] != "").sum()),
+                "crops": crops,
                 "labelled": int((table["label"] >= 0).sum()),
                 "positives": int((table["label"] == 1).sum()),
                 "clips": int(table["clip"].nunique()),
                 "sha256": table_sha256(table),
+                **({"absent": round(absent, 4)} if len(table) and absent > MANY_ABSENT else {}),
             }
-            for split, table in self.tables.items()
-        }
+        return found
 
     def dataset_info(self, name: str) -> dict[str, Any]:
         """The record's section `dataset`."""

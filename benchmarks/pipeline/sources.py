@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from backbones.base import Backbone, WeightsInfo
+from backbones.checkpoints import all_finite
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
 from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
@@ -30,7 +31,7 @@ from benchmarks.rows.identity import short_hash
 from benchmarks.rows.provenance import HOME
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
-from registry import BACKBONES
+from registry import BACKBONES, UserError
 from zoo.files.untrusted import below
 
 
@@ -212,7 +213,14 @@ def _read_features(plan: FeaturePlan, view: str, paths: Sequence[tuple[str, str]
     features = torch.empty(len(paths), plan.backbone.feature_dim)
     for tree in {tree for tree, _ in paths}:
         rows = [row for row, (of, _) in enumerate(paths) if of == tree]
-        features[rows] = plan.stores[tree].read(view, [paths[row][1] for row in rows]).float()
+        read = plan.stores[tree].read(view, [paths[row][1] for row in rows]).float()
+        if not all_finite(read):  # stores of older versions may hold such features
+            bad = rows[int((~read.isfinite()).any(dim=1).nonzero()[0])]
+            raise UserError(
+                f"{plan.stores[tree].folder}: the features of {'/'.join(paths[bad])} ({view}) are NaN or infinite; "
+                "delete this folder to have them computed again"
+            )
+        features[rows] = read
     return features
 
 

@@ -175,7 +175,10 @@ class Result(TypedDict):
     settings: dict[str, Any]
     """The identity of the row: config, data and code versions. Another run with the same identity reuses the row."""
     dataset: dict[str, Any]
-    """`name`, `note`, `checksum`, and per split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`."""
+    """`name`, `note`, `checksum`, and per split `rows`, `crops`, `labelled`, `positives`, `clips`, `sha256`.
+
+    And `absent`, the share of frames without a crop, if that is above 20 %.
+    """
     backbone: dict[str, Any]
     """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...).
 

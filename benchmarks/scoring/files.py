@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.data.frames import BOX, numbered
+from benchmarks.data.frames import BOX, LARGEST, numbered
 from registry import UserError
 from zoo.files.atomic import replacing
 from zoo.files.untrusted import open_input
@@ -46,8 +46,8 @@ def read_prediction_file(path: str | Path) -> pd.DataFrame:
         (test), and score, float64. clip, track and unique_id are text.
 
     Raises:
-        UserError: the file cannot be read, has the wrong number of columns, a field that is not a number, a class other
-            than 1, a score that is NaN or outside [0, 1], or a repeated key.
+        UserError: the file cannot be read, has the wrong number of columns, a field that is not a number, a frame or
+            box of 2^31 or more, a class other than 1, a score that is NaN or outside [0, 1], or a repeated key.
     """
     path = Path(path)
     table = _read(path, {9: (*VALIDATION, "class", "score"), 5: (*TEST, "class", "score")}, "prediction")
@@ -175,8 +175,13 @@ def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.Data
     except (ValueError, pd.errors.ParserError) as error:
         raise UserError(f"{path}: {_fault(source, columns, error)}") from None
     if "frame" in table:
-        with np.errstate(invalid="ignore"):  # of infinity
-            whole = table["frame"].to_numpy().astype(np.int64)
+        for name in ("frame", *BOX):
+            large = ~(table[name].abs() < LARGEST)
+            if large.any():
+                kind = "whole number" if name == "frame" else "number"
+                value = table[name][large].iloc[0]
+                raise UserError(f"{path}: {_rows(large)}: {name} {value} is not a {kind} below 2^31")
+        whole = table["frame"].to_numpy().astype(np.int64)
         fraction = table["frame"].to_numpy() != whole
         if fraction.any():
             value = table["frame"][fraction].iloc[0]

@@ -9,7 +9,12 @@ from torch import Tensor, nn
 from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData, made_ahead
 from heads.base import Head, Window
+from registry import UserError
 from zoo.model import LookingAtMeModel, PixelWindow
+
+
+class NotFiniteError(UserError):
+    """Scores that are NaN."""
 
 
 def logits(model: nn.Module, batch: Window | PixelWindow) -> Tensor:
@@ -24,8 +29,15 @@ def probabilities(found: Tensor) -> np.ndarray:
     """P(looking) of logits (B, 2), float64 (B,).
 
     The softmax is computed in float64. In float32, confident scores would tie at 1.0, and ties cost average precision.
+
+    Raises:
+        NotFiniteError: a score is NaN.
     """
-    return found.double().softmax(dim=1)[:, 1].cpu().numpy()
+    scores = found.double().softmax(dim=1)[:, 1].cpu().numpy()
+    bad = np.count_nonzero(~np.isfinite(scores))
+    if bad:
+        raise NotFiniteError(f"{bad} of {len(scores)} scores are NaN: the model's weights, or its features, overflow")
+    return scores
 
 
 @torch.inference_mode()

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from backbones.checkpoints import all_finite
 from benchmarks.config.recipe import Training
 from registry import UserError
 from zoo.files.atomic import replacing
@@ -183,6 +184,8 @@ def _check_tensors(tensors: Mapping[str, Tensor], model: nn.Module) -> None:
     for name, own in wanted.items():
         if (tensors[name].shape, tensors[name].dtype) != (own.shape, own.dtype):
             raise ValueError(f"tensor {name} has another shape or dtype than in this training")
+        if not name.startswith("adam.") and not all_finite(tensors[name]):
+            raise ValueError(f"tensor {name} has values that are NaN or infinite")
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

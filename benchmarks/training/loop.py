@@ -18,11 +18,12 @@ from torch.nn.parallel import DistributedDataParallel
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData, made_ahead, shuffled_blocks
-from benchmarks.scoring.predict import logits, score_windows
+from benchmarks.scoring.predict import NotFiniteError, logits, score_windows
 from benchmarks.system import interrupts, processes
 from benchmarks.training.checkpoint import TrainingProgress, resume, save_state
 from benchmarks.training.job import TrainingJob
 from benchmarks.training.trackers import RunTracker
+from registry import UserError
 
 _REPORTED_STEPS = 50  # on features, between two updates of the progress bar; an update may take longer than a step
 
@@ -65,14 +66,19 @@ class Loop:
 
         Raises:
             Stopped: a signal came; the current epoch is finished and saved.
-            UserError: the checkpoint is damaged, or of another training.
+            UserError: the training diverged, or the checkpoint is damaged, or of another training.
         """
         epochs, progress = self.job.training.epochs, self.progress
         resume(folder, self.model, self.optimizer, progress, self.job.training)
         advance(progress.epoch * self.steps_per_epoch, "")
         while progress.epoch < epochs:
             loss = self.train_epoch(progress.epoch, advance).mean().item()
-            val_map = self.validate()
+            if not math.isfinite(loss):
+                raise self._diverged(f"its loss is {loss}")
+            try:
+                val_map = self.validate()
+            except NotFiniteError as error:
+                raise self._diverged(str(error)) from error
             progress.keep(loss, val_map, self.model)
             for tracker in trackers:
                 tracker.log({"loss": loss, "lr": progress.lr, "val/mAP": val_map}, progress.epoch)
@@ -129,6 +135,12 @@ class Loop:
         val_map = lam_map(scores, labels.cpu().numpy()).map
         assert val_map is not None  # `train` has checked that both classes are there
         return val_map
+
+    def _diverged(self, what: str) -> UserError:
+        return UserError(
+            f"{self.job.name} seed {self.seed}: the training diverged in epoch {self.progress.epoch + 1}: {what}; "
+            f"use a learning rate below {self.job.training.lr:g} (--set training.lr=...), or another seed"
+        )
 
     def _batches(self, epoch: int) -> Iterator[tuple[Any, Tensor]]:
         """Batches of windows and labels in the order of an epoch."""

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from benchmarks.data import ego4d, windows
+from registry import UserError
 from tests.fuzz.harness import Kind, command, filled
 from tests.fuzz.values import file_of, ids, place, spoilt_csv, spoilt_json, styled
 
@@ -150,7 +151,44 @@ _names = st.lists(
     unique=True,
 )
 
+_boxes = st.lists(st.integers(-2, 4), max_size=4).map(
+    lambda frames: [{"frame": frame, "x": 1.0, "y": 2.5, "width": 9.0, "height": 9.0} for frame in frames]
+)
+_path = st.fixed_dictionaries({"track_id": st.sampled_from("ab"), "track": _boxes})
+_person = st.fixed_dictionaries(
+    {"person_id": st.sampled_from(["0", "1", 1, "2"]), "tracking_paths": st.lists(_path, max_size=2)},
+    optional={"camera_wearer": st.booleans()},
+)
+_segments = st.none() | st.lists(
+    st.fixed_dictionaries(
+        {"person": st.sampled_from(["0", "1", None]), "start_frame": st.integers(-3, 3), "end_frame": st.just(4)}
+    ),
+    max_size=2,
+)
+_people = st.fixed_dictionaries(
+    {"clip_uid": st.just("c"), "persons": st.lists(_person, max_size=4)},
+    optional={"social_segments_looking": _segments, "looking_at_me": _segments},
+)
+
+
+def _prepare_and_read(folder: Path, case: object) -> None:
+    """What `prepare` accepts can be read."""
+    command("prepare", "--root", folder, "--annotations-only", "--split-lists", "official")
+    _check_tracks(folder)
+    if (folder / "split" / "train.list").exists():
+        try:
+            ego4d.read_split(folder, "train", images=False)
+        except UserError as error:
+            raise AssertionError("written and then unreadable") from error
+
+
 KINDS = (
+    Kind(
+        "persons, wearers and releases",
+        _people.map(lambda clip: json.dumps({"videos": [{"clips": [clip]}]}).encode()),
+        _write_annotation,
+        _prepare_and_read,
+    ),
     Kind("annotations (av_train.json)", file_of(spoilt_json(ANNOTATION)), _write_annotation, _prepare),
     Kind("ids in annotations", st.tuples(st.one_of(ids, st.just("c1")), ids, ids, ids), _write_ids, _prepare),
     Kind(

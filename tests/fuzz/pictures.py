@@ -6,7 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tests.fuzz.harness import Kind
-from tests.fuzz.values import file_of, place, spoilt_bytes
+from tests.fuzz.values import file_of, place, spoilt_bytes, spoilt_json
 
 
 def _saved(mode: str, form: str, **more: Any) -> bytes:
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), dtype=np.uint8)
     picture = Image.fromarray(pixels)
+    if mode == "LAB":
+        picture = Image.frombytes("LAB", picture.size, pixels.tobytes())
     picture = picture.convert("L").convert(mode) if mode in ("I;16", "I", "F") else picture.convert(mode)
     out = io.BytesIO()
     picture.save(out, form, **more)
@@ -76,6 +78,32 @@ def _frames() -> bytes:
     return out.getvalue()
 
 
+def _tiff(bits: int, photometric: int, sample_format: int, order: str) -> bytes:
+    """A grey TIFF of 16 x 16 pixels, of whatever samples its tags say."""
+    values = bytes(range(256)) * 8
+    tags = [(256, 16), (257, 16), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, 16)]
+    tags += [(279, 32 * bits), (339, sample_format)]
+    entries = b"".join(struct.pack(f"{order}HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    head = b"II*\0" if order == "<" else b"MM\0*"
+    directory = struct.pack(f"{order}H", len(tags)) + entries + bytes(4)
+    return head + struct.pack(f"{order}I", 8 + len(values)) + values + directory
+
+
+def _scans(count: int, side: int, **more: Any) -> bytes:
+    """A JPEG of that many scans: its last one, over and over."""
+    out = io.BytesIO()
+    Image.new("RGB", (side, side), (90, 120, 60)).save(out, "JPEG", **more)
+    data = out.getvalue()
+    last = data.rindex(b"\xff\xda")
+    return data[:-2] + data[last:-2] * (count - 1) + b"\xff\xd9"
+
+
+def _media(major: bytes, *brands: bytes) -> bytes:
+    """The start of an ISO media file: HEIC, AVIF, CR3 or a video."""
+    box = b"ftyp" + major + bytes(4) + b"".join(brands)
+    return struct.pack(">I", 4 + len(box)) + box + bytes(200)
+
+
 _EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 99 99\n%%EndComments\n(canary) print\nshowpage\n%%EOF\n"
 SOUND: dict[str, Callable[[], bytes]] = {
     "jpeg": lambda: _saved("RGB", "JPEG"),
@@ -100,6 +128,31 @@ SOUND: dict[str, Callable[[], bytes]] = {
     "animated gif": _frames,
     "bmp": lambda: _saved("RGB", "BMP"),
     "ppm": lambda: b"P6 4 4 255 " + bytes(48),
+    "pgm of 16 bits": lambda: b"P5 8 8 65535\n" + bytes(range(128)),
+    "pgm of 10 bits": lambda: b"P5 8 8 1023\n" + bytes([3, 0, 0, 200]) * 32,
+    "plain pgm of 16 bits": lambda: b"P2 2 2 65535 0 65535 300 7",
+    "pfm": lambda: b"Pf 4 4 -1.0\n" + bytes(64),
+    "16-bit tiff": lambda: _saved("I;16", "TIFF"),
+    "32-bit tiff": lambda: _saved("I", "TIFF"),
+    "lab tiff": lambda: _saved("LAB", "TIFF"),
+    **{
+        f"tiff of {bits} bits, {photometric}, {form}, {order}": partial(_tiff, bits, photometric, form, order)
+        for bits in (12, 16, 32, 64)
+        for photometric, form, order in ((1, 1, ">"), (1, 1, "<"), (0, 1, "<"), (1, 2, "<"), (1, 3, ">"))
+    },
+    "mpo": lambda: _saved("RGB", "MPO", save_all=True, append_images=[Image.new("RGB", (8, 8))]),
+    "animated png": lambda: _saved("RGB", "PNG", save_all=True, append_images=[Image.new("RGB", (32, 24))]),
+    "animated webp": lambda: _saved("RGB", "WEBP", save_all=True, append_images=[Image.new("RGB", (32, 24))]),
+    "heic": lambda: _media(b"heic", b"mif1", b"heic"),
+    "avif": lambda: _media(b"mif1", b"avif", b"mif1"),
+    "cr3": lambda: _media(b"crx ", b"isom"),
+    "mp4": lambda: _media(b"isom", b"mp42"),
+    "unknown brand": lambda: _media(b"\x1b[2J", b"\n\n\n\n"),
+    "jpeg 2000": lambda: b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(200),
+    "jpeg xl": lambda: b"\xff\x0a" + bytes(200),
+    "psd": lambda: b"8BPS\0\1" + bytes(200),
+    "jpeg of 5000 scans": lambda: _scans(5000, 3000, progressive=True),
+    "jpeg of 5000 sequential scans": lambda: _scans(5000, 200),
     "eps": lambda: _EPS,
     "svg": lambda: b"<svg xmlns='http://www.w3.org/2000/svg'><script>1</script></svg>",
     "text": lambda: b"not a picture\n",
@@ -171,7 +224,39 @@ def _shown(folder: Path, case: object) -> None:
     assert data_uri(folder / IMAGES[1])
 
 
+PROCESSOR = {
+    "image_processor_type": "CLIPImageProcessor",
+    "do_resize": True,
+    "size": {"shortest_edge": 16},
+    "resample": 3,
+    "do_center_crop": True,
+    "crop_size": {"height": 16, "width": 16},
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+}
+
+
+def _preprocess(folder: Path, case: object) -> None:
+    """As a backbone does with the configuration beside its weights."""
+    import torch
+
+    from backbones.clip_processor import read_clip_processor
+
+    preprocessing = read_clip_processor(folder / "preprocessor_config.json", 16)
+    pixels = preprocessing.resize_crop(Image.open(io.BytesIO(sound("jpeg"))))
+    assert preprocessing.normalise(torch.from_numpy(pixels)[None]).shape == (1, 3, 16, 16)
+
+
 KINDS = (
+    Kind(
+        "preprocessor_config.json",
+        file_of(spoilt_json(PROCESSOR)),
+        lambda folder, case: place(folder / "preprocessor_config.json", case),
+        _preprocess,
+    ),
     Kind("images: features", CASES, write, _decode, megabytes=400),
     Kind("images: sharpness and priors", CASES, write, _over_crops, megabytes=700),
     Kind("images: report", CASES, write, _shown, megabytes=400),

@@ -156,6 +156,54 @@ def test_another_rate_goes_by_time(tmp_path):
         assert abs(crop(tmp_path, "half", "t", frame).mean() - grey(shown)) < 2.5
 
 
+def full_size(root, scale, seed=0):
+    """A video of 320 x 192, and boxes of faces anywhere in one `scale` times as large, in two tracks of 30 frames."""
+    write_video(root / "videos/c.mp4", 30)
+    random = np.random.default_rng(seed)
+    rows = []
+    for track in "tu":
+        corners = random.uniform(0, [280 * scale, 160 * scale], (30, 2))
+        rows += [("c", track, frame, x, y, x + 40, y + 32) for frame, (x, y) in enumerate(corners, start=1)]
+    return rows
+
+
+@pytest.mark.parametrize("scale", [1.5, 2, 3, 6.75])
+def test_a_video_of_another_size_is_refused_before_a_crop_is_cut(tmp_path, scale):
+    rows = full_size(tmp_path, scale)
+    shutil.copy(tmp_path / "videos/c.mp4", tmp_path / "videos/a.mp4")  # its own boxes fit
+    rows += [("a", "t", frame, 1, 1, 60, 60) for frame in range(1, 31)]
+    with pytest.raises(UserError) as caught:
+        cut_crops(tmp_path, table(rows), workers=2)
+    said = str(caught.value)
+    reach = np.array([row[5:] for row in rows]).max(axis=0)
+    assert f"{tmp_path / 'videos/c.mp4'} has 320 x 192 pixels, but its boxes reach to {reach[0]:.0f} x" in said
+    assert "video_540ss" in said and "\n" not in said
+    assert not (tmp_path / "face_imgs").exists()
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((960, 540), "1920 x 1080"), ((720, 540), "1440 x 1080"), ((960, 720), "1440 x 1080")]
+)
+def test_the_expected_size_is_named(tmp_path, monkeypatch, size, wanted):
+    monkeypatch.setattr(f"{__name__}.WIDTH", size[0])
+    monkeypatch.setattr(f"{__name__}.HEIGHT", size[1])
+    write_video(tmp_path / "videos/c.mp4", 1)
+    width, height = map(int, wanted.split(" x "))
+    left = enumerate(range(0, width - 90, 60), start=1)
+    boxes = [("c", "t", frame, x, 400, x + 100, height - 3) for frame, x in left]
+    with pytest.raises(UserError, match=f"has {size[0]} x {size[1]} pixels, but its boxes reach .* {wanted} is exp"):
+        cut_crops(tmp_path, table(boxes), workers=1)
+
+
+def test_boxes_over_the_edge_are_no_other_size(tmp_path):
+    """Ego4D's reach over the right and lower edge by up to 5 %, and single ones lie anywhere."""
+    rows = full_size(tmp_path, 1)
+    rows += [("c", "edge", frame, 300, 170, 336, 201) for frame in range(1, 31)]
+    rows += [("c", "stray", 5, 700, 700, 720, 720)]
+    report = cut_crops(tmp_path, table(rows), workers=1)
+    assert (report.written, report.outside) == (90, 1)
+
+
 def test_refusals(tmp_path, monkeypatch):
     rows = table([("c", "t", 1, 0, 0, 9, 9)])
     with pytest.raises(UserError, match="videos: no such folder"):

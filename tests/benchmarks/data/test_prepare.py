@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import bench
 from benchmarks.data.ego4d import read_split
 from benchmarks.data.prepare import prepare_annotations
 from registry import UserError
@@ -93,7 +94,7 @@ def test_report_counts(tmp_path):
     root = write(tmp_path, "val", looking, clip("quiet", [person("0")], None))
     (root / "split/val.list").write_text("c\nquiet\nelsewhere\n")
     report = prepare_annotations(root)
-    counts = (report.tracks, report.boxes, report.no_size, report.frame_0, report.segments)
+    counts = (report.tracks, report.boxes, report.no_size, report.before_frame_1, report.segments)
     assert counts == (1, 4, 2, 1, 2)
     assert report.segments_without_person == 1 and report.segments_of_unlisted == 1
     assert report.without_segments == {"val": ["quiet"]} and report.not_annotated == {"val": ["elsewhere"]}
@@ -133,6 +134,62 @@ def test_one_track_in_two_paths_is_one_file(tmp_path):
     ]
     prepare_annotations(write(tmp_path, "val", clip("c", persons)))
     assert [record["frameNumber"] for record in json.loads((tmp_path / "json_original/c/t.json").read_text())] == [1, 2]
+
+
+def test_one_track_of_two_persons_is_refused_before_it_is_written(tmp_path):
+    persons = [
+        person("0", camera_wearer=True),
+        person("1", {"t": [box(1)]}),
+        person("2", {"u": [box(1)], "t": [box(7)]}),
+    ]
+    root = write(tmp_path, "val", clip("c", persons))
+    with pytest.raises(UserError, match="av_val.json: clip c: track t belongs to persons 1 and 2, so its labels"):
+        prepare_annotations(root)
+    assert not (root / "json_original").exists()
+    persons[2]["tracking_paths"][1]["track_id"] = "v"
+    prepare_annotations(write(tmp_path, "val", clip("c", persons)))
+    assert prepared(root) == ["t", "u", "v"] and len(read_split(root, "val", images=False)) == 3
+
+
+def test_frames_below_1_are_counted_and_dropped(tmp_path):
+    root = write(tmp_path, "val", clip("c", [person("0"), person("1", {"t": [box(f) for f in (-7, -1, 0, 1, 2)]})]))
+    report = prepare_annotations(root)
+    assert report.before_frame_1 == 3
+    assert "3 at frame 0 or below (frames count from 1)" in "\n".join(report.lines())
+    assert read_split(root, "val", images=False)["frame"].tolist() == [1, 2]
+
+
+def test_two_wearers_are_told(tmp_path):
+    persons = [person(str(number), {str(number): [box(1)]}, camera_wearer=number < 2) for number in range(3)]
+    report = prepare_annotations(write(tmp_path, "val", clip("c", persons)))
+    assert prepared(tmp_path) == ["2"] and report.several_wearers == ["c"] and report.wearer_differs == []
+    assert "clips with more than one camera_wearer; none of them has boxes: 1\n  c" in "\n".join(report.lines())
+
+
+def test_the_first_releases_key_is_named(tmp_path):
+    older = {"clip_uid": "c", "persons": [person("0"), person("1", {"t": [box(1)]})], "looking_at_me": [segment("1")]}
+    with pytest.raises(UserError, match="clip c lacks social_segments_looking; this is .*looking_at_me"):
+        prepare_annotations(write(tmp_path, "val", older), official_lists=True)
+
+
+def test_a_list_without_clips_is_not_written(tmp_path, capsys):
+    persons = [person("0"), person("1", {"t": [box(1)]})]
+    root = write(tmp_path, "val", clip("c", persons, None), lists=False)
+    report = prepare_annotations(root, official_lists=True)
+    assert not (root / "split/val.list").exists() and report.lists_written == []
+    said = "\n".join(report.lines())
+    assert f"not written: {root / 'split/val.list'}; no clip of its annotation file has social_segments_looking" in said
+    assert "--split-lists official writes it" not in said.replace("av_train", "")
+    assert bench.main(["prepare", "--root", str(root), "--split-lists", "official"]) == 2
+    assert "no clip has social_segments_looking; download the annotations again" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["x", "y", "width", "height"])
+def test_boxes_that_are_not_finite_are_refused(tmp_path, key):
+    for value in (float("nan"), float("inf"), 2.0**31):
+        root = write(tmp_path, "val", clip("c", [person("0"), person("1", {"t": [box(1), box(2) | {key: value}]})]))
+        with pytest.raises(UserError, match=rf"clip c, track t: box 1: {key} is .*, expected a number below 2\^31"):
+            prepare_annotations(root)
 
 
 @pytest.mark.parametrize(

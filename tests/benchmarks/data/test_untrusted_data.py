@@ -122,7 +122,7 @@ def test_pictures_that_are_none(tmp_path: Path, name: str, monkeypatch: pytest.M
     (tmp_path / "a.jpg").write_bytes(pictures.sound(name))
     assert over_crops(tmp_path, ["a.jpg", "a.jpg"], lambda number, picture: number) == [None, None]
     assert data_uri(tmp_path / "a.jpg") is None
-    with pytest.raises(DamagedImageError, match=r"damaged crop .*a\.jpg: "):
+    with pytest.raises(DamagedImageError, match=r"(damaged|cannot read) crop .*a\.jpg: "):
         read_crop(tmp_path, "a.jpg", preprocessing=Preprocessing(size=16, resize=16))
 
 

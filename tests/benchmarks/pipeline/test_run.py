@@ -280,6 +280,24 @@ def test_a_damaged_crop_is_named_or_counted(lam_tree: Path, tmp_path: Path, spli
         pipeline.run([recipe("probe")], Session(dataset, out=tmp_path / "runs"))
 
 
+def test_many_absent_crops_are_told_first_and_in_the_record(
+    lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    shutil.copytree(lam_tree, tmp_path / "data")
+    crops = sorted((tmp_path / "data/face_imgs").glob("val*/*/*.jpg"))
+    for path in crops[::4]:
+        path.unlink()
+    frames = 4 * 24  # four tracks; two frames of each never had a crop
+    absent = (len(crops[::4]) + frames - len(crops)) / frames
+    row = pipeline.run([recipe("probe")], Session(Ego4D(tmp_path / "data"), out=tmp_path / "runs"))[0]
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith(f"val: {absent:.0%} of {frames} frames have no crop; the figures are of what is left; "
+                            "`bench.py prepare` cuts crops and reports what is missing")  # fmt: skip
+    splits = row["dataset"]["splits"]
+    assert splits["val"]["absent"] == pytest.approx(absent, abs=1e-4)
+    assert "absent" not in splits["train"] and "absent" not in splits["test"]
+
+
 def test_limit_takes_windows_evenly_and_says_so(lam_tree: Path, tmp_path: Path) -> None:
     row = pipeline.run([recipe("probe", limit=40)], Session(Ego4D(lam_tree), out=tmp_path))[0]
     assert row["name"].endswith("+limit=40")
