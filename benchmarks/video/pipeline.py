@@ -29,13 +29,13 @@ from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, frames_with_faces
 from benchmarks.video.track import Tracker
-from registry import UserError
+from registry import UserError, printable
 from zoo.files.atomic import check_writable, write_json
 from zoo.files.checksums import NAME as SUMS
 from zoo.files.checksums import damaged, write_sums
 from zoo.models import Model
 
-VERSION = 3  # raise it when the same video, model and options give other rows
+VERSION = 4  # raise it when the same video, model and options give other rows
 ENDS = 1 << 20  # bytes hashed at both ends of a video to recognise it
 FILES = ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf", "annotated.mp4", "run.json")
 # Keys of run.json's settings as messages call them.
@@ -143,7 +143,7 @@ def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
     network = model.network
     return {
         "version": VERSION,
-        "video": {"name": video.path.name, "bytes": size, "sha256_of_ends": ends.hexdigest()},
+        "video": {"name": printable(video.path.name), "bytes": size, "sha256_of_ends": ends.hexdigest()},
         "model": {
             "name": model.name,
             "backbone": network.backbone.fingerprint(),
@@ -208,10 +208,10 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     scorer, tracker = Scorer(model, source.causal), source.tracker(video)
     written = sum(1 for _ in read_rows(work / "frames.csv"))
     needed = _first_needed(journal, source.tracker(video), rows.first) - scorer.reach
-    expected = 0 if video.end is None else max(1, round(video.end / video.frame_time))
+    name = printable(video.path.name)
     last: Frame | None = None
     try:
-        with Progress(video.path.name, expected, "frame") as progress:
+        with Progress(name, video.expected, "frame") as progress:
             for frame, faces in interrupts.steps(frames_with_faces(video, source, journal, tracker, needed)):
                 for tracked in tracker.place(frame, faces):
                     written += rows.write(scorer.push(tracked))
@@ -226,10 +226,10 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     assert last is not None  # `Video` has decoded one
     lost = last.lost + video.lost_at_end(last)
     if lost:
-        say(f"{video.path.name}: {plural(lost, 'frame')} could not be decoded and have no score; the file is damaged")
+        say(f"{name}: {plural(lost, 'frame')} could not be decoded and have no score; the file is damaged")
     if isinstance(tracker, GivenFaces) and tracker.placed < tracker.count:
         left = f"{tracker.count - tracker.placed} of {tracker.count} given boxes"
-        say(f"{video.path.name}: {left} lie outside its frames, or share a frame with another box of their track")
+        say(f"{name}: {left} lie outside its frames, or share a frame with another box of their track")
     return {
         "frames": last.number + 1,
         "lost": lost,
