@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score the video."""
-    from registry import UserError, load_plugins
+    from registry import UserError, load_plugins, printable
 
     for name, low, high in (
         ("threshold", 0.0, 1.0),
@@ -105,8 +105,9 @@ def run(args: argparse.Namespace) -> int:
     for line in header_of(model):
         print(line)
     lost = f", {done.lost} lost" if done.lost else ""
+    dropped = f" ({done.dropped} dropped)" if done.dropped else ""
     print(
-        f"{done.seconds:.1f} s of video, {done.frames} frames{lost}: {done.tracks} tracks, {done.scores} scores, "
-        f"{done.bouts} looks, in {args.out}"
+        f"{done.seconds:.1f} s of video, {done.frames} frames{lost}: {done.tracks} tracks{dropped}, "
+        f"{done.scores} scores, {done.bouts} looks, in {printable(str(args.out))}"
     )
     return 0

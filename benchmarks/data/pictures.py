@@ -65,7 +65,9 @@ def open_video(path: Path) -> Any:
     # Some versions of torchvision route FFmpeg's log through Python. A decoder thread that logs while the decoder is
     # freed then deadlocks with the interpreter.
     av.logging.set_level(None)
-    return av.open(str(path), container_options={"format_whitelist": _video_formats(), "protocol_whitelist": "file"})
+    options = {"format_whitelist": _video_formats(), "protocol_whitelist": "file"}
+    # FFmpeg takes what stands before a colon in a relative path for a protocol.
+    return av.open(str(path.absolute()), container_options=options)
 
 
 @functools.cache

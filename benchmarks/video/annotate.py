@@ -85,7 +85,7 @@ def _encode(
     import av
 
     width, height = _size(video)
-    with av.open(str(path), "w", format="mp4") as container:
+    with av.open(str(path.absolute()), "w", format="mp4") as container:
         stream: Any = container.add_stream("libx264", rate=30)
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, TICKS)
@@ -143,11 +143,11 @@ def _join(parts: Sequence[Path], path: Path, header: Sequence[str]) -> None:
     """Joins the parts without decoding them."""
     import av
 
-    with av.open(str(path), "w", format="mp4", options={"movflags": "faststart"}) as joined:
+    with av.open(str(path.absolute()), "w", format="mp4", options={"movflags": "faststart"}) as joined:
         joined.metadata["comment"] = " ".join(header)
         stream: Any = None
         for part in parts:
-            with av.open(str(part)) as container:
+            with av.open(str(part.absolute())) as container:
                 source = container.streams.video[0]
                 if stream is None:
                     stream = joined.add_stream_from_template(source)

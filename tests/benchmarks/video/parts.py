@@ -56,8 +56,9 @@ def make(
     rate: int = 30,
     times: Sequence[float] | None = None,
     content: Callable[[int], np.ndarray] = lambda frame: draw(squares(frame)),
+    aspect: tuple[int, int] | None = None,
 ) -> Path:
-    """Writes a video; `times` are the seconds of each frame, for a variable rate."""
+    """Writes a video; `times` are the seconds of each frame, for a variable rate; `aspect` is that of its pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
@@ -65,6 +66,8 @@ def make(
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         stream.codec_context.time_base = Fraction(1, 1000) if times is not None else Fraction(1, rate)
         stream.options = {"preset": "ultrafast", "crf": "5", "g": "20"}
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = Fraction(*aspect)
         for number in range(frames):
             shown = av.VideoFrame.from_ndarray(content(number), format="rgb24")
             shown.pts = number if times is None else round(1000 * times[number])

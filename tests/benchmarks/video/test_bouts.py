@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
+from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of, with_durations
 from benchmarks.video.scorer import ScoredFace
 
 NOWHERE = np.zeros(4)
@@ -42,11 +42,47 @@ def test_a_cost_of_changes_joins_and_drops_looks() -> None:
 
 
 def test_a_frame_lasts_until_the_next_one_where_the_rate_varies() -> None:
-    rows = [ScoredFace(time, n, "a", NOWHERE, 0.9) for n, time in enumerate([0.0, 0.5, 0.6])]
-    (bout,) = bouts_of(rows, 0.1, BoutOptions(least=0, merge=0))
-    assert (bout.start, bout.end) == (0.0, pytest.approx(0.7))
+    # Ten frames a second, from 2.0 s five a second: the typical frame follows after five of the nine last intervals.
+    times = [*(np.arange(20) / 10).tolist(), *(2.0 + np.arange(20) / 5).tolist()]
+    rows = [ScoredFace(time, n, "a", NOWHERE, 0.9) for n, time in enumerate(times)]
+    lasts = [seconds for _, seconds in with_durations(rows, 0.1)]
+    np.testing.assert_allclose(lasts, [0.1] * 25 + [0.2] * 15)
+    (bout,) = bouts_of(rows, 0.1, BoutOptions(merge=0.1))
+    assert (bout.start, bout.end) == (0.0, pytest.approx(6.0))
     rows = [ScoredFace(0.0, 0, "a", NOWHERE, 0.9), ScoredFace(0.5, 2, "a", NOWHERE, 0.9)]  # frame 1 has no face
     assert len(bouts_of(rows, 0.1, BoutOptions(least=0))) == 2
+
+
+def test_nobody_looks_during_a_pause_of_the_video() -> None:
+    # 15 frames, half a minute without any, 15 frames; the track goes through it, as boxes of one's own may.
+    times = [*(np.arange(15) / 30).tolist(), *(30 + np.arange(15) / 30).tolist()]
+    rows = [ScoredFace(time, n, "a", NOWHERE, 0.9) for n, time in enumerate(times)]
+    found = bouts_of(rows, 1 / 30, BoutOptions(least=0.4))
+    assert [(round(b.start, 6), round(b.end, 6)) for b in found] == [(0.0, 0.5), (30.0, 30.5)]
+    assert sum(seconds for _, seconds in with_durations(rows, 1 / 30)) == pytest.approx(1.0)
+    # Evidence is weighed by the time that a frame lasts, so half a second against is not outweighed by the pause.
+    scores = [0.9] * 14 + [0.6] + [0.1] * 15
+    rows = [row._replace(score=score) for row, score in zip(rows, scores, strict=True)]
+    (bout,) = bouts_of(rows, 1 / 30, BoutOptions(cost=0.1))
+    assert (bout.start, bout.end) == (0.0, pytest.approx(0.5))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_durations_match_a_plain_loop(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    times = np.cumsum(random.choice([0.03, 0.04, 0.1, 2.0], 80)).tolist()
+    shown = [n for n in range(80) if random.random() < 0.8]
+    rows = [ScoredFace(times[n], n, track, NOWHERE, 0.5) for n in shown for track in "ab"]
+    known, wanted = [0.05] * 9, []
+    for n, after in zip(shown, [*shown[1:], None], strict=True):
+        typical = sorted(known[-9:])[4]
+        interval = None if after is None else times[after] - times[n]
+        if after == n + 1:
+            known.append(interval)
+            wanted.append(interval if interval <= 1.5 * typical else typical)
+        else:
+            wanted.append(typical if interval is None else min(interval, typical))
+    np.testing.assert_allclose([lasts for _, lasts in with_durations(rows, 0.05)], np.repeat(wanted, 2))
 
 
 def brute(looks: np.ndarray, merge: int, least: int) -> list[tuple[int, int]]:

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
+import bench
 from benchmarks.video.decode import Video
 from registry import UserError
 from tests.benchmarks.video.parts import av, draw, make
+from tests.fuzz.videos import joined, painted
 
 
 def numbered(frame: int) -> np.ndarray:
@@ -22,7 +25,7 @@ def test_every_frame_comes_once_at_its_time(tmp_path: Path) -> None:
     assert [frame.number for frame in frames] == list(range(29))
     np.testing.assert_allclose([frame.time for frame in frames], np.arange(29) / 25, atol=1e-6)
     np.testing.assert_allclose([f.picture().mean() for f in frames], [8 * n + 8 for n in range(29)], atol=3)
-    assert (video.size, video.turns) == ((96, 64), 0)
+    assert video.size == (96, 64)
     assert video.frame_time == pytest.approx(0.04)
     assert video.lost_at_end(frames[-1]) == 0
 
@@ -138,3 +141,75 @@ def test_files_that_are_not_videos_give_one_line_with_a_remedy(tmp_path: Path) -
         content[place : place + size] = b"\xff" * size
     (tmp_path / "broken.mp4").write_bytes(content)
     assert "no frame can be decoded" in message(tmp_path / "broken.mp4")
+
+
+def picture_file(path: Path, count: int = 1) -> Path:
+    """A picture, or an animation, in the format of its name."""
+    random = np.random.default_rng(0)
+    first, *more = (Image.fromarray(random.integers(0, 255, (48, 64, 3), np.uint8)) for _ in range(count))
+    first.save(path, **({"save_all": True, "append_images": more, "duration": 100} if more else {}))
+    return path
+
+
+TEXTS = {
+    "a.svg": '<svg xmlns="http://www.w3.org/2000/svg" width="9" height="9"/>',
+    "a.srt": "1\n00:00:01,000 --> 00:00:02,000\nhello\n",
+    "a.vtt": "WEBVTT\n\n00:01.000 --> 00:02.000\nhello\n",
+    "a.ass": "[Script Info]\nScriptType: v4.00+\n\n[Events]\nDialogue: 0,0:00:01.00,0:00:02.00,,,,,,,a\n",
+    "a.m3u8": "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\na.mp4\n#EXT-X-ENDLIST\n",
+    "a.ffconcat": "ffconcat version 1.0\nfile a.mp4\n",
+    "a.sdp": "v=0\no=- 0 0 IN IP4 127.0.0.1\ns=x\nc=IN IP4 127.0.0.1\nt=0 0\nm=video 5004 RTP/AVP 96\n",
+    "a.txt": "some text\n" * 30,
+    "a.nfo": "some text\n" * 30,
+    "a.ans": "\x1b[31msome text\n" * 30,
+    "a.md": "# some text\n" * 30,
+    "a.html": "<html><body>x</body></html>",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [*TEXTS, "a.png", "a.jpg", "a.gif", "a.webp", "a.bmp", "a.tiff", "a.ico", "a.ppm", "png.mp4"]
+)
+def test_pictures_lists_and_texts_give_one_line(tmp_path: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    path = tmp_path / name
+    if name == "png.mp4":
+        picture_file(tmp_path / "a.png").rename(path)
+    elif name in TEXTS:
+        path.write_text(TEXTS[name])
+    else:
+        picture_file(path)
+    assert bench.main(["predict", str(path), "--model", "x", "-o", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert str(path) in said and said.count("\n") == 1 and said.isascii()
+    assert "picture" in said or "text" in said or "list" in said or "subtitles" in said or "no video" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_svg_and_the_heic_of_the_field_are_pictures(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"x\.svg is a picture \(svg\); give a video"):
+        Video(Path(__file__).parent / "field" / "x.svg")
+    path = make(tmp_path / "a.mp4", frames=2)
+    path.write_bytes(path.read_bytes().replace(b"ftypisom", b"ftypheic", 1))
+    with pytest.raises(UserError, match=r"is a picture \(heic\)"):
+        Video(path)
+
+
+def test_animations_are_videos(tmp_path: Path) -> None:
+    for name in ("a.gif", "a.apng"):
+        path = picture_file(tmp_path / name.replace("apng", "png"), 5)
+        assert len(list(Video(path).frames())) == 5, name
+
+
+def test_an_empty_packet_is_no_lost_frame(tmp_path: Path) -> None:
+    """It says that the picture before it stays."""
+    (tmp_path / "a.mkv").write_bytes(joined(".mkv", [painted(number, (64, 48)) for number in range(12)]))
+    with av.open(str(tmp_path / "a.mkv")) as source, av.open(str(tmp_path / "a.nut"), "w") as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for number, packet in enumerate(packet for packet in source.demux(video=0) if packet.size):
+            used = av.Packet(0) if number == 5 else packet
+            used.pts, used.dts, used.time_base, used.stream = packet.pts, packet.dts, packet.time_base, stream
+            container.mux(used)
+    video = Video(tmp_path / "a.nut")
+    frames = list(video.frames())
+    assert (len(frames), frames[-1].lost, video.lost_at_end(frames[-1])) == (11, 0, 0)
+    np.testing.assert_allclose([frame.time for frame in frames], np.delete(np.arange(12), 5) / 30, atol=2e-3)
