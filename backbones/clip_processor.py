@@ -9,6 +9,7 @@ from typing import Any
 from PIL import Image
 
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from backbones.opening import read_small
 from registry import UserError
 
 
@@ -26,7 +27,7 @@ def read_clip_processor(path: Path, image_size: int) -> Preprocessing:
         UserError: the file is damaged, or asks for something that `Preprocessing` cannot do.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8-sig"))
+        data = json.loads(read_small(path).decode("utf-8-sig"))
         if not isinstance(data, dict):
             raise TypeError(f"expected an object, found {type(data).__name__}")
         return _preprocessing({key: value for key, value in data.items() if value is not None}, image_size)

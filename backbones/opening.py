@@ -8,6 +8,8 @@ import stat
 from pathlib import Path
 from typing import IO, Any
 
+_LARGEST = 1 << 28  # bytes of a file for `read_small`
+
 
 def open_regular(path: Path, mode: str = "rb", **options: Any) -> IO[Any]:
     """Open a regular file; a drop-in for `Path.open`.
@@ -23,6 +25,19 @@ def open_regular(path: Path, mode: str = "rb", **options: Any) -> IO[Any]:
         OSError: the file cannot be opened, is not a regular file, or is a symbolic link and opened for writing.
     """
     return open(path, mode, opener=_open_regular, **options)
+
+
+def read_small(path: Path) -> bytes:
+    """Read a small regular file, such as a configuration, as a whole.
+
+    Raises:
+        OSError: the file cannot be read, is not a regular file, or has more than 256 MiB.
+    """
+    with open_regular(path) as file:
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise OSError(errno.EFBIG, "is larger than 256 MiB", str(path))
+    return data
 
 
 def _open_regular(path: str, flags: int) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from backbones.checksums import file_sha256
+from backbones.opening import read_small
 from benchmarks.system import interrupts
 from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
@@ -50,7 +51,7 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
     for part in parts:
-        if part.exists() and not (_sum_of(part).exists() and _sum_of(part).read_bytes() == file_sha256(part).encode()):
+        if part.exists() and not (_sum_of(part).exists() and read_small(_sum_of(part)) == file_sha256(part).encode()):
             part.unlink()
     missing = _missing_frames(video, out / "frames.csv", parts)
     with Progress("annotated.mp4", frames, "frame") as progress:

@@ -15,6 +15,7 @@ from typing import IO
 
 import numpy as np
 
+from backbones.opening import open_regular
 from benchmarks.video.decode import Frame
 from benchmarks.video.detectors.base import Faces
 from benchmarks.video.scorer import ScoredFace
@@ -38,15 +39,15 @@ class Journal:
         self._path = path
         try:
             if path.exists():
-                with path.open("rb+") as file:
+                with open_regular(path, "rb+") as file:
                     file.truncate(sum(len(line) for line, _ in _sound_lines(file)))
-            self._file = path.open("ab", buffering=0)
+            self._file = open_regular(path, "ab", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
 
     def read(self) -> Iterator[tuple[Frame, Faces | None]]:
         """Yields the recorded frames, without pictures; None where no faces were searched for."""
-        with self._path.open("rb") as file:
+        with open_regular(self._path, "rb") as file:
             for _, text in _sound_lines(file):
                 number, time, stamp, lost, faces = json.loads(text)
                 found = None
@@ -84,11 +85,11 @@ class Recognised:
         self.since: dict[str, int] = {}
         try:
             if path.exists():
-                with path.open("rb+") as file:
+                with open_regular(path, "rb+") as file:
                     lines = list(_sound_lines(file))
                     file.truncate(sum(len(line) for line, _ in lines))
                 self.since = dict(json.loads(text) for _, text in lines)
-            self._file = path.open("ab", buffering=0)
+            self._file = open_regular(path, "ab", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
 
@@ -130,7 +131,7 @@ class RowsFile:
             self._length, self._crc = _length_and_crc(path)
             with replacing(sums) as temporary:
                 temporary.write_bytes(self._mark())
-            self._file, self._sums = path.open("ab", buffering=0), sums.open("ab", buffering=0)
+            self._file, self._sums = open_regular(path, "ab", buffering=0), open_regular(sums, "ab", buffering=0)
             if not self._length:
                 lines = [COMMENT + line for line in header] + [",".join(COLUMNS)]
                 self._append("\n".join(lines) + "\n")
@@ -148,7 +149,7 @@ class RowsFile:
         return _with_sum(f"{self._length} {self._crc}".encode())
 
     def _drop_last_frame(self) -> None:
-        with self._path.open("rb+") as file:
+        with open_regular(self._path, "rb+") as file:
             size = file.seek(0, 2)
             file.seek(max(0, size - TAIL))
             lines = file.read().splitlines(keepends=True)
@@ -190,7 +191,7 @@ class RowsFile:
 
 def read_rows(path: Path) -> Iterator[ScoredFace]:
     """Yields the rows of a frames.csv."""
-    with path.open(encoding="utf-8", newline="") as file:
+    with open_regular(path, "r", encoding="utf-8", newline="") as file:
         lines = csv.reader(line for line in file if not line.startswith(COMMENT))
         next(lines, None)
         for number, line in enumerate(lines):
@@ -204,7 +205,7 @@ def read_rows(path: Path) -> Iterator[ScoredFace]:
 def keep_rows(path: Path, dropped: Collection[str], kept: Path) -> int:
     """Copies a frames.csv without the rows of some tracks; returns the number of rows that are left."""
     count = 0
-    with path.open("rb") as file, replacing(kept) as temporary, temporary.open("wb") as out:
+    with open_regular(path, "rb") as file, replacing(kept) as temporary, temporary.open("wb") as out:
         for line in file:
             is_row = _frame_of(line) is not None
             if not is_row or line.split(b",", 3)[2].decode() not in dropped:
@@ -244,10 +245,10 @@ def _drop_unsound(path: Path, sums: Path) -> None:
     """Truncates a file after the last write that matches its checksum."""
     marks = []
     if sums.exists():
-        with sums.open("rb") as file:
+        with open_regular(sums, "rb") as file:
             marks = [tuple(map(int, text.split())) for _, text in _sound_lines(file)]
     sound = crc = place = 0
-    with path.open("rb+") as file:
+    with open_regular(path, "rb+") as file:
         for length, wanted in marks:
             data = file.read(length - place)
             place, crc = place + len(data), zlib.crc32(data, crc)
@@ -261,7 +262,7 @@ def _length_and_crc(path: Path) -> tuple[int, int]:
     """Returns a file's size and CRC-32; of no bytes if it is missing."""
     length = crc = 0
     if path.exists():
-        with path.open("rb") as file:
+        with open_regular(path, "rb") as file:
             while data := file.read(TAIL):
                 length, crc = length + len(data), zlib.crc32(data, crc)
     return length, crc

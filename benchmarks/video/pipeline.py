@@ -17,6 +17,7 @@ from typing import Any
 
 from backbones.base import state_sha256
 from backbones.checksums import file_sha256
+from backbones.opening import read_small
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress, plural, say
@@ -179,7 +180,7 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         if path.name == "run.json" and spoilt & {SUMS, path.name}:
             continue  # its content cannot be trusted
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(read_small(path).decode("utf-8-sig"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:

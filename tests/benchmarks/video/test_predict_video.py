@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
@@ -564,3 +565,16 @@ def test_times_and_names_in_subtitles(tmp_path: Path) -> None:
     assert text.count("-->") == 1
     write_bouts(tmp_path / "a.csv", [Bout('x,"y"', 0, 1, 0.5)], [])
     assert next(csv.DictReader((tmp_path / "a.csv").open()))["track"] == 'x,"y"'
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    for open_file in (Journal, lambda path: RowsFile(path, ["a header"])):
+        for name in ("file", "file.sums"):
+            outside.write_bytes(b"somebody else's\n")
+            (tmp_path / name).symlink_to(outside)
+            with suppress(UserError):
+                open_file(tmp_path / "file").close()
+            assert outside.read_bytes() == b"somebody else's\n"
+            for path in tmp_path.glob("file*"):
+                path.unlink()
