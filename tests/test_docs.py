@@ -6,7 +6,7 @@ What a command needs and nobody has (Ego4D, 11 GB of weights, a video, the hub, 
 
 import argparse
 import contextlib
-import importlib
+import importlib.util
 import io
 import os
 import re
@@ -26,14 +26,17 @@ from PIL import Image
 import bench
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.files import recipe_names
-from tests.conftest import HOME
+from registry import DATASETS
+from tests.conftest import HOME, make_lam_tree
 
 DOCUMENTS = [
     "README.md",
     "CONTRIBUTING.md",
-    *sorted(str(path.relative_to(HOME)) for path in (HOME / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(HOME)) for path in (HOME / "docs").rglob("*.md")),
     *sorted(str(path.relative_to(HOME)) for path in (HOME / "examples").glob("*/README.md")),
 ]
+# Pages whose Python blocks are files of the checkout: the text before a block names its file.
+PAGES = [document for document in DOCUMENTS if document.startswith("docs/contributing/")]
 PROGRAMS = HOME / "tests" / "parts" / "stand_in_programs.py"
 
 # How a command is covered, by what it begins with. One that fits nothing here fails.
@@ -43,8 +46,9 @@ COVERED = {
     r"python -m tests\.\w+ ": "its options are parsed; what it runs has tests of its own",
     r"torchrun --nproc-per-node=8 bench\.py ": "run, by two processes on the CPU",
     r"ruff (check|format) ": "run",
-    r"(mkdir|ln|ls|head) |ROW=|python3 -m venv ": "run",
-    r"\. venv/bin/activate": "left out: nothing is installed there",
+    r"(mkdir|ln|ls|head) |ROW=|python3 -m venv |pre-commit install": "run",
+    r"\. \.?venv/bin/activate": "left out: nothing is installed there",
+    r"git clone |cd ": "left out: commands run in a copy of the checkout",
     r"pip install ": "extras and packages are checked, not installed; plug-ins are installed into a folder",
     r"pytest( -m slow)?": "collected",
     r"mypy ": "its paths are checked",
@@ -55,6 +59,8 @@ COVERED = {
 # What is done in a shorter way when it is run.
 SHORTER = {
     ". venv/bin/activate": "true",
+    "python3 -m venv .venv && . .venv/bin/activate": "python3 -m venv .venv",
+    "git clone https://github.com/YOU/lamzoo.git && cd lamzoo": "true",
     "python bench.py --recipe ensemble --seeds 5": "python bench.py --recipe ensemble --seeds 1",
     "python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs": (
         "python bench.py --recipe all && python -m tools.update_docs --out runs"
@@ -256,6 +262,8 @@ def test_commands_are_known_and_parsed(command: Command, monkeypatch: pytest.Mon
         args = parsed(words, monkeypatch)
         if args is None or getattr(args, "recipe", None) in (None, "all") or getattr(args, "plugin", None):
             continue
+        if command.document in PAGES:  # its parts are not in this checkout
+            continue
         for recipe in args.recipe.split(","):
             if recipe in recipe_names():
                 keys = {key: getattr(args, key) for key in ("backbone", "weights", "head") if hasattr(args, key)}
@@ -286,6 +294,16 @@ def test_commands_within_sentences(command: Command, monkeypatch: pytest.MonkeyP
             parsed(words, monkeypatch)
         except SystemExit:
             assert "the following arguments are required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
+def test_paths_exist(document: str) -> None:
+    """Files and folders that are named by their path from the root or from benchmarks/."""
+    text = (HOME / document).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:\w+/)+(?:[\w-]+\.\w+)?)`", text)
+    assert len(paths) >= 5
+    for path in paths:
+        assert (HOME / path).exists() or (HOME / "benchmarks" / path).exists(), path
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
@@ -370,12 +388,63 @@ PYTHON = {
     [
         (document, "\n".join(lines) + "\n")
         for document in DOCUMENTS
+        if document not in PAGES
         for language, _, lines in blocks(document)
         if language == "python"
     ],
 )
 def test_python_runs(document: str, code: str, tmp_path: Path) -> None:
     PYTHON[document, code.partition("\n")[0]](code, tmp_path)
+
+
+def copy_checkout(folder: Path) -> None:
+    """Copy the files of the checkout that git tracks or would track."""
+    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    for name in subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (HOME / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(HOME / name, folder / name)
+    subprocess.run(["git", "init", "-q"], cwd=folder, check=True)  # ruff leaves out what git ignores
+
+
+def follow(page: str, checkout: Path) -> None:
+    """Write the Python blocks of a page as files; imports for a file that exists go to its top, the rest to its end."""
+    lines = (HOME / page).read_text(encoding="utf-8").splitlines()
+    for language, first, block in blocks(page):
+        if language != "python":
+            continue
+        path = checkout / re.findall(r"`([\w/]+\.py)`", "\n".join(lines[: first - 1]))[-1]
+        if not path.exists():
+            path.write_text("\n".join(block) + "\n")
+            continue
+        imports = [line for line in block if re.match("from|import", line)]
+        rest = [line for line in block if line not in imports]
+        top, registry, bottom = path.read_text().partition("from registry import")
+        assert registry
+        path.write_text("\n".join([top + "\n".join(imports), registry + bottom, *rest]) + "\n")
+
+
+# What the pages of contributors add, each found by a test that existed before.
+FOUND = [
+    "tests/backbones/test_contract.py::test_contract[colour_grid]",
+    "tests/benchmarks/config/test_config.py::test_every_recipe_resolves[ego4d-internlstm_long]",
+    "tests/benchmarks/data/test_dataset.py::test_contract[lab]",
+    "tests/heads/test_heads.py::test_contract[key_and_mean]",
+    "tests/test_bench.py::test_list_and_show_name_every_part",
+]
+
+
+def test_tests_pick_up_the_parts_of_the_pages(tmp_path: Path) -> None:
+    """All pages are followed in one copy of the checkout."""
+    copy_checkout(tmp_path)
+    for page in PAGES:
+        follow(page, tmp_path)
+    if importlib.util.find_spec("ruff"):  # installed by the extra dev, not by test
+        subprocess.run([sys.executable, "-m", "ruff", "check", "--fix", "-q", "."], cwd=tmp_path, check=True)
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *FOUND]
+    done = subprocess.run(tests, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert f"{len(FOUND)} passed" in done.stdout
 
 
 # -- run ----------------------------------------------------------------------------------------------------------
@@ -449,12 +518,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
 
     root = tmp_path_factory.mktemp("documents")
     checkout = root / "checkout"
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    for name in subprocess.run(listed, cwd=HOME, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if name and (HOME / name).is_file():
-            (checkout / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(HOME / name, checkout / name)
-    subprocess.run(["git", "init", "-q"], cwd=checkout, check=True)  # ruff leaves out what git ignores
+    copy_checkout(checkout)
     for dataset, scale in SCALES.items():
         with (checkout / "benchmarks" / "datasets" / f"{dataset}.py").open("a") as file:
             file.write(scale)
@@ -497,6 +561,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     return found
 
 
+def make_lab(root: Path) -> None:
+    """A small data set in the form of the page on data sets, with crops that can be told apart."""
+    make_lam_tree(root)
+    dataset = DATASETS.build({"type": "ego4d", "root": root})
+    for split in dataset.splits():
+        dataset.frames(split)[["clip", "track", "frame", "label", "image"]].to_csv(root / f"{split}.csv", index=False)
+
+
 def assumed(document: str, folder: Path, place: Place) -> None:
     """Make what a document takes for granted: rows, videos, checkpoints, prediction files."""
     row = "python bench.py --recipe internlstm_flip_tta"
@@ -508,6 +580,10 @@ def assumed(document: str, folder: Path, place: Place) -> None:
         "docs/statistics.md": [f"{row} --seeds 3 --out other_runs"],
     }
     run(folder, before.get(document, []), place)
+    if document in PAGES:
+        follow(document, folder)
+    if document == "docs/contributing/add-a-dataset.md":
+        make_lab(folder / "LAB")
     if document == "README.md":
         files = folder / "runs/results/ego4d/internlstm_flip_tta+weights=InternViT-6B-448px-V1-5"
         for name, source in {
@@ -539,7 +615,12 @@ def assumed(document: str, folder: Path, place: Place) -> None:
 
 
 # What a document's commands need beside what the tests need anyway.
-NEEDS = {"docs/features.md": "ray", "docs/models.md": "onnxruntime", "docs/recipes.md": "tensorboard"}
+NEEDS = {
+    "CONTRIBUTING.md": "pre_commit",
+    "docs/features.md": "ray",
+    "docs/models.md": "onnxruntime",
+    "docs/recipes.md": "tensorboard",
+}
 
 
 @pytest.mark.slow

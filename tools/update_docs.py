@@ -323,6 +323,8 @@ def main() -> None:
     write_text(README, render_readme(README.read_text(encoding="utf-8")))
     write_text(RESULTS, render_results(RESULTS.read_text(encoding="utf-8")))
     folder = out / "results" / "synthlam" / PICTURED
+    if not folder.exists():  # only other rows were recorded
+        return
     predictions = pd.read_csv(folder / "predictions.csv", dtype={"clip": str, "track": str, "unique_id": str})
     seed = json.loads((folder / "result.json").read_text(encoding="utf-8"))["seeds"][0]
     PICTURE.parent.mkdir(parents=True, exist_ok=True)

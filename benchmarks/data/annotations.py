@@ -22,7 +22,7 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
     """Yields the clips of an annotation file `av_train.json` or `av_val.json`, in file order.
 
     Raises:
-        UserError: the file is missing, broken, or not of the form
+        UserError: the file is missing, broken, or not in the form
             `{"videos": [{"clips": [{"clip_uid": "...", "social_segments_looking": [{...}] or null}]}]}`.
     """
     content = read_json(path, "the annotations as downloaded")
@@ -79,10 +79,10 @@ def boxes_of(records: list, where: str) -> tuple[np.ndarray, set[Any]]:
 
 
 def _bad_record(records: list) -> str:
-    """The first box that is not of the form, and why."""
+    """Describes the first malformed box."""
     for number, record in enumerate(records):
         if not isinstance(record, dict):
-            return f"box {number} is no object"
+            return f"box {number} is not an object"
         for key in ("frameNumber", "Person ID", "x", "y", "width", "height"):
             if key not in record:
                 return f"box {number} has no {key!r}"
@@ -93,7 +93,7 @@ def _bad_record(records: list) -> str:
                 return f"box {number}: {key} is {record[key]!r:.80}, expected {expected}"
             if key != "Person ID" and abs(record[key]) >= LARGEST:
                 return f"box {number}: {key} is {record[key]!r:.20}..., expected a number below 2^31"
-    raise AssertionError("every box is of the form")
+    raise AssertionError("every box is well formed")
 
 
 def read_segment(where: str, segment: Any, person: str) -> tuple[str, int, int]:

@@ -1,8 +1,8 @@
 """A cache of frame tables, stored by column, so that reading a split again takes milliseconds.
 
 A cached table is used only if its `signature` shows the same code and unchanged inputs, and if its checksum is right;
-otherwise the table is rebuilt. Nothing in the file is executed: it holds numbers, text and a JSON header. Without a
-writable cache folder there is no cache.
+otherwise the table is rebuilt. The file holds numbers, text and a JSON header, and nothing in it is executed. Without
+a writable cache folder, tables are not cached.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _encoded(table: pd.DataFrame, signature: str) -> bytes:
 
 
 def page_checksum(content: np.ndarray) -> bytes:
-    """Returns the sha256 of the sums of all pages: six times as fast as a CRC and as good against accidents."""
+    """Returns the sha256 of the sums of all pages: six times as fast as a CRC, as good against accidental damage."""
     whole = len(content) // _PAGE * _PAGE
     sums = content[:whole].view(np.uint64).reshape(-1, _PAGE // 8).sum(axis=1)
     return hashlib.sha256(sums.tobytes() + content[whole:].tobytes()).digest()

@@ -1,4 +1,4 @@
-"""The test crops of Ego4D's challenge, whose file names are their index."""
+"""The test crops of Ego4D's challenge, indexed by their file names."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
         prefix: prepended to image paths, which are relative to `top`.
 
     Raises:
-        UserError: there are no crops, a name cannot be parsed, or the labels are broken or name another unique id.
+        UserError: there are no crops, a name cannot be parsed, or the labels are broken or have other unique ids.
     """
     found: list[tuple[str, str]] = []
     counts, numbers, images, unique_ids = [], [], [], []
@@ -55,7 +55,7 @@ def read_challenge(top: Path, labels: Path | None = None, prefix: str = "") -> p
         if len(differ):
             row = differ.iloc[0]
             raise UserError(
-                f"{labels}: {len(differ)} rows name another unique id than the crop's file: clip {row['clip']}, "
+                f"{labels}: {len(differ)} rows have another unique id than the crop's file: clip {row['clip']}, "
                 f"track {row['track']}, frame {row['frame']}: {row['unique_id_label']}, but {row['image']}"
             )
         table["unique_id"] = table["unique_id"].fillna(table["unique_id_label"])

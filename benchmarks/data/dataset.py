@@ -42,7 +42,7 @@ class Dataset:
         return SPLITS
 
     def frames(self, split: str) -> pd.DataFrame:
-        """Returns the FrameTable of one split; `image` is relative to `root`."""
+        """Returns the FrameTable of one split; `image` is relative to `root`, in a folder of it."""
         raise NotImplementedError
 
     def checksum(self) -> str | None:

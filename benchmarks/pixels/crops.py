@@ -42,10 +42,10 @@ class Crops:
         return self.__dict__ | {"_array": None}
 
     def read(self, skip_damaged: bool, progress: Progress | None = None) -> list[str]:
-        """Decodes the crops that are kept, drops damaged crops, and returns the paths of those.
+        """Decodes the crops that are kept, drops damaged crops, and returns their paths.
 
-        Without room to keep them, crops are decoded here only to find damaged ones, because windows need to know which
-        frames are absent.
+        If the crops do not fit into memory, they are decoded here only to find damaged ones, because windows need to
+        know which frames are absent.
 
         Raises:
             DamagedImageError: a crop cannot be decoded and `skip_damaged` is off.

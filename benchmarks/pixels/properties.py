@@ -23,7 +23,7 @@ def frame_properties(
     cache: Path,
     prior: Prior | None,
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Measure what boxes and windows do not show, for the labelled key frames of every split except train.
+    """Measure the sharpness and head yaw of the labelled key frames of every split except train.
 
     Args:
         root: the dataset's root, which the crops' paths are relative to.

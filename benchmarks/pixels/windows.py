@@ -101,12 +101,12 @@ class PixelData:
 def shuffled_blocks(tracks: np.ndarray, block: int, seed: Sequence[int]) -> np.ndarray:
     """Numbers of windows for one epoch: blocks of consecutive windows of a track, in random order.
 
-    Of several processes each takes every n-th block, cut or repeated to a length that is equal for all.
+    With several processes, each takes every n-th block, and all get equally many windows: lists are cut, or repeated.
 
     Args:
         tracks: (M,) equal for windows of one track.
         block: windows per block; the last block of a track may be shorter.
-        seed: of the order.
+        seed: of the random order.
 
     Returns:
         (ceil(M / processes),) int64.

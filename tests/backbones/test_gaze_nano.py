@@ -9,11 +9,6 @@ from torch import Tensor
 from backbones.gaze_nano import EYES_SHARE, EYES_SIZE, GazeNetwork, cut_parts
 from benchmarks.data import synthlam
 from registry import BACKBONES
-from tests.contracts import check_backbone
-
-
-def test_contract() -> None:
-    check_backbone({"type": "gaze_nano"})
 
 
 @pytest.mark.parametrize(("x", "y"), [(0.5, 0.5), (0.42, 0.37), (0.9, 0.1)])

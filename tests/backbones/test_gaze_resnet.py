@@ -1,4 +1,4 @@
-"""The ResNet-18 trunk: contract, feature map, random weights, and files of other models."""
+"""The ResNet-18 trunk: feature map, random weights, and files of other models."""
 
 from pathlib import Path
 
@@ -9,11 +9,7 @@ from torch.nn import functional
 
 from backbones import timm_models
 from registry import BACKBONES, UserError
-from tests.contracts import check_backbone, uniform
-
-
-def test_contract() -> None:
-    check_backbone({"type": "gaze_resnet18"})
+from tests.contracts import uniform
 
 
 def test_preprocessing_is_imagenets_at_224() -> None:

@@ -189,10 +189,6 @@ def test_contract(case: tuple[Path, dict]) -> None:
     check_backbone({"type": "internvit", "model": str(case[0])})
 
 
-def test_nano_contract() -> None:
-    check_backbone({"type": "internvit_nano"})
-
-
 def test_nano_is_an_internvit_and_small() -> None:
     nano = BACKBONES.build({"type": "internvit_nano"})
     assert nano.architecture["norm_type"] == "rms_norm"

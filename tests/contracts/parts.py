@@ -41,6 +41,7 @@ def check_dataset(config: Mapping[str, Any]) -> None:
             assert set(table["label"]) >= {0, 1}, f"{split} has labels of one class only"
         crops = [image for image in table["image"] if image]
         assert crops, f"{split} has no crop"
+        assert all("/" in image for image in crops), f"{split} has a crop that is in no folder of the root"
         for image in crops[:: max(1, len(crops) // 20)]:
             with Image.open(dataset.root / image) as picture:
                 picture.load()

@@ -208,7 +208,7 @@ def test_a_split_of_no_boxes(tmp_path):
     [
         ("json_original/c/t.json", '[{"frameNumber": 1,\n "x"', "t.json: broken JSON at line 2, column 5"),
         ("json_original/c/t.json", "{}", "expected a list of boxes, found dict"),
-        ("json_original/c/t.json", "[3]", "box 0 is no object"),
+        ("json_original/c/t.json", "[3]", "box 0 is not an object"),
         ("json_original/c/t.json", '[{"frameNumber": 1}]', "box 0 has no 'Person ID'"),
         (
             "json_original/c/t.json",
@@ -315,7 +315,7 @@ def test_challenge_labels(tmp_path):
     assert frames["y2"][0] == 4.5 and frames["y2"].isna().tolist() == [False, True, True]
     assert frames["image"].tolist()[2] == ""  # labelled, but its crop is gone
     path.write_text(head + "1,t,1,99,2,1,2,3,4,1\n")
-    with pytest.raises(UserError, match="1 rows name another unique id .* frame 1: 99"):
+    with pytest.raises(UserError, match="1 rows have another unique id .* frame 1: 99"):
         read_split(root, "test")
     path.write_text("clip,track\n1,t\n")
     with pytest.raises(UserError, match="labels_challenge.csv: .*its header must be clip,track,frame"):

@@ -1,0 +1,14 @@
+"""Every registered backbone that needs no file of weights holds the contract."""
+
+import pytest
+
+from registry import BACKBONES
+from tests.contracts import check_backbone
+
+# Weights of other people. Their own tests check them with small networks in the same file formats.
+NEED_WEIGHTS = {"internvit", "internvit_300m", "internvit_6b", "timm"}
+
+
+@pytest.mark.parametrize("name", [name for name in BACKBONES.names() if name not in NEED_WEIGHTS])
+def test_contract(name: str) -> None:
+    check_backbone({"type": name})
