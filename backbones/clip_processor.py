@@ -26,6 +26,8 @@ def read_clip_processor(path: Path, image_size: int) -> Preprocessing:
     Raises:
         UserError: the file is damaged, or asks for something that `Preprocessing` cannot do.
     """
+    if not path.is_file():  # a broken link; a pipe would be waited for
+        raise UserError(f"{path} is not a file")
     try:
         data = json.loads(read_small(path).decode("utf-8-sig"))
         if not isinstance(data, dict):

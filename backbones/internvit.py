@@ -6,6 +6,7 @@ them one by one, so the host's memory holds at most one file at a time.
 """
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -86,7 +87,7 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
         UserError: `Preprocessing` does not support the configuration, or its size is not the network's.
     """
     path, size = folder / "preprocessor_config.json", config["image_size"]
-    return read_clip_processor(path, size) if path.is_file() else Preprocessing(size=size, resize=size)
+    return read_clip_processor(path, size) if os.path.lexists(path) else Preprocessing(size=size, resize=size)
 
 
 def weight_files(folder: Path) -> list[Path]:

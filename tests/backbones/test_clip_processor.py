@@ -137,6 +137,14 @@ def test_a_file_that_is_no_configuration(tmp_path: Path) -> None:
         read_preprocessing(tmp_path, {"image_size": SIZE})
 
 
+def test_what_is_no_file_is_not_taken_for_none(tmp_path: Path) -> None:
+    path = tmp_path / "preprocessor_config.json"
+    assert read_preprocessing(tmp_path, {"image_size": SIZE}) == Preprocessing(size=SIZE, resize=SIZE)
+    path.symlink_to("nowhere")
+    with pytest.raises(UserError, match=r"preprocessor_config\.json is not a file"):
+        read_preprocessing(tmp_path, {"image_size": SIZE})
+
+
 def test_stretching_is_part_of_the_fingerprint_where_there_is_any() -> None:
     backbone = GazeNano()
     before = backbone.fingerprint()

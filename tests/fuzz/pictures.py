@@ -239,13 +239,19 @@ PROCESSOR = {
 }
 
 
+def _write_processor(folder: Path, case: bytes | str) -> None:
+    import backbones.internvit  # noqa: F401 - what it imports is not the case's
+
+    place(folder / "preprocessor_config.json", case)
+
+
 def _preprocess(folder: Path, case: object) -> None:
     """As a backbone does with the configuration beside its weights."""
     import torch
 
-    from backbones.clip_processor import read_clip_processor
+    from backbones.internvit import read_preprocessing
 
-    preprocessing = read_clip_processor(folder / "preprocessor_config.json", 16)
+    preprocessing = read_preprocessing(folder, {"image_size": 16})
     pixels = preprocessing.resize_crop(Image.open(io.BytesIO(sound("jpeg"))))
     assert preprocessing.normalise(torch.from_numpy(pixels)[None]).shape == (1, 3, 16, 16)
 
@@ -254,7 +260,7 @@ KINDS = (
     Kind(
         "preprocessor_config.json",
         file_of(spoilt_json(PROCESSOR)),
-        lambda folder, case: place(folder / "preprocessor_config.json", case),
+        _write_processor,
         _preprocess,
     ),
     Kind("images: features", CASES, write, _decode, megabytes=400),
