@@ -70,11 +70,11 @@ class Journal:
         self._file.close()
 
 
-class Recognised:
-    """Tracks in which a face was recognised, one line per track: CRC-32 and JSON.
+class Looks:
+    """Looks at tracks for a face, one line per look: CRC-32 and JSON.
 
     Attributes:
-        since: track -> number of the first frame in which its face was recognised.
+        made: track and number of a frame -> whether a face was recognised there.
 
     Args:
         path: the file; it is truncated before the first damaged line.
@@ -82,22 +82,22 @@ class Recognised:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.since: dict[str, int] = {}
+        self.made: dict[tuple[str, int], bool] = {}
         try:
             if path.exists():
                 with open_regular(path, "rb+") as file:
                     lines = list(_sound_lines(file))
                     file.truncate(sum(len(line) for line, _ in lines))
-                self.since = dict(json.loads(text) for _, text in lines)
+                self.made = {(track, frame): found for track, frame, found in (json.loads(text) for _, text in lines)}
             self._file = open_regular(path, "ab", buffering=0)
         except OSError as error:
             raise cannot_write(path, error) from error
 
-    def append(self, track: str, frame: int) -> None:
-        """Adds a track; the operating system has it when this returns."""
-        self.since[track] = frame
+    def append(self, track: str, frame: int, recognised: bool) -> None:
+        """Adds a look; the operating system has it when this returns."""
+        self.made[track, frame] = recognised
         try:
-            _append(self._file, _with_sum(json.dumps([track, frame]).encode()))
+            _append(self._file, _with_sum(json.dumps([track, frame, recognised]).encode()))
         except OSError as error:
             raise cannot_write(self._path, error) from error
 

@@ -26,7 +26,7 @@ from benchmarks.video.bouts import BoutOptions, bouts_of
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.doubt import Doubts, mesh_sha256
 from benchmarks.video.faces import GivenFaces
-from benchmarks.video.journal import UNFINISHED, Journal, RowsFile, keep_rows, read_rows
+from benchmarks.video.journal import UNFINISHED, Journal, Looks, RowsFile, keep_rows, read_rows
 from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, frames_with_faces
@@ -214,19 +214,16 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     """Writes the missing rows; returns the facts of run.json."""
     journal, rows = Journal(work / "seen.jsonl"), RowsFile(work / "frames.csv", header)
     scorer, tracker = Scorer(model, source.causal), source.tracker(video)
-    doubts = None
-    if source.detector is not None and isinstance(tracker, Tracker):
-        doubts = Doubts(source.detector, tracker, work / "recognised.jsonl")
-    needed = _first_needed(journal, source.tracker(video), rows.first) - scorer.reach
+    looks = Looks(work / "looks.jsonl")
+    doubts = Doubts(source.detector, tracker, looks)
+    again = source.tracker(video)
+    needed = _first_needed(journal, again, Doubts(source.detector, again, looks), rows.first) - scorer.reach
     name = printable(video.path.name)
 
     def rows_of(tracked: TrackedFrame) -> list[ScoredFace]:
-        if doubts is not None:
-            doubts.look(tracked)
-        scored = scorer.push(tracked)
-        if doubts is None or not source.causal:  # tracks are dropped in the end
-            return scored
-        return [row for row in scored if not doubts.doubted(row.track, row.frame)]
+        doubts.look(tracked)
+        scored = scorer.push(tracked)  # unless causal, tracks are dropped in the end
+        return [row for row in scored if not (source.causal and doubts.doubted(row.track))]
 
     last: Frame | None = None
     try:
@@ -242,8 +239,7 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     finally:
         journal.close()
         rows.close()
-        if doubts is not None:
-            doubts.close()
+        looks.close()
     assert last is not None  # `Video` has decoded one
     lost = last.lost + video.lost_at_end(last)
     if lost:
@@ -251,7 +247,7 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     if isinstance(tracker, GivenFaces) and tracker.placed < tracker.count:
         left = f"{tracker.count - tracker.placed} of {tracker.count} given boxes"
         say(f"{name}: {left} lie outside its frames, or share a frame with another box of their track")
-    dropped = set() if doubts is None else doubts.dropped()
+    dropped = doubts.dropped()
     if dropped:
         say(f"{name}: dropped {plural(len(dropped), 'track')} in which a face is unlikely")
     written = keep_rows(work / "frames.csv", dropped, work / KEPT)
@@ -266,12 +262,15 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
     }
 
 
-def _first_needed(journal: Journal, tracker: Tracker | GivenFaces, first: int) -> float:
-    """Seconds of the first frame from number `first` that has a face, or may have one beyond the journal's end."""
+def _first_needed(journal: Journal, tracker: Tracker | GivenFaces, doubts: Doubts, first: int) -> float:
+    """Seconds of the first frame whose picture is needed.
+
+    It is from number `first` and has a face, or may have one beyond the journal's end; or it is still to be looked at.
+    """
     until = -math.inf
     for frame, faces in journal.read():
         for tracked in tracker.place(frame, faces):
-            if tracked.frame.number >= first and tracked.tracks:
+            if not doubts.look(tracked) or (tracked.frame.number >= first and tracked.tracks):
                 return tracked.frame.time
             until = tracked.frame.time
     return until

@@ -14,11 +14,11 @@ from benchmarks.video import doubt
 from benchmarks.video.bouts import BoutOptions
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.detectors.base import Detector, Faces
-from benchmarks.video.journal import Recognised
+from benchmarks.video.journal import Looks
 from benchmarks.video.pipeline import Summary, predict_video
 from benchmarks.video.search import FaceSource
 from benchmarks.video.track import Tracker
-from tests.benchmarks.video.parts import Bright, make, model
+from tests.benchmarks.video.parts import Bright, draw, make, model, squares
 
 FIELD = Path(__file__).parent / "field"
 BOUTS = BoutOptions(0.0, 0.0, 0.2)
@@ -47,6 +47,13 @@ def predict(path: Path, out: Path, detector: Detector, causal: bool = False) -> 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make(tmp_path_factory.mktemp("video") / "a.mp4", 60)
+
+
+@pytest.fixture(scope="module")
+def early(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A video in which the two faces can be recognised in frames 0 to 19 only."""
+    path = tmp_path_factory.mktemp("early") / "a.mp4"
+    return make(path, 100, content=lambda n: draw([(left, top, 240 if n < 20 else 150) for left, top, _ in squares(0)]))
 
 
 def lines_of(out: Path, track: str) -> list[str]:
@@ -111,15 +118,15 @@ class Half(Unsure):
 
 
 @pytest.mark.parametrize("causal", [False, True])
-@pytest.mark.parametrize("after", [5, 23, 41, 59])
+@pytest.mark.parametrize("after, damage", [(5, "half"), (23, "half"), (75, "flip"), (99, "gone")])
 def test_a_killed_run_resumes_with_the_same_bytes(
-    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, causal: bool
+    early: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: int, damage: str, causal: bool
 ) -> None:
     monkeypatch.setattr(doubt, "Estimator", Faked)
     monkeypatch.setattr(doubt, "PACKAGE", "numpy")
     whole, out, real = tmp_path / "whole", tmp_path / "out", Video.frames
-    done = predict(video, whole, Half((0.6,)), causal)
-    assert done.scores > 0
+    done = predict(early, whole, Half((0.6,)), causal)
+    assert (done.tracks, done.dropped) == (2, 0)
 
     def breaks_off(self: Video, after_frame: Frame | None = None) -> Iterator[Frame]:
         for frame in real(self, after_frame):
@@ -129,12 +136,14 @@ def test_a_killed_run_resumes_with_the_same_bytes(
 
     monkeypatch.setattr(Video, "frames", breaks_off)
     with pytest.raises(Killed):
-        predict(video, out, Half((0.6,)), causal)
-    journal = out / "unfinished" / "recognised.jsonl"
-    with journal.open("ab") as file:  # half a line may have been written
-        file.write(b"0123 [")
+        predict(early, out, Half((0.6,)), causal)
+    looks = out / "unfinished" / "looks.jsonl"
+    data = bytearray(looks.read_bytes())
+    assert len(data) > 20 or after == 5
+    data[len(data) // 3] ^= 4 * (damage == "flip")
+    looks.write_bytes({"half": bytes(data) + b"0123 [", "flip": bytes(data), "gone": b""}[damage])
     monkeypatch.setattr(Video, "frames", real)
-    assert predict(video, out, Half((0.6,)), causal) == done
+    assert predict(early, out, Half((0.6,)), causal) == done
     files = {path.name: path.read_bytes() for path in whole.iterdir() if path.is_file()}
     assert {path.name: path.read_bytes() for path in out.iterdir() if path.is_file()} == files
 
@@ -158,16 +167,16 @@ def test_causal_rows_begin_when_a_track_is_believed(
     assert before[0] == before[1] and len(before[0]) > 40
 
 
-def test_recognised_faces_are_read_up_to_the_first_damaged_line(tmp_path: Path) -> None:
-    journal = Recognised(tmp_path / "a.jsonl")
-    journal.append("1", 7)
-    journal.append("2", 9)
+def test_looks_are_read_up_to_the_first_damaged_line(tmp_path: Path) -> None:
+    journal = Looks(tmp_path / "a.jsonl")
+    journal.append("1", 7, False)
+    journal.append("2", 9, True)
     journal.close()
     data = bytearray((tmp_path / "a.jsonl").read_bytes())
     data[-4] ^= 1
     (tmp_path / "a.jsonl").write_bytes(data)
-    again = Recognised(tmp_path / "a.jsonl")
-    assert again.since == {"1": 7}
+    again = Looks(tmp_path / "a.jsonl")
+    assert again.made == {("1", 7): False}
     again.close()
 
 
