@@ -13,7 +13,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -196,7 +196,7 @@ def encode_header(header: Mapping[str, Any]) -> bytes:
     return len(text).to_bytes(8, "little") + text
 
 
-def _parse(path: Path, file: BinaryIO) -> _OpenFile:
+def _parse(path: Path, file: IO[bytes]) -> _OpenFile:
     """Read the header of a shard file and map its data.
 
     Raises:
