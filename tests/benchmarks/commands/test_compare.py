@@ -149,7 +149,12 @@ def test_refused_in_one_line(out, tables, made, capsys):
     assert "no labelled frames of the val split" in compare(
         capsys, "good", "plain", "--out", out, "--split", "val", code=2
     )
-    (out / "results" / "synthlam" / "plain" / "predictions.csv").unlink()
+    path = out / "results" / "synthlam" / "plain" / "predictions.csv"
+    lines = path.read_text().splitlines()
+    # A clip with a comma that is not quoted: all columns up to the score move, and their types still fit.
+    path.write_text("\n".join([lines[0], lines[1].replace("00,", "0,0,", 1), *lines[2:]]))
+    assert "line 2 has 14 fields instead of 13" in compare(capsys, "good", "plain", "--out", out, code=2)
+    path.unlink()
     assert "cannot read " in compare(capsys, "good", "plain", "--out", out, code=2)
 
 
