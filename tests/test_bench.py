@@ -103,6 +103,39 @@ def test_the_main_job_needs_no_opencv(lam_tree: Path, tmp_path: Path) -> None:
     assert (tmp_path / "runs" / "results").is_dir()
 
 
+@pytest.mark.parametrize(
+    ("line", "status", "said"),
+    [
+        ("--table >&-", 0, ""),
+        ("--table <&- 2>&- >/dev/null", 0, ""),
+        ("--help >&- 2>&- <&-", 0, ""),
+        ("--tabel 2>&-", 2, ""),  # not on stdout either
+        ("list >/dev/full", 1, "bench.py list: No space left on device; fix this"),
+        ("--help >/dev/full", 1, "bench.py: No space left on device; fix this"),
+        ("--tabel 2>/dev/full", 2, ""),
+        ("list | true", 141, ""),
+    ],
+)
+def test_closed_or_full_streams(line: str, status: int, said: str) -> None:
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", f"{sys.executable} bench.py {line}"],
+        cwd=HOME,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (status, "")
+    assert done.stderr.startswith(said) and done.stderr.count("\n") == bool(said)
+
+
+def test_too_little_address_space_is_one_line(tmp_path: Path) -> None:
+    line = f"ulimit -v 2000000; {sys.executable} bench.py --recipe internlstm --out {tmp_path}"
+    done = subprocess.run(["bash", "-c", line], cwd=HOME, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("bench.py run: out of memory: a library cannot be loaded; raise ulimit -v")
+    assert done.stderr.count("\n") == 1
+
+
 def test_help_answers_at_once() -> None:
     """0.3 s is promised; the fastest of five leaves a loaded machine out of it."""
     took = []
