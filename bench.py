@@ -13,6 +13,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from benchmarks.system import interrupts
@@ -38,6 +39,24 @@ COMMANDS = {
     "doctor": "check the installation and say how to fix each gap",
 }
 
+# Options of `run` and commands that other programs have, and what serves here.
+OPTIONS_ELSEWHERE = {
+    "--seed": "use --set training.seed={value}; --seeds N trains N of them",
+    "--epochs": "use --set training.epochs={value}",
+    "--lr": "use --set training.lr={value}",
+    "--batch-size": "use --set training.batch_size={value}",
+    "--resume": "run the same command again: it resumes",
+    "--json": "use python bench.py table --format json after the run",
+    "--num-workers": "the cores that this process may use decide; taskset limits them",
+}
+COMMANDS_ELSEWHERE = {
+    "train": "use run: python bench.py --recipe NAME trains and scores",
+    **dict.fromkeys(
+        ("evaluate", "eval", "test"),
+        "use run: python bench.py --recipe NAME trains and scores; score is for prediction files",
+    ),
+}
+
 HELP = """\
 usage: python bench.py [COMMAND] [options]
 
@@ -53,7 +72,8 @@ head-worn camera, frame by frame.
 commands (options without a command belong to `run`):
 {commands}
 
-python bench.py COMMAND --help shows its options, with examples.
+python bench.py COMMAND --help shows its options, with examples; --version the
+versions of lamzoo, Python and torch.
 """
 
 
@@ -64,9 +84,13 @@ class Parser(argparse.ArgumentParser):
         """Print one line and exit 2."""
         unknown = message.rpartition("unrecognized arguments: ")[2].split() if "unrecognized" in message else []
         options = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1) if unknown else []
+        option, _, value = unknown[0].partition("=") if unknown else ("", "", "")
+        near = difflib.get_close_matches(option, options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        print(f"{self.prog}: {message}{hint} (see {self.prog} --help)", file=sys.stderr)
+        if self.prog == "bench.py run" and option in OPTIONS_ELSEWHERE:
+            value = value or next((word for word in unknown[1:2] if not word.startswith("-")), "N")
+            message, hint = f"there is no {option}", f"; {OPTIONS_ELSEWHERE[option].format(value=value)}"
+        refuse(f"{self.prog}: {message}{hint} (see {self.prog} --help)")
         raise SystemExit(2)
 
 
@@ -78,22 +102,60 @@ def command_of(arguments: Sequence[str]) -> tuple[str, Sequence[str]]:
     return ("run", arguments) if first.startswith("-") else (first, arguments[1:])
 
 
+def refuse(line: str) -> None:
+    """Print a line on stderr, if that can be written."""
+    with suppress(OSError):
+        print(line, file=sys.stderr)
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Run one command.
+    """Run one command, and report errors of the machine in one line.
 
     Returns:
-        The exit status: 0 done, 1 partly done, 2 bad input, 130 interrupted, 143 terminated (SIGTERM).
+        The exit status: 0 done, 1 partly done, 2 bad input, 130 interrupted, 141 output closed, 143 terminated.
     """
+    try:
+        try:
+            return run_command(arguments)
+        finally:
+            sys.stdout.flush()  # here, because Python itself reports a failure in three lines
+    except KeyboardInterrupt as stopped:
+        return interrupts.exit_interrupted(stopped)
+    except BrokenPipeError:  # `bench.py list | head`
+        return 141
+    except PermissionError as error:  # a folder's; readers report those of files
+        refuse(f"{interrupts.command}: {error.filename}: {error.strerror}")
+        return 2
+    except (ImportError, MemoryError, OSError, RuntimeError) as error:
+        from benchmarks.system.shortage import shortage_message
+
+        line = shortage_message(error)
+        if line is None:
+            raise
+        refuse(f"{interrupts.command}: {line}")
+        return 1
+
+
+def run_command(arguments: Sequence[str]) -> int:
+    """Find the command of a command line and run it; returns the exit status."""
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
         width = max(map(len, COMMANDS))
         print(HELP.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())), end="")
         return 0
+    if first == "--version":
+        from benchmarks.rows.provenance import version_line
+
+        print(version_line())
+        return 0
     name, rest = command_of(arguments)
+    if name in COMMANDS_ELSEWHERE:
+        refuse(f"bench.py: there is no command {name}; {COMMANDS_ELSEWHERE[name]}")
+        return 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""
-        print(f"bench.py: unknown command '{first}'{hint} (there are: {', '.join(COMMANDS)})", file=sys.stderr)
+        refuse(f"bench.py: unknown command '{first}'{hint} (there are: {', '.join(COMMANDS)})")
         return 2
 
     interrupts.command = f"bench.py {name}"
@@ -116,27 +178,30 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return command.run(options)
     except UserError as error:
-        print(f"bench.py {name}: {error}", file=sys.stderr)
+        refuse(f"bench.py {name}: {error}")
         return 2
-    except KeyboardInterrupt as stopped:
-        return interrupts.exit_interrupted(stopped)
-    except BrokenPipeError:  # `bench.py list | head`
-        sys.stderr.close()
-        return 141
-    except PermissionError as error:  # a folder's; readers report those of files
-        print(f"bench.py {name}: {error.filename}: {error.strerror}", file=sys.stderr)
-        return 2
-    except (MemoryError, OSError, RuntimeError) as error:
-        from benchmarks.system.shortage import shortage_message
 
-        line = shortage_message(error)
-        if line is None:
-            raise
-        print(f"bench.py {name}: {line}", file=sys.stderr)
-        return 1
+
+def open_closed_streams() -> None:
+    """Connect closed standard streams to the null device; other files would take their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the lowest free number, so in this order the right one
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
+
+
+def drop_unwritten() -> None:
+    """Discard output that could not be written, so that Python does not fail with it once more when it exits."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 if __name__ == "__main__":
+    open_closed_streams()
     for stream in (sys.stdout, sys.stderr):  # names from files may have letters that the terminal's encoding lacks
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -145,4 +210,8 @@ if __name__ == "__main__":
 
         complete(COMMANDS, os.environ["COMP_LINE"], int(os.environ["COMP_POINT"]))
     interrupts.install_handlers()
-    sys.exit(main(sys.argv[1:]))
+    try:
+        status = main(sys.argv[1:])
+    finally:
+        drop_unwritten()
+    sys.exit(status)

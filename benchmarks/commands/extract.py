@@ -205,10 +205,11 @@ def _of_recipes(args: argparse.Namespace) -> int:
 
 def _device(name: str | None) -> str:
     """The device for `--device`; under torchrun one GPU per process of the machine."""
-    from benchmarks.system.device import default_device
+    from benchmarks.system.device import default_device, gpus
+    from benchmarks.system.launch import launch, own_gpu
 
-    device = default_device(name)
-    return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    device, started = default_device(name), launch()
+    return own_gpu(started, gpus()) if device == "cuda" and started.count > 1 else device
 
 
 def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:

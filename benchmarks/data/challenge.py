@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.data.annotations import list_folder, list_subfolders
+from benchmarks.data.csv_fields import read_csv
 from benchmarks.data.formats import ENDINGS
 from benchmarks.data.frames import BOX, COLUMNS, frame_table, repeated
 from registry import UserError
@@ -88,9 +88,9 @@ def _read_labels(path: Path) -> pd.DataFrame:
     wanted = ["clip", "track", "frame", "unique_id", "person", *BOX, "label"]
     types: dict[str, Any] = dict.fromkeys(["clip", "track", "unique_id", "person"], str)
     types |= {"frame": np.int64, "label": np.int64, **dict.fromkeys(BOX, np.float64)}
-    data = io.BytesIO(read_bytes(path, "labels of the test crops"))
+    data = read_bytes(path, "labels of the test crops")
     try:
-        return pd.read_csv(data, dtype=types, keep_default_na=False, na_values=dict.fromkeys(BOX, [""]))[wanted]
+        return read_csv(data, dtype=types, keep_default_na=False, na_values=dict.fromkeys(BOX, [""]))[wanted]
     except KeyError as error:
         raise UserError(f"{path}: {error.args[0]}; its header must be {','.join(wanted)}") from None
     except (ValueError, OverflowError) as error:  # pandas' errors are ValueErrors

@@ -22,6 +22,7 @@ from benchmarks.features.shard_files import by_shard
 from benchmarks.features.store import FeatureStore
 from benchmarks.system import interrupts
 from benchmarks.system.cores import cores
+from benchmarks.system.launch import launch
 from benchmarks.system.progress import Progress
 from registry import BACKBONES, UserError, load_plugins
 
@@ -29,14 +30,14 @@ HOME = Path(__file__).resolve().parents[2]
 
 
 def torchrun_share() -> tuple[int, int]:
-    """Rank and number of processes from torchrun's environment; (0, 1) without torchrun.
+    """Rank and number of processes under torchrun; (0, 1) without it.
 
     Also limits torch's threads to the process's share of the cores.
     """
-    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        return 0, 1
-    torch.set_num_threads(max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
-    return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    started = launch()
+    if started.count > 1:
+        torch.set_num_threads(max(1, cores() // max(1, started.local_count)))
+    return started.rank, started.count
 
 
 def extract_with_ray(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from backbones.opening import open_regular
+from benchmarks.data.csv_fields import read_csv
 from benchmarks.data.frames import KEY, LARGEST
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.schema import read_result
@@ -73,8 +73,8 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
     check_file(path, "result.json", remedy)
     try:
         with open_regular(path) as file:
-            data = io.BytesIO(file.read())
-        table = pd.read_csv(
+            data = file.read()
+        table = read_csv(
             data,
             usecols=["split", "seed", *KEY, "label", "score"],
             dtype={

@@ -16,11 +16,12 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.data.csv_fields import check_widths, csv_rows, csv_text
 from benchmarks.data.frames import BOX, LARGEST, numbered
 from registry import UserError
 from zoo.files.atomic import replacing
@@ -46,8 +47,8 @@ def read_prediction_file(path: str | Path) -> pd.DataFrame:
         (test), and score, float64. clip, track and unique_id are text.
 
     Raises:
-        UserError: the file cannot be read, has the wrong number of columns, a field that is not a number, a frame or
-            box of 2^31 or more, a class other than 1, a score that is NaN or outside [0, 1], or a repeated key.
+        UserError: the file cannot be read, a row has the wrong number of fields, or one that is not a number, a frame
+            or box of 2^31 or more, a class other than 1, a score that is NaN or outside [0, 1], or a repeated key.
     """
     path = Path(path)
     table = _read(path, {9: (*VALIDATION, "class", "score"), 5: (*TEST, "class", "score")}, "prediction")
@@ -159,13 +160,14 @@ def _looked_up(reference: pd.DataFrame, other: pd.DataFrame, names: tuple[str, s
 def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.DataFrame:
     """Read a file without a header, in the format given by its number of columns, and check that keys are unique."""
     try:
-        source, first, spaced = _opened(path)
+        source, width, spaced = _opened(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error} ({what} file)") from None
+    except ValueError as error:
+        raise UserError(f"{path}: {error}") from None
     expected = " or ".join(f"{count} ({_header(columns)})" for count, columns in formats.items())
-    if not first:
+    if not width:
         raise UserError(f"{path}: empty; a {what} file has {expected} columns")
-    width = first.count(b",") + 1
     if width not in formats:
         raise UserError(f"{path}: {width} columns; a {what} file has {expected} columns and no header")
     columns = formats[width]
@@ -199,20 +201,27 @@ def _read(path: Path, formats: dict[int, tuple[str, ...]], what: str) -> pd.Data
     return table
 
 
-def _opened(path: Path) -> tuple[Path | bytes, bytes, bool]:
+def _opened(path: Path) -> tuple[Path | bytes, int, bool]:
     """Open a file for pandas.
 
     Returns:
         A source that pandas can read repeatedly: the path of a regular file, else the content (of a pipe, say); the
-        first line that is not blank; whether there are any spaces.
+        number of fields in the first row, 0 if there is none; whether there are any spaces.
     """
     with open_input(path) as file:
         if not path.is_file():
             data = file.read()
-            return data, data.lstrip().split(b"\n", 1)[0], b" " in data
-        first = next((line.strip() for line in file if line.strip()), b"")
+            return data, _first_width(io.BytesIO(data)), b" " in data
+        width = _first_width(file)
         file.seek(0)
-        return path, first, any(b" " in block for block in iter(lambda: file.read(1 << 20), b""))
+        return path, width, any(b" " in block for block in iter(lambda: file.read(1 << 20), b""))
+
+
+def _first_width(file: BinaryIO) -> int:
+    text = csv_text(file)
+    width = next((len(row) for _, row in csv_rows(text)), 0)
+    text.detach()  # else it closes the file
+    return width
 
 
 def _parse(source: Path | bytes, columns: Sequence[str], types: Mapping[str, type], spaced: bool) -> pd.DataFrame:
@@ -228,7 +237,12 @@ def _parse(source: Path | bytes, columns: Sequence[str], types: Mapping[str, typ
 
 
 def _fault(source: Path | bytes, columns: Sequence[str], error: Exception) -> str:
-    """Find the field that pandas could not read; its own message does not name it."""
+    """Find the row or field that pandas could not read; its own message does not name it."""
+    try:
+        with io.BytesIO(source) if isinstance(source, bytes) else source.open("rb") as file:
+            check_widths(file, len(columns))
+    except ValueError as odd:
+        return str(odd)
     try:
         text = _parse(source, columns, dict.fromkeys(columns, str), spaced=True)
     except (ValueError, pd.errors.ParserError) as again:

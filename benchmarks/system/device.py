@@ -31,6 +31,11 @@ def default_device(name: str | None) -> str:
     return name
 
 
+def gpus() -> int:
+    """Number of GPUs that torch can use."""
+    return torch.cuda.device_count()
+
+
 def device_name(device: str) -> str:
     """The model name of a GPU; for any other device its torch name."""
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device

@@ -51,7 +51,7 @@ def install_handlers() -> None:
     """Handle SIGINT and SIGTERM in this process."""
     global _handling_pid, _prints
     _handling_pid = os.getpid()
-    _prints = os.environ.get("RANK", "0") == "0"
+    _prints = not os.environ.get("WORLD_SIZE") or os.environ.get("RANK", "0") == "0"
     for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:  # a shell's background jobs ignore Ctrl-C
             signal.signal(number, _on_signal)
@@ -61,6 +61,19 @@ def restore_handlers() -> None:
     """Reinstall the handlers, if they were installed, after a library has replaced them."""
     if _handling_pid == os.getpid():
         install_handlers()
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Let a signal end the process inside a call of a library that may not return to Python's handlers for long."""
+    if _handling_pid == os.getpid():
+        for number in _SIGNALS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        restore_handlers()
 
 
 @contextmanager

@@ -6,13 +6,20 @@ The first process does everything except training alone.
 from __future__ import annotations
 
 import datetime
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
 from torch import distributed
+from torch.distributed.rendezvous import rendezvous
+
+from benchmarks.system import interrupts
+from benchmarks.system.device import gpus
+from benchmarks.system.launch import launch, own_gpu, rendezvous_address
+from registry import UserError
+
+_JOINING = datetime.timedelta(minutes=10)  # until all processes have started
 
 # While the first process scores, the others wait for the next training.
 _PATIENCE = datetime.timedelta(days=7)
@@ -21,12 +28,33 @@ _T = TypeVar("_T")
 
 
 def join(device: str) -> str:
-    """Connect to the other processes of torchrun; returns the device of this process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not distributed.is_initialized():
-        if device.startswith("cuda"):
-            device = f"cuda:{os.environ['LOCAL_RANK']}"
-            torch.cuda.set_device(device)
-        distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo", timeout=_PATIENCE)
+    """Connect to the other processes of torchrun; returns the device of this process.
+
+    Raises:
+        UserError: torchrun's environment variables are wrong, or the others cannot be reached.
+    """
+    started = launch()
+    if started.count == 1 or distributed.is_initialized():
+        return device
+    address = rendezvous_address()
+    if device.startswith("cuda"):
+        device = own_gpu(started, gpus())
+        torch.cuda.set_device(device)
+    try:
+        with interrupts.ended_by_signals():
+            store, rank, count = next(rendezvous("env://", started.rank, started.count, timeout=_JOINING))
+            distributed.init_process_group(
+                "nccl" if device.startswith("cuda") else "gloo",
+                store=distributed.PrefixStore("lamzoo", store),
+                rank=rank,
+                world_size=count,
+                timeout=_PATIENCE,
+            )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise UserError(
+            f"process {started.rank} of {started.count} cannot reach the others at {address}; one of them may have "
+            "stopped with a message"
+        ) from error
     return device
 
 

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from benchmarks.evaluation.compare import Scored, difference, scored
 from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
-from registry import printable
+from registry import UserError, printable
 from zoo.cards import in_markdown
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
@@ -105,7 +105,12 @@ def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
 def published_test_map() -> dict[str, tuple[float, str]]:
     """Method -> (cited mAP on the Ego4D test set in percent, source)."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
-        lines = [line for line in csv.DictReader(file) if line["split"] == "test" and line["metric"] == "mAP"]
+        lines = []
+        for line in (reader := csv.DictReader(file)):
+            if None in line or None in line.values():
+                raise UserError(f"{PUBLISHED}: line {reader.line_num} has more or fewer fields than the header")
+            if line["split"] == "test" and line["metric"] == "mAP":
+                lines.append(line)
     return {line["method"]: (float(line["value"]), f"{line['source']}, {line['year']}") for line in lines}
 
 

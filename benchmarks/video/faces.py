@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.data.csv_fields import read_csv
 from benchmarks.data.frames import LARGEST
 from benchmarks.video.decode import Frame
 from benchmarks.video.track import TrackedFrame
@@ -25,12 +25,12 @@ def read_faces(path: Path) -> pd.DataFrame:
         frame or time, track (text), x1, y1, x2, y2 (float64), sorted by frame or time.
 
     Raises:
-        UserError: the file or a column is missing, a value is not a number, a box has no area, or a track has two boxes
-            in one frame; names the line.
+        UserError: the file or a column is missing, a row is longer or shorter than the header, a value is not a number,
+            a box has no area, or a track has two boxes in one frame; names the line.
     """
-    data = io.BytesIO(read_bytes(path, "boxes of --faces"))  # from bytes, pandas never unpacks an archive
+    data = read_bytes(path, "boxes of --faces")
     try:
-        table = pd.read_csv(data, dtype=str, keep_default_na=False, skipinitialspace=True)
+        table = read_csv(data, dtype=str, keep_default_na=False, skipinitialspace=True)
     except ValueError as error:
         raise UserError(f"--faces {path} cannot be read as CSV: {error}") from error
     table.columns = [str(name).strip() for name in table.columns]

@@ -59,6 +59,21 @@ def test_what_is_written_is_clean_and_without_placeholders(written: Path) -> Non
         assert kind in (written / name / "README.md").read_text()
 
 
+@pytest.mark.parametrize(("kind", "file"), [("dataset", "val.csv"), ("prior", "head_pose.csv")])
+def test_rows_longer_than_the_header_are_refused(written: Path, tmp_path: Path, kind: str, file: str) -> None:
+    """pandas alone would take `0,` as an index and read all other columns one too far to the right."""
+    lines = {"val.csv": "clip,track,frame,label,image\n0,1,2,3,1,5.png\n"}
+    lines["head_pose.csv"] = "clip,track,frame,yaw,pitch,roll\n0,1,2,3,1,5,6\n"
+    (tmp_path / file).write_text(lines[file])
+    code = (
+        f"import sys; sys.path.insert(0, {str(written / NAMES[kind])!r}); import pandas, lamzoo_{NAMES[kind]} as it\n"
+        f"part = it.Fresh{kind.capitalize()}(*{[str(tmp_path)] * (2 if kind == 'prior' else 1)})\n"
+        + ("part.frames('val')" if kind == "dataset" else "part.read(pandas.DataFrame())")
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert f"cannot read {tmp_path / file} (line 2 has " in done.stderr.splitlines()[-1]
+
+
 def test_an_installed_one_is_found_by_its_entry_point(written: Path, tmp_path: Path) -> None:
     wheel = build_wheel(written / "fresh_head", tmp_path)
     site = tmp_path / "site"

@@ -320,6 +320,12 @@ def test_challenge_labels(tmp_path):
     path.write_text("clip,track\n1,t\n")
     with pytest.raises(UserError, match="labels_challenge.csv: .*its header must be clip,track,frame"):
         read_split(root, "test")
+    path.write_text(head + '1,t,1,01,"A, B",1,2,3,4.5,1\n')
+    assert read_split(root, "test")["person"].tolist() == ["A, B", ""]
+    for row, fields in (("1,t,1,01,A, B,1,2,3,4.5,1", 11), ("1,t,1,01,2,1,2,3,4", 9)):
+        path.write_text(head + f"1,t,2,02,2,1,2,3,4,1\n{row}\n")
+        with pytest.raises(UserError, match=f"labels_challenge.csv: line 3 has {fields} fields instead of 10"):
+            read_split(root, "test")
     path.write_text(head + "1,t,x,01,2,1,2,3,4,1\n")
     with pytest.raises(UserError, match="labels_challenge.csv"):
         read_split(root, "test")

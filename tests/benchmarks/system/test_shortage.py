@@ -27,6 +27,9 @@ def test_torchs_error_on_a_cpu_is_out_of_memory() -> None:
         (MemoryError(), "out of memory"),
         (RuntimeError(ON_A_CPU), "out of memory"),
         (torch.OutOfMemoryError("no room"), "out of memory"),
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "raise ulimit -v"),
+        (RuntimeError("[../gloo/transport/tcp/pair.cc:534] Connection closed by peer [::1]:9"), "lost the connection"),
+        (torch.distributed.DistBackendError("NCCL error"), "lost the connection to another process of torchrun"),
         (OSError(errno.EIO, os.strerror(errno.EIO), "/data/a"), "/data/a: Input/output error"),
         (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files"),
     ],
@@ -44,7 +47,12 @@ def test_errors_of_the_machine_take_one_line(
 
 
 @pytest.mark.parametrize(
-    "error", [RuntimeError("shapes differ"), FileNotFoundError(errno.ENOENT, "gone", "/out of memory")]
+    "error",
+    [
+        RuntimeError("shapes differ"),
+        FileNotFoundError(errno.ENOENT, "gone", "/out of memory"),
+        ImportError("cannot import name 'a' from 'b'"),
+    ],
 )
 def test_bugs_keep_their_traceback(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(options: object) -> int:

@@ -351,12 +351,24 @@ def test_given_boxes_replace_the_detector(
         ("frame,track,x1,y1,x2,y2\n0.5,a,1,1,9,9\n", "line 2 has a frame that is not an integer from 0"),
         ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n0,a,2,1,9,9\n", "line 3 has a second box of its track"),
         ("frame,track,x1,y1,x2,y2\n0,,1,1,9,9\n", "line 2 has no track"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,2,9,9,8\n1,a,1,1,9,9\n", "line 2 has 7 fields instead of 6"),
+        ("frame,track,x1,y1,x2,y2\n0,1,1,2,9,9,0.5\n", "line 2 has 7 fields instead of 6"),
+        ("frame,track,x1,y1,x2,y2\n0,a,1,1,9,9\n\n1,a,b,1,1,9,9\n", "line 4 has 7 fields instead of 6"),
+        ("frame,track,x1,y1,x2,y2,note\n0,a,1,1,9,9\n", "line 2 has 6 fields instead of 7"),
+        ("frame,track,x1,y1,x2,y2,x1\n0,a,1,1,9,9,2\n", "the header names x1 twice"),
     ],
 )
 def test_invalid_boxes_give_one_line(tmp_path: Path, text: str, said: str) -> None:
     (tmp_path / "faces.csv").write_text(text)
     with pytest.raises(UserError, match=re.escape(said)):
         read_faces(tmp_path / "faces.csv")
+
+
+def test_tracks_of_given_boxes_may_have_commas(tmp_path: Path) -> None:
+    (tmp_path / "faces.csv").write_text('frame, track, x1, y1, x2, y2\n0, "Ann, left", 1, 2, 9, 8\n')
+    assert read_faces(tmp_path / "faces.csv").iloc[0].to_dict() == {
+        "frame": 0, "x1": 1, "y1": 2, "x2": 9, "y2": 8, "track": "Ann, left"
+    }  # fmt: skip
 
 
 def test_the_command_reports_errors_in_one_line(

@@ -7,8 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from benchmarks.data.csv_fields import read_csv
 from benchmarks.priors.base import LANDMARKS, Prior, Priors
 from registry import PRIORS, UserError
+
+POSE = ["yaw", "pitch", "roll"]
 
 
 @PRIORS.register_module(name="my_part")
@@ -29,8 +32,10 @@ class MyPart(Prior):
     def read(self, frames: pd.DataFrame) -> Priors:
         """Return the priors of the rows of a frame table. Rows that are not in the file get NaN and confidence 0."""
         text: dict[Any, Any] = {"clip": str, "track": str}
+        empty: dict[Any, Any] = dict.fromkeys(POSE, [""])  # unknown, while a clip may be named NA
         try:
-            known = pd.read_csv(self.path, dtype=text).set_index(["clip", "track", "frame"])[["yaw", "pitch", "roll"]]
+            table = read_csv(self.path.read_bytes(), dtype=text, keep_default_na=False, na_values=empty)
+            known = table.set_index(["clip", "track", "frame"])[POSE]
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 f"cannot read {self.path} ({error}); it needs columns clip,track,frame,yaw,pitch,roll"
