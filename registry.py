@@ -130,9 +130,8 @@ class Registry(_MMEngineRegistry):
         name, colon, model = key.partition(":")
         known = self.names()
         if name not in known:
-            takers = [each for each in known if hasattr(self._module_dict[each], "has_model")]
-            models = [f"{each}:{key}" for each in takers if self._module_dict[each].has_model(key)]
-            hint = f"; did you mean '{models[0]}'?" if models else did_you_mean(name, known)
+            takers = [n for n in known if getattr(self._module_dict[n], "has_model", lambda _: False)(key)]
+            hint = f"; did you mean '{takers[0]}:{key}'?" if takers else did_you_mean(name, known)
             raise UserError(f"unknown {self.name} '{key}'{hint} (known: {', '.join(known)})")
         if not colon:
             return name, {}

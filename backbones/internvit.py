@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
-from backbones.checkpoints import at_most, check_finite, most_tensors
+from backbones.checkpoints import at_most, most_tensors
 from backbones.checksums import file_sha256
 from backbones.clip_processor import read_clip_processor
 from backbones.encoding import Encoder
@@ -149,7 +149,6 @@ def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
         if tensor.dtype != dtype or not tensor.is_floating_point():
             kinds = f"{tensor.dtype}, others {dtype}".replace("torch.", "")
             raise UserError(f"{where}: tensor '{key}' is {kinds}; all must have the same floating point dtype")
-    check_finite(state, where)
     network.load_state_dict(state, assign=True)
 
 

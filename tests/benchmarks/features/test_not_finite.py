@@ -1,11 +1,13 @@
 """Features, scores and losses that are NaN or infinite are refused where they arise."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from backbones.base import Backbone
 from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
@@ -62,6 +64,23 @@ def test_float16_that_overflows_names_image_dtype_and_way_out(tmp_path: Path, ba
             assert store.read(view, images).isfinite().all()
     finally:
         backbone.network = network
+
+
+def test_weights_of_internvit_that_are_nan_are_noticed_by_their_features(tmp_path: Path) -> None:
+    """Its weights stay in the file until they are used, so reading them to look would take minutes."""
+    from backbones.internvit import NANO_FOLDER
+
+    shutil.copytree(NANO_FOLDER, tmp_path / "vit")
+    state = load_file(tmp_path / "vit/model.safetensors")
+    next(iter(state.values())).fill_(float("nan"))
+    save_file(state, tmp_path / "vit/model.safetensors")
+    images = make_crops(tmp_path / "crops", {"a": 3})
+    built: Backbone = BACKBONES.build({"type": "internvit", "model": str(tmp_path / "vit")})
+    store = FeatureStore(tmp_path / "store", fingerprint_of(built))
+    with pytest.raises(
+        UserError, match=f"image {images[0]} .original.: its features in float32 are NaN or infinite; the"
+    ):
+        extract(built, tmp_path / "crops", {"original": images}, store)
 
 
 def test_scores_that_are_nan_are_counted() -> None:
