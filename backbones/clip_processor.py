@@ -93,7 +93,7 @@ def _normalisation(data: Mapping[str, Any]) -> tuple[tuple[float, float, float],
         mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
     factor = _number("rescale_factor", data.get("rescale_factor", 1 / 255)) if _switch(data, "do_rescale") else 1.0
     if factor <= 0:
-        raise UserError(f"rescale_factor is {factor}; it has to be above 0")
+        raise UserError(f"rescale_factor is {factor}; it must be above 0")
     scale = 255 * factor
     if abs(scale - 1) < 1e-6:  # 0.00392156862745098 and shorter
         return mean, std
@@ -116,13 +116,13 @@ def _interpolation(resample: Any) -> str:
 def _switch(data: Mapping[str, Any], key: str) -> bool:
     value = data.get(key, True)
     if not isinstance(value, bool):
-        raise ValueError(f"{key} is {value!r:.80}; it has to be true or false")
+        raise ValueError(f"{key} is {value!r:.80}; it must be true or false")
     return value
 
 
 def _number(key: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ValueError(f"{key} is {value!r:.80}; it has to be a finite number")
+        raise ValueError(f"{key} is {value!r:.80}; it must be a finite number")
     return float(value)
 
 
@@ -130,7 +130,7 @@ def _whole(key: str, value: Any) -> int:
     if isinstance(value, str) and value.isdecimal():
         value = int(value)
     if abs(_number(key, value)) > 1_000_000 or value != int(value):
-        raise ValueError(f"{key} is {value!r:.80}; it has to be a whole number of at most 1,000,000")
+        raise ValueError(f"{key} is {value!r:.80}; it must be a whole number of at most 1,000,000")
     return int(value)
 
 
@@ -138,6 +138,6 @@ def _channels(key: str, value: Any) -> tuple[float, float, float]:
     """One number for each channel; a single one is for all."""
     values = list(value) if isinstance(value, (list, tuple)) else [value] * 3
     if len(values) != 3:
-        raise ValueError(f"{key} has {len(values)} numbers; it has to be three, or one for all channels")
+        raise ValueError(f"{key} has {len(values)} numbers; it must be three, or one for all channels")
     red, green, blue = (_number(key, each) for each in values)
     return red, green, blue

@@ -18,7 +18,7 @@ def open_regular(path: Path, mode: str = "rb", **options: Any) -> IO[Any]:
 
     Args:
         path: the file.
-        mode: as of `open`.
+        mode: as in `open`.
         options: further arguments of `open`.
 
     Raises:

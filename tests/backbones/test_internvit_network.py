@@ -170,7 +170,7 @@ def test_gpu_features_are_the_cpus(style: str, dtype: str, cosine: float) -> Non
     features = encode(pixels[:16].cuda())
     kept = features.clone()
     assert cosine_similarity(features.cpu().float(), expected[:16]).min() >= cosine
-    # A smaller batch is filled up, a larger one recorded anew; what was returned before stays as it is.
+    # A smaller batch is filled up, a larger one recorded again; what was returned before stays as it is.
     assert torch.equal(encode(pixels[:5].cuda()), features[:5])
     assert cosine_similarity(encode(pixels.cuda()).cpu().float(), expected).min() >= cosine
     assert torch.equal(features, kept)

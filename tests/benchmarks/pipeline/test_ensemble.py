@@ -128,7 +128,7 @@ def test_files_that_changed_are_not_fused(run: tuple, lam_tree: Path, tmp_path: 
     lines = whole.splitlines(keepends=True)
     path.write_text("".join(lines[:-1]))
     pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
-    assert path.read_text() == whole  # the member was made anew, as its folder's checksums ask for
+    assert path.read_text() == whole  # the member was made again, as its folder's checksums ask for
     for broken in ("".join(lines[:-1]), lines[0] + "".join(lines[:0:-1]), "split,seed\nx,y\n"):
         path.write_text(broken)
         (path.parent / "SHA256SUMS").unlink(missing_ok=True)  # as in folders of older versions

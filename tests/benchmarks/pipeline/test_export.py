@@ -139,7 +139,7 @@ def test_the_command(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture, m
     assert "there is no row internlstm_nano" in refused("internlstm_nano", "--seed", "1", "-o", str(tmp_path / "d"))
 
 
-def test_what_a_killed_export_left_is_written_anew(
+def test_what_a_killed_export_left_is_written_again(
     out: Path, tmp_path: Path, capfd: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A folder that a living export holds is left alone, and so is one that was never an export's."""
@@ -171,7 +171,7 @@ def test_weights_that_are_not_the_rows_are_not_taken(out: Path, tmp_path: Path) 
     row = folder_of(tmp_path / "runs", "internlstm_flip_tta")
     for path in (tmp_path / "runs").glob("trainings/*/seed3407/training.json"):
         report = json.loads(path.read_text())
-        path.write_text(json.dumps(report | {"seconds": report["seconds"] + 1}))  # trained anew since
+        path.write_text(json.dumps(report | {"seconds": report["seconds"] + 1}))  # trained again since
     with pytest.raises(UserError, match="seed 3407, are no longer below .*trainings"):
         export_row(row, tmp_path / "model")
     assert find_row("nothing", out, "ego4d") is None

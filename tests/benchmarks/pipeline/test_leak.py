@@ -55,7 +55,7 @@ def small(name: str) -> Recipe:
     """Backbones replaced by mean colours, which see the picture and cost nothing; those that train by a small one."""
     if resolve(name).on_pixels:
         # Sharpness is of all crops of the data set: that alone would take longer than everything else here. And pixels
-        # are decoded anew each time: fewer windows.
+        # are decoded again each time: fewer windows.
         settings = ["backbone.frozen=false", "temporal_dropout=false", "training.batch_size=64", "training.epochs=2"]
         return resolve(name, backbone="tiny_trunk", limit=200, settings=settings)
     return resolve(name, backbone="tiny_means", limit=500, settings=["training.epochs=4"])
