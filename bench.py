@@ -39,6 +39,24 @@ COMMANDS = {
     "doctor": "check the installation and say how to fix each gap",
 }
 
+# Options of `run` and commands that other programs have, and what serves here.
+OPTIONS_ELSEWHERE = {
+    "--seed": "use --set training.seed={value}; --seeds N trains N of them",
+    "--epochs": "use --set training.epochs={value}",
+    "--lr": "use --set training.lr={value}",
+    "--batch-size": "use --set training.batch_size={value}",
+    "--resume": "run the same command again: it resumes",
+    "--json": "use python bench.py table --format json after the run",
+    "--num-workers": "the cores that this process may use decide; taskset limits them",
+}
+COMMANDS_ELSEWHERE = {
+    "train": "use run: python bench.py --recipe NAME trains and scores",
+    **dict.fromkeys(
+        ("evaluate", "eval", "test"),
+        "use run: python bench.py --recipe NAME trains and scores; score is for prediction files",
+    ),
+}
+
 HELP = """\
 usage: python bench.py [COMMAND] [options]
 
@@ -54,7 +72,8 @@ head-worn camera, frame by frame.
 commands (options without a command belong to `run`):
 {commands}
 
-python bench.py COMMAND --help shows its options, with examples.
+python bench.py COMMAND --help shows its options, with examples; --version the
+versions of lamzoo, Python and torch.
 """
 
 
@@ -65,8 +84,12 @@ class Parser(argparse.ArgumentParser):
         """Print one line and exit 2."""
         unknown = message.rpartition("unrecognized arguments: ")[2].split() if "unrecognized" in message else []
         options = [option for action in self._actions for option in action.option_strings]
-        near = difflib.get_close_matches(unknown[0].partition("=")[0], options, n=1) if unknown else []
+        option, _, value = unknown[0].partition("=") if unknown else ("", "", "")
+        near = difflib.get_close_matches(option, options, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
+        if self.prog == "bench.py run" and option in OPTIONS_ELSEWHERE:
+            value = value or next((word for word in unknown[1:2] if not word.startswith("-")), "N")
+            message, hint = f"there is no {option}", f"; {OPTIONS_ELSEWHERE[option].format(value=value)}"
         refuse(f"{self.prog}: {message}{hint} (see {self.prog} --help)")
         raise SystemExit(2)
 
@@ -120,7 +143,15 @@ def run_command(arguments: Sequence[str]) -> int:
         width = max(map(len, COMMANDS))
         print(HELP.format(commands="\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())), end="")
         return 0
+    if first == "--version":
+        from benchmarks.rows.provenance import version_line
+
+        print(version_line())
+        return 0
     name, rest = command_of(arguments)
+    if name in COMMANDS_ELSEWHERE:
+        refuse(f"bench.py: there is no command {name}; {COMMANDS_ELSEWHERE[name]}")
+        return 2
     if name not in COMMANDS:
         near = difflib.get_close_matches(first, COMMANDS, n=1)
         hint = f"; did you mean '{near[0]}'?" if near else ""

@@ -18,13 +18,15 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
+from traceback import walk_tb
 from typing import Annotated, Any, Literal
 
 import msgspec
 from mmengine.registry import Registry as _MMEngineRegistry
 
 ENTRY_POINT_GROUP = "lamzoo.plugins"
-LONGEST_REASON = 400  # characters of a constructor's error message
+LONGEST_REASON = 400  # characters of a library's error message
+_ANSI = re.compile(r"(\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(\x07|\x1b\\)?|\x1b[ -/]*[0-~]")
 
 
 class UserError(Exception):
@@ -35,14 +37,21 @@ class UserError(Exception):
 
 
 def printable(text: str) -> str:
-    """Return text as one line, with unprintable characters escaped: ids from files could control a terminal."""
-    line = " ".join(text.split())
+    """Return text as one line, for any terminal: without ANSI sequences, other unprintable characters escaped."""
+    line = " ".join(_ANSI.sub("", text).split())
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in line)
+
+
+def first_sentences(error: object) -> str:
+    """Return a library's message as one line, cut after a sentence: torch's may fill pages."""
+    text = printable(str(error))
+    ends = [found.end() for found in re.finditer(r"[.;](?= )|$", text) if found.end() <= LONGEST_REASON]
+    return text[: ends[-1]].rstrip(":;") if ends else f"{text[:LONGEST_REASON].rpartition(' ')[0]} …"
 
 
 def did_you_mean(name: str, known: list[str]) -> str:
     """Return ``"; did you mean 'x'?"`` with the nearest of ``known``, or ``""`` if none is close."""
-    by_lower = {entry.lower(): entry for entry in known}
+    by_lower = {entry.lower(): entry for entry in known if entry != name}
     near = difflib.get_close_matches(name.lower(), by_lower, n=1)
     return f"; did you mean '{by_lower[near[0]]}'?" if near else ""
 
@@ -101,10 +110,9 @@ class Registry(_MMEngineRegistry):
 
     def __contains__(self, key: object) -> bool:
         try:
-            self._resolve(key)
+            return isinstance(key, str) and key.partition(":")[0] in self.names() and bool(self._resolve(key))
         except UserError:
             return False
-        return True
 
     def __repr__(self) -> str:
         return f"Registry({self.name}: {', '.join(self.names())})"
@@ -122,7 +130,10 @@ class Registry(_MMEngineRegistry):
         name, colon, model = key.partition(":")
         known = self.names()
         if name not in known:
-            raise UserError(f"unknown {self.name} '{key}'{did_you_mean(name, known)} (known: {', '.join(known)})")
+            takers = [each for each in known if hasattr(self._module_dict[each], "has_model")]
+            models = [f"{each}:{key}" for each in takers if self._module_dict[each].has_model(key)]
+            hint = f"; did you mean '{models[0]}'?" if models else did_you_mean(name, known)
+            raise UserError(f"unknown {self.name} '{key}'{hint} (known: {', '.join(known)})")
         if not colon:
             return name, {}
         if "model" not in inspect.signature(self._module_dict[name]).parameters:
@@ -181,12 +192,9 @@ class Registry(_MMEngineRegistry):
             raise
         except Exception as error:  # constructors of plug-ins and of torch raise anything
             place = _failing_line(error, str(getattr(cls, "__module__", "")), None)
-            reason = " ".join(str(error).split())
-            if len(reason) > LONGEST_REASON:  # torch lists all mismatched tensors
-                reason = f"{reason[:LONGEST_REASON]}…"
             raise UserError(
                 f"{self.name} {cfg['type']} cannot be built{' at ' + place if place else ''}: "
-                f"{type(error).__name__}: {reason}"
+                f"{type(error).__name__}: {first_sentences(error)}"
             ) from error
         if self._base is not None:
             module, _, base = self._base.partition(":")
@@ -340,7 +348,6 @@ HEADS = Registry("head", locations=["heads"], base="heads.base:Head")
 DATASETS = Registry("dataset", locations=["benchmarks.data.dataset"])
 PRIORS = Registry("prior", locations=["benchmarks.priors"])
 DETECTORS = Registry("detector", locations=["benchmarks.video.detectors"])
-
 _REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS, DETECTORS)
 
 
@@ -384,9 +391,9 @@ def load_plugin(plugin: str | Path) -> None:
                     f"plug-in {plugin}: no module '{missing}'; give a Python file, or a module on PYTHONPATH"
                 ) from error
         place = _failing_line(error, module_name, path if is_file else None)
-        reason = " ".join(str(error).split())
         raise UserError(
-            f"plug-in {plugin} failed{' at ' + place if place else ''}: {type(error).__name__}: {reason}"
+            f"plug-in {plugin} failed{' at ' + place if place else ''}: {type(error).__name__}: "
+            f"{first_sentences(error)}"
         ) from error
     finally:
         if module_name not in sys.modules:
@@ -397,10 +404,9 @@ def load_plugin(plugin: str | Path) -> None:
 def _is_module(name: str) -> bool:
     """Whether a module of that name exists. A folder without ``__init__.py`` does not count."""
     try:
-        spec = importlib.util.find_spec(name)
+        return getattr(importlib.util.find_spec(name), "origin", None) is not None
     except (ImportError, ValueError):
         return False
-    return spec is not None and spec.origin is not None
 
 
 def _import_file(path: Path, module_name: str) -> None:
@@ -420,22 +426,16 @@ def _failing_line(error: BaseException, module_name: str, path: Path | None) -> 
     """Return ``"file:line"`` of the deepest traceback entry inside the plug-in, or ``""`` if there is none."""
     package = module_name.split(".")[0]
     place = ""
-    traceback = error.__traceback__
-    while traceback is not None:
-        if str(traceback.tb_frame.f_globals.get("__name__")).split(".")[0] == package:
-            place = f"{traceback.tb_frame.f_code.co_filename}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
+    for frame, line in walk_tb(error.__traceback__):
+        if str(frame.f_globals.get("__name__")).split(".")[0] == package:
+            place = f"{frame.f_code.co_filename}:{line}"
     if isinstance(error, SyntaxError) and error.filename and (path is None or Path(error.filename) == path):
         place = f"{error.filename}:{error.lineno}"
     return place
 
 
 def load_entry_points() -> None:
-    """Load the plug-ins of installed packages: the modules in the entry-point group ``lamzoo.plugins``.
-
-    Raises:
-        UserError: a plug-in failed; names its entry point.
-    """
+    """Load the plug-ins of installed packages, in the entry-point group ``lamzoo.plugins``; errors name theirs."""
     for entry_point in importlib.metadata.entry_points(group=ENTRY_POINT_GROUP):
         try:
             load_plugin(entry_point.module)

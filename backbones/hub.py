@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from backbones.checksums import file_sha256
-from registry import UserError
+from registry import UserError, first_sentences
 
 _fetch = ContextVar("_fetch", default=True)  # whether downloads are allowed
 _TRUE = ("1", "ON", "YES", "TRUE")  # values of HF_HUB_OFFLINE that the hub's client takes for true
@@ -79,7 +79,7 @@ def download_snapshot(model: str, files: Sequence[str]) -> tuple[Path, str, str]
         )
     except Exception as error:  # as above
         away = "the hub is out of reach" if _fetch.get() else "repositories named by a file are not downloaded"
-        reason = away if offline else " ".join(str(error).split())[:200]
+        reason = away if offline else first_sentences(error)
         raise UserError(
             f"{model} is neither a folder nor in the hub's cache, and was not downloaded ({reason}); "
             f"run {download_command(repository, revision)} with network access, then give DIR instead"

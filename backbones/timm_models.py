@@ -77,6 +77,13 @@ class TimmModel(Backbone):
             frozen=frozen,
         )
 
+    @staticmethod
+    def has_model(name: str) -> bool:
+        """Whether timm knows a model, with or without a tag."""
+        import timm  # two seconds of import
+
+        return bool(timm.is_model(name.partition(".")[0]))
+
 
 def _preprocessing(config: Mapping[str, Any], model: str) -> Preprocessing:
     """Convert timm's data configuration."""

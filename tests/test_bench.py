@@ -1,7 +1,9 @@
 """The command line as a shell sees it: exit status, one line on stderr, results on stdout."""
 
+import importlib.metadata
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import bench
+from benchmarks.config.resolve import resolve
 from tests.conftest import check_refused
 
 HOME = Path(__file__).resolve().parent.parent
@@ -27,6 +30,28 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
     [
         (["tabel"], "unknown command 'tabel'; did you mean 'table'?"),
         (["--recipee", "internlstm"], "did you mean --recipe?"),
+        (["--recipe", "probe", "--seed", "3"], "no --seed; use --set training.seed=3; --seeds N trains N of them"),
+        (["--recipe", "probe", "--seed=3"], "use --set training.seed=3;"),
+        (["--seed", "--recipe", "probe"], "use --set training.seed=N;"),
+        (["run", "--recipe", "probe", "--epochs", "5"], "use --set training.epochs=5 "),
+        (["--lr", "1e-3", "--recipe", "probe"], "use --set training.lr=1e-3 "),
+        (["--recipe", "probe", "--batch-size", "8"], "use --set training.batch_size=8 "),
+        (["--recipe", "probe", "--resume"], "run the same command again: it resumes"),
+        (["--recipe", "probe", "--json"], "use python bench.py table --format json"),
+        (["--recipe", "probe", "--num-workers", "4"], "taskset limits them"),
+        (["extract", "--images", ".", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
+        (["train", "--recipe", "probe"], "use run: python bench.py --recipe NAME trains and scores"),
+        (["evaluate"], "use run: python bench.py --recipe NAME trains and scores; score is for prediction files"),
+        (["eval"], "no command eval; use run"),
+        (["test"], "no command test; use run"),
+        (["--recipe", "probe", "--set", "head=gru"], "--set head=gru: use --head gru"),
+        (["--recipe", "probe", "--set", "backbone=timm:resnet18"], "use --backbone timm:resnet18"),
+        (["--recipe", "probe", "--set", "lr=1"], "unknown key 'lr'; did you mean 'training.lr'?"),
+        (["--recipe", "probe", "--set", "seeds=3"], "unknown key 'seeds'; use --seeds"),
+        (["--recipe", "probe", "--set", "version=3"], "unknown key 'version'; see --show"),
+        (["--recipe", "probe", "--backbone", "resnet18"], "'resnet18'; did you mean 'timm:resnet18'?"),
+        (["--recipe", "probe", "--backbone", "resnet18.a1_in1k"], "did you mean 'timm:resnet18.a1_in1k'?"),
+        (["--recipe", "probe", "--backbone", "internvit_nan"], "did you mean 'internvit_nano'?"),
         (["run"], "--recipe"),
         (["--recipe", "internlsmt"], "unknown recipe 'internlsmt'; did you mean 'internlstm'?"),
         (["--recipe", ","], "--recipe names no recipe"),
@@ -134,6 +159,31 @@ def test_too_little_address_space_is_one_line(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("bench.py run: out of memory: a library cannot be loaded; raise ulimit -v")
     assert done.stderr.count("\n") == 1
+
+
+def test_version_without_torch() -> None:
+    code = "import sys, bench; assert bench.main(['--version']) == 0; assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    (line,) = done.stdout.splitlines()
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=HOME, capture_output=True, text=True, check=False).stdout
+    assert f"(commit {commit[:7]}" in line if commit else "(no commit)" in line
+    assert line.startswith("lamzoo 0.1.0 (") and f"Python {sys.version.split()[0]}, torch " in line
+    assert line.endswith(importlib.metadata.version("torch"))
+
+
+def test_what_other_programs_have_is_not_here() -> None:
+    """The table of hints names nothing that exists, and everything that it names works."""
+    options = run("run", "--help").stdout
+    for option in bench.OPTIONS_ELSEWHERE:
+        assert not re.search(rf"{option}\b(?!s)", options)
+    assert not bench.COMMANDS_ELSEWHERE.keys() & bench.COMMANDS.keys()
+    keys = ["training.seed=4", "training.epochs=4", "training.lr=0.5", "training.batch_size=4"]
+    for option, key in zip(("--seed", "--epochs", "--lr", "--batch-size"), keys, strict=True):
+        hint = bench.OPTIONS_ELSEWHERE[option].format(value=key.partition("=")[2])
+        assert hint.split("--set ")[1].split(";")[0] == key
+    assert resolve("probe", settings=keys).training.seed == 4
+    assert bench.main(["table", "--format", "json"]) == 0
 
 
 def test_help_answers_at_once() -> None:

@@ -10,7 +10,18 @@ import pytest
 from msgspec import Meta
 
 import registry
-from registry import BACKBONES, DATASETS, HEADS, PRIORS, Registry, UserError, check_arguments, load_plugin
+from registry import (
+    BACKBONES,
+    DATASETS,
+    HEADS,
+    PRIORS,
+    Registry,
+    UserError,
+    check_arguments,
+    did_you_mean,
+    first_sentences,
+    load_plugin,
+)
 
 HOME = Path(__file__).resolve().parent.parent
 
@@ -61,6 +72,44 @@ def test_long_errors_of_constructors_are_cut(toys: Registry) -> None:
         toys.build({"type": "talkative"})
     assert len(str(caught.value)) < 600
     assert str(caught.value).endswith("…")
+
+
+def test_suggestions_do_not_repeat_the_name() -> None:
+    assert did_you_mean("head", ["head"]) == ""
+    assert did_you_mean("heat", ["head", "heat"]) == "; did you mean 'head'?"
+    assert did_you_mean("HEAD", ["head"]) == "; did you mean 'head'?"
+
+
+def test_models_of_a_part_are_suggested_with_the_part(toys: Registry) -> None:
+    class Zoo(Toy):
+        has_model = staticmethod(lambda name: name == "alexnet")
+
+    toys.register_module(name="zoo", module=Zoo)
+    with pytest.raises(UserError, match="unknown toy 'alexnet'; did you mean 'zoo:alexnet'?"):
+        toys.get("alexnet")
+    with pytest.raises(UserError, match=r"unknown toy 'alexne' \(known"):
+        toys.get("alexne")
+
+
+def test_a_membership_test_asks_no_part(toys: Registry) -> None:
+    """timm takes two seconds to import."""
+
+    class Slow(Toy):
+        @staticmethod
+        def has_model(name: str) -> bool:
+            raise AssertionError("asked")
+
+    toys.register_module(name="slow", module=Slow)
+    assert "alexnet" not in toys and "slow" in toys and "slow:x" not in toys
+
+
+def test_long_messages_end_with_a_sentence() -> None:
+    assert first_sentences(ValueError("one.\n two \x1b[1mthree\x1b[0m")) == "one. two three"
+    long = "Missing key(s): a, b. " * 40
+    cut = first_sentences(long)
+    assert cut == ("Missing key(s): a, b. " * 18).strip() and len(cut) <= registry.LONGEST_REASON
+    assert first_sentences("word " * 100) == "word " * 80 + "…"
+    assert first_sentences("") == "" and first_sentences("a: b;") == "a: b"
 
 
 def test_unknown_name_suggests_the_nearest_and_lists_all(toys: Registry) -> None:

@@ -20,7 +20,7 @@ from typing_extensions import NotRequired  # in typing from Python 3.11
 from backbones.base import Backbone
 from backbones.checksums import file_sha256
 from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
-from registry import BACKBONES, UserError, did_you_mean, printable
+from registry import BACKBONES, UserError, did_you_mean, first_sentences, printable
 from zoo import cards, weights
 from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
 from zoo.files.atomic import replacing, write_json, write_text
@@ -374,9 +374,9 @@ def push_model(folder: Path, repository: str) -> str:
             allow_patterns=["*.safetensors", "*.json", "*.onnx", "README.md"],
         )
     except Exception as error:  # errors of the hub, and of three libraries when the network fails
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"upload to {repository} failed ({reason}); {folder} is complete; log in (hf auth login) and export again"
+            f"upload to {repository} failed ({first_sentences(error)}); {folder} is complete; log in (hf auth login) "
+            "and export again"
         ) from error
     return str(done.commit_url)
 

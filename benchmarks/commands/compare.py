@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     found = difference(a, b)
     if found is None:
         raise UserError(f"one of {len(a.clips)} clips has all frames of a class, so there is no interval over clips")
-    p = permutation_p(found, scores[0], scores[1], labels, clips)
+    p = None if found.too_few else permutation_p(found, scores[0], scores[1], labels, clips)
     paired = sorted({*a.seeds} & {*b.seeds})
     names = [row.name if rows[0].name != rows[1].name else str(row.path.parent) for row in rows]
     lines = [sentence(names[0], names[1], found, p), *_warnings(names, rows, len(labels))]
@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
             "clips": len(a.clips),
             "paired_seeds": paired,
             "difference": found.value,
-            "interval": [found.low, found.high],
+            "interval": None if found.too_few else [found.low, found.high],
             "p": p,
-            "told_apart": not found.includes_zero,
+            "told_apart": not (found.too_few or found.includes_zero),
             "summary": " ".join(lines),
         }
         print(json.dumps(values, indent=2, ensure_ascii=False))
@@ -86,10 +86,9 @@ def run(args: argparse.Namespace) -> int:
     body.append(["difference", f"{100 * found.value:+.2f}", "", f"{len(paired)} paired"])
     head = [f"{rows[0].dataset} {args.split}", "mAP", "std", "seeds"]
     print(tabulate(body, head, disable_numparse=True, colalign=("left", "right", "right", "right")))
-    print(
-        f"\n95 % interval {100 * found.low:+.2f} to {100 * found.high:+.2f}, p = {p:.2g} by permutation, on "
-        f"{len(labels):,} key frames of {len(a.clips)} clips\n"
-    )
+    interval = f"95 % interval {100 * found.low:+.2f} to {100 * found.high:+.2f}"
+    start = "" if p is None else f"{interval}, p = {p:.2g} by permutation, on "
+    print(f"\n{start}{len(labels):,} key frames of {len(a.clips)} clips\n")
     print("\n".join(lines))
     return 0
 

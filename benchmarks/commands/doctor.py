@@ -107,7 +107,7 @@ def _guarded(look: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from look()
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())
         yield Finding(False, f"check failed ({type(error).__name__}: {reason})", "see the packages above", needed=True)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from mmengine.config import Config
 
 from benchmarks.config.recipe import OPTIONAL_KEYS, REQUIRED_KEYS
-from registry import DATASETS, UserError, did_you_mean
+from registry import DATASETS, UserError, did_you_mean, first_sentences
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
@@ -111,7 +111,7 @@ def _read(path: Path) -> dict[str, Any]:
         values = Config.fromfile(str(path)).to_dict()
         own = runpy.run_path(str(path))
     except (Exception, SystemExit) as error:
-        raise UserError(f"cannot read {path}: {type(error).__name__}: {' '.join(str(error).split())}") from error
+        raise UserError(f"cannot read {path}: {type(error).__name__}: {first_sentences(error)}") from error
     for base in own.get("_base_", ()):
         inherited = _read(path.parent / base)
         for key, part in own.items():

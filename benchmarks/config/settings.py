@@ -9,6 +9,9 @@ from benchmarks.config.recipe import OPTIONAL_KEYS, SECTIONS, TRACKERS
 from benchmarks.config.values import leaves
 from registry import UserError, did_you_mean
 
+# Options of `run` that are easily taken for keys.
+_OPTIONS = ("recipe", "dataset", "root", "weights", "seeds", "limit", "device", "out")
+
 
 def parse_setting(setting: str) -> tuple[str, Any]:
     """Split `key=value`. The value is a Python literal, true, false or none; anything else is a string.
@@ -43,16 +46,16 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
     """
     *path, last = key.split(".")
     node: Any = values
-    known = ["version", "backbone", "head", *settable()]
+    if key in ("backbone", "head"):
+        raise UserError(f"--set {key}={value}: use --{key} {value}, which replaces it with its arguments")
+    unknown = f"--set {key}: unknown key '{key}'{_nearest_key(key)}; see --show RECIPE for the keys"
     if key == "priors" and isinstance(value, str) or key == "priors.type":
         path, last, value = [], "priors", {"type": value}
     elif path == ["priors"] and node["priors"] is None:
         raise UserError(f"--set {key}={value}: no prior is named; put --set priors=NAME before it")
     for name in path:
         if not isinstance(node, dict) or name not in node:
-            raise UserError(
-                f"--set {key}: unknown key '{key}'{did_you_mean(key, known)}; see --show RECIPE for the keys"
-            )
+            raise UserError(unknown)
         if node[name] is None and name == "smoothing":
             node[name] = {"filter": "median", "window": 5}
         elif isinstance(node[name], dict):
@@ -62,11 +65,20 @@ def set_value(values: dict[str, Any], key: str, value: Any) -> bool:
         if last == "type":
             raise UserError(f"--set {key}={value}: the old type's arguments would stay; use --{path[0]} {value}")
     elif (key if path else last) not in settable():
-        raise UserError(f"--set {key}: unknown key '{key}'{did_you_mean(key, known)}; see --show RECIPE for the keys")
+        raise UserError(unknown)
     if last in node and node[last] == value and type(node[last]) is type(value):
         return False
     node[last] = value
     return True
+
+
+def _nearest_key(key: str) -> str:
+    """Suggest the option of `run` with this name, or the nearest key: `lr` is part of `training.lr`."""
+    if key in _OPTIONS:
+        return f"; use --{key}"
+    keys = settable()
+    ends = [each for each in keys if each.rpartition(".")[2] == key]
+    return f"; did you mean '{ends[0]}'?" if len(ends) == 1 else did_you_mean(key, keys)
 
 
 def is_tracker_key(key: str) -> bool:

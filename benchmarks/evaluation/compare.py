@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from benchmarks.evaluation.bootstrap import resampled
 
 SWAPS = 1000  # permutations per p
+MIN_SEEDS, MIN_CLIPS = 5, 5  # advised if there are too few for an interval
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,9 @@ class Difference:
         of_clips: share of the variance over clips that is not part of the variance over seeds already.
         seed_error: standard error over seeds; 0 if both rows have a single seed.
         seed_freedom: degrees of freedom of `seed_error`.
+        freedom: degrees of freedom of the interval.
+        seed_count: number of seeds of the row with fewer.
+        clip_count: number of clips.
     """
 
     value: float
@@ -56,6 +60,14 @@ class Difference:
     of_clips: float
     seed_error: float
     seed_freedom: float
+    freedom: float = math.inf
+    seed_count: int = MIN_SEEDS
+    clip_count: int = MIN_CLIPS
+
+    @property
+    def too_few(self) -> bool:
+        """Whether the runs are too few for an interval: it has under 2 degrees of freedom, or impossible ends."""
+        return self.freedom < 2 or self.low < -1 or self.high > 1
 
     @property
     def includes_zero(self) -> bool:
@@ -127,9 +139,11 @@ def difference(a: Scored, b: Scored) -> Difference | None:
     value = float(a.map.mean() - b.map.mean())
     freedom = _freedom(a, b) if of_seeds else math.inf
     squares = beyond**2 / (count - 1) + of_seeds**2 / freedom
-    reach = float(stdtrit(variance**2 / squares, 0.975)) * math.sqrt(variance) if variance else 0.0
+    of_interval = variance**2 / squares if variance else math.inf
+    reach = float(stdtrit(of_interval, 0.975)) * math.sqrt(variance) if variance else 0.0
     share = beyond / of_clips if of_clips else 0.0
-    return Difference(value, value - reach, value + reach, share, math.sqrt(of_seeds), freedom)
+    error, seeds = math.sqrt(of_seeds), min(len(a.seeds), len(b.seeds))
+    return Difference(value, value - reach, value + reach, share, error, freedom, of_interval, seeds, count)
 
 
 def permutation_p(
@@ -228,21 +242,26 @@ def _freedom(a: Scored, b: Scored) -> float:
     return (first + second) ** 2 / (first**2 / (sizes[0] - 1) + second**2 / (sizes[1] - 1))
 
 
-def sentence(a: str, b: str, found: Difference, p: float) -> str:
+def sentence(a: str, b: str, found: Difference, p: float | None) -> str:
     """Say what a comparison means, in points of mAP.
 
     Args:
         a: name of the first row.
         b: name of the second row.
         found: from `difference`.
-        p: from `permutation_p`.
+        p: from `permutation_p`; None if there are too few runs.
 
     Example:
         >>> sentence("one", "two", Difference(0.012, -0.004, 0.028, 1.0, 0.01, 4.0), p=0.2)
         'one is 1.20 points above two; the interval -0.40 to 2.80 includes 0: the two are statistically tied.'
     """
     side = "above" if found.value > 0 else "below"
-    start = f"{a} is {100 * abs(found.value):.2f} points {side} {b}; the interval {100 * found.low:.2f} to "
+    start = f"{a} is {100 * abs(found.value):.2f} points {side} {b}; "
+    if p is None:
+        advice = [f"with --seeds {MIN_SEEDS} or more"] * (found.seed_count < MIN_SEEDS)
+        advice += [f"on more than these {found.clip_count} clips"] * (found.clip_count < MIN_CLIPS)
+        return f"{start}too few runs to compare: run both again {' and '.join(advice) or 'with more seeds'}."
+    start += f"the interval {100 * found.low:.2f} to "
     if found.includes_zero:
         return f"{start}{100 * found.high:.2f} includes 0: the two are statistically tied."
     better = a if found.value > 0 else b

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import importlib.metadata
 import platform
 import subprocess
@@ -31,6 +32,16 @@ def environment(device: str) -> dict[str, Any]:
         "device": device,
         "code": code_version(),
     }
+
+
+def version_line() -> str:
+    """Versions of lamzoo, Python and torch in one line, without importing torch."""
+    setup = configparser.ConfigParser()
+    setup.read(HOME / "setup.cfg", encoding="utf-8")
+    code = code_version()
+    commit = f"commit {code['commit'][:7]}{' with changes' * code['dirty']}" if code["commit"] else "no commit"
+    torch = _version("torch") or "not installed"
+    return f"lamzoo {setup['metadata']['version']} ({commit}), Python {platform.python_version()}, torch {torch}"
 
 
 def code_version() -> dict[str, Any]:

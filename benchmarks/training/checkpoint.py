@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 
 from backbones.checkpoints import all_finite
 from benchmarks.config.recipe import Training
-from registry import UserError
+from registry import UserError, first_sentences
 from zoo.files.atomic import replacing
 from zoo.files.untrusted import checked, read_bytes
 
@@ -126,9 +126,9 @@ def resume(
         _check_numbers(numbers, training)
         _check_tensors(tensors, model)
     except Exception as error:  # safetensors fails in many ways on foreign bytes
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
-            f"cannot resume from {path} ({type(error).__name__}: {reason}); delete it to restart this training"
+            f"cannot resume from {path} ({type(error).__name__}: {first_sentences(error)}); delete it to restart this "
+            "training"
         ) from error
     model.load_state_dict(_part(tensors, "model."))
     progress.best_state = _part(tensors, "best.")

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from benchmarks.config.recipe import TRACKERS, Training
 from benchmarks.system import processes
-from registry import UserError
+from registry import UserError, first_sentences
 
 PROJECT = "lamzoo"
 _REMEDIES = {
@@ -129,7 +129,7 @@ def open_trackers(training: Training, folder: Path, name: str, settings: Mapping
         try:
             opened.append(tracker(folder / package, name, {**asdict(training), **settings}))
         except Exception as error:  # of any type, from the packages and their servers
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            reason = first_sentences(error) or type(error).__name__
             raise UserError(f"training.{package}: {reason}; {_REMEDIES[package]}") from error
     return opened
 

@@ -98,6 +98,19 @@ def test_in_words(out, capsys):
     assert "Each row has one seed, so the difference may be due to the seeds" in text
 
 
+def test_too_few_runs_are_not_compared(out, tables, made, capsys):
+    """Two clips have one degree of freedom: the interval would be 12.7 standard errors to each side."""
+    for name in ("good", "once"):
+        table = tables[name]
+        write_row(out, f"{name}-few", table[table["clip"].isin(["00", "01"])])
+    text = compare(capsys, "good-few", "once-few", "--out", out)
+    assert "too few runs to compare: run both again with --seeds 5 or more and on more than these 2 clips." in text
+    assert "interval" not in text and "p =" not in text and "176 key frames of 2 clips" in text
+    values = json.loads(compare(capsys, "good-few", "once-few", "--out", out, "--json"))
+    assert values["interval"] is None and values["p"] is None and values["told_apart"] is False
+    assert "too few runs" in values["summary"]
+
+
 def test_rows_are_joined_by_key_in_any_order(out, tables, capsys):
     write_row(out, "shuffled", tables["plain"].sample(frac=1, random_state=0))
     ours, shuffled = (json.loads(compare(capsys, "good", b, "--out", out, "--json")) for b in ("plain", "shuffled"))

@@ -238,3 +238,38 @@ def test_intervals_of_a_row_cover_the_truth():
 )  # fmt: skip
 def test_what_it_means(value, reach, p, words):
     assert words in sentence("one", "two", Difference(value, value - reach, value + reach, 1.0, 0.01, 4.0), p)
+
+
+def test_degrees_of_freedom():
+    """Of single seeds those of the clips; of rows whose clips do not differ, those of the pairs of seeds."""
+    random = np.random.default_rng(5)
+    for clips in (2, 3, 9):
+        found = difference(random_row(random, [1], clips), random_row(random, [1], clips))
+        assert found.freedom == pytest.approx(clips - 1) and found.too_few == (clips == 2)
+        assert (found.seed_count, found.clip_count) == (1, clips)
+    for seeds in (2, 3, 5):
+        a, b = (
+            Scored(tuple(range(seeds)), random.normal(0.8, 0.01, seeds), tuple("abcd"), np.full((seeds, 4), 0.8))
+            for _ in range(2)
+        )
+        found = difference(a, b)
+        assert found.freedom == pytest.approx(seeds - 1) and found.too_few == (seeds == 2)
+        reach = stats.t.ppf(0.975, seeds - 1) * np.std(a.map - b.map, ddof=1) / math.sqrt(seeds)
+        assert found.high - found.value == pytest.approx(reach)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "freedom", "seeds", "clips", "words"),
+    [
+        (-0.73, 0.68, 1.0, 1, 2, "run both again with --seeds 5 or more and on more than these 2 clips."),
+        (-0.73, 0.68, 1.9, 2, 50, "run both again with --seeds 5 or more."),
+        (-0.73, 0.68, 1.0, 5, 2, "run both again on more than these 2 clips."),
+        (-0.9, 1.1, 4.0, 5, 50, "too few runs to compare: run both again with more seeds."),
+        (-1.1, 0.9, 4.0, 3, 50, "too few runs to compare"),
+        (-0.73, 0.68, 2.0, 3, 2, "the interval -73.00 to 68.00 includes 0"),
+    ],
+)
+def test_too_few_in_words(low, high, freedom, seeds, clips, words):
+    found = Difference(0.02, low, high, 1.0, 0.1, 1.0, freedom, seeds, clips)
+    text = sentence("one", "two", found, None if found.too_few else 0.3)
+    assert text.startswith("one is 2.00 points above two; ") and words in text

@@ -158,5 +158,10 @@ def test_valid_json_is_read_unchanged(tmp_path: Path) -> None:
 
 
 def test_an_error_is_one_printable_line() -> None:
-    assert str(UserError("a\x1b[2J\n  b \u202ec\ud800")) == r"a\x1b[2J b \u202ec\ud800"
+    assert str(UserError("a\x07\n  b \u202ec\ud800")) == r"a\x07 b \u202ec\ud800"
+    # Colours, cursor, title, character set: torch's messages have some of them, and a file's names may.
+    assert (
+        str(UserError("\x1b[1;31mred\x1b[0m \x1b[2J\x9b1mx \x1b]0;title\x07y\x1b]8;;u\x1b\\z \x1b(Bw\x1b"))
+        == r"red x yz w\x1b"
+    )
     assert str(UserError("plain é 'x'")) == "plain é 'x'"
