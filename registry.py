@@ -347,7 +347,6 @@ HEADS = Registry("head", locations=["heads"], base="heads.base:Head")
 DATASETS = Registry("dataset", locations=["benchmarks.data.dataset"])
 PRIORS = Registry("prior", locations=["benchmarks.priors"])
 DETECTORS = Registry("detector", locations=["benchmarks.video.detectors"])
-
 _REGISTRIES = (BACKBONES, HEADS, DATASETS, PRIORS, DETECTORS)
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from registry import UserError
 
 _REMEDY = "unset RANK, LOCAL_RANK and WORLD_SIZE, or start all processes with torchrun"
 
 
-class Launch(NamedTuple):
+@dataclass(frozen=True)
+class Launch:
     """A process among those of torchrun; without torchrun, a single one.
 
     Attributes:
