@@ -133,9 +133,11 @@ class Video:
         yield from found
 
     def _after(self, after: Frame) -> Iterator[Frame] | None:
-        """Seeks to a frame and returns the frames after it; None if seeking does not find it."""
+        """Seeks to a frame and returns the frames after it; None if seeking does not find it undamaged."""
         frames = self._numbered(after.stamp - int(BEFORE / self.time_base))
         for frame in frames:
+            if frame.lost:  # some decoders fail on what comes first after seeking
+                break
             if frame.stamp == after.stamp and frame.shown is not None and frame.shown.pts == after.stamp:
                 shift = after.number - frame.number
                 return (replace(later, number=later.number + shift) for later in frames)

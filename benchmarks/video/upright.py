@@ -47,7 +47,11 @@ def orientation_of(shown: av.VideoFrame) -> Orientation:
     The matrix (ISO 14496-12, 8.3.2) ``a b u c d v x y w`` takes the point (x, y) to (a x + c y, b x + d y), with y
     downwards.
     """
-    data: Any = shown.side_data.get("DISPLAYMATRIX")
+    from av.sidedata.sidedata import SideDataContainer
+
+    # A container of our own: the frame's attribute refers back to the frame, which then outlives its use.
+    container: Any = SideDataContainer  # its stub lacks the argument
+    data = container(shown).get("DISPLAYMATRIX")
     if data is None:
         return Orientation()
     a, b, _, c, d = np.frombuffer(bytes(data), dtype=np.int32)[:5].astype(np.float64).tolist()

@@ -332,13 +332,20 @@ def _decode_odd(folder: Path, made: Odd) -> None:
         frames = list(video.frames())
         assert frames[-1].lost + video.lost_at_end(frames[-1]) == 0, "frames are said to be lost"
         with av.open(str(folder / os.fsdecode(made.name))) as container:
-            assert len(frames) == sum(1 for _ in container.decode(video=0)) == len(made.times), "frames are missing"
+            stamps = [shown.pts for shown in container.decode(video=0)]
+            base = float(container.streams.video[0].time_base)
+        assert len(frames) == len(stamps) == len(made.times), "frames are missing"
         middle = len(frames) // 2
         assert list(video.frames(frames[middle])) == frames[middle + 1 :], "resumed frames are others"
-    times = [frame.time for frame in frames]
-    np.testing.assert_allclose(np.array(times) - times[0], (np.array(made.times) - made.times[0]) / 1000, atol=2e-3)
+    times = np.array([frame.time for frame in frames])
+    # What Matroska holds of times before 0 depends on its clusters; then a second decoding says what they are.
+    known = made.times[0] >= 0
+    if known or None not in stamps:
+        wanted = np.array(made.times) / 1000 if known else np.array(stamps) * base
+        np.testing.assert_allclose(times - times[-1], wanted - wanted[-1], atol=2e-3)
+    assert (np.diff(times) > 0).all()
     early = 0.0 if made.sound is None else max(0.0, (made.times[0] - made.sound[0]) / 1000)
-    if made.suffix == ".ts" or (made.sound is None and made.suffix not in (".mp4", ".mov")):
+    if known and (made.suffix == ".ts" or (made.sound is None and made.suffix not in (".mp4", ".mov"))):
         assert abs(times[0] - early) < 0.15, f"starts at {times[0]}, not {early}"
     assert times[0] >= 0
     quarter = made.matrix is not None and made.matrix[0] == 0
@@ -383,7 +390,7 @@ def _predict_odd(folder: Path, made: Odd) -> None:
         done = predict_video(Path(os.fsdecode(made.name)), model(), source, options, out)
         assert (done.frames, done.lost) == (len(made.times), 0)
         longest = (made.times[-1] - made.times[0]) / 1000
-        assert longest < done.seconds <= longest + 10
+        assert longest - 0.5 < done.seconds <= longest + 3.1 + 30.1  # a late start, and the last frame
         drawn = Video(out / "annotated.mp4")
         assert len(list(drawn.frames())) == len(made.times), "the annotated video lacks frames"
         even = np.array(Video(os.fsdecode(made.name)).size) // 2 * 2

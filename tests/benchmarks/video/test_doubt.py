@@ -158,7 +158,7 @@ def test_causal_rows_begin_when_a_track_is_believed(
     with (tmp_path / "long" / "frames.csv").open() as file:
         rows = list(csv.DictReader(line for line in file if not line.startswith("#")))
     first = {track: min(int(row["frame"]) for row in rows if row["track"] == track) for track in "12"}
-    assert 10 <= first["1"] <= 16 and first["2"] == 2  # five looks a second, and tracks begin with frame 2
+    assert 10 <= first["1"] <= 12 and first["2"] == 2  # a look every other frame, and tracks begin with frame 2
     predict(make(tmp_path / "short.mp4", 40), tmp_path / "short", Half((0.6,)), causal=True)
     before = [
         [line for line in (tmp_path / name / "frames.csv").read_text().splitlines()[3:] if int(line.split(",")[1]) < 35]
