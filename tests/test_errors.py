@@ -71,7 +71,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT, "--set", "threshold=high"], "must be float, got 'high'"),
         ([*PREDICT, "--set", "threshold"], "expected key=value"),
         ([*PREDICT, "--set", "side=0"], "side is 0; it must be at least 32"),
-        ([*PREDICT, *BOXES, "--device", "gpu"], "leave it out, or try cpu"),
+        ([*PREDICT, *BOXES, "--device", "gpu"], "must be cpu, cuda, cuda:N or mps"),
         ([*PREDICT, "--plugin", "nowhere.py"], "nowhere.py does not exist"),
         (["report"], "required: -o/--output"),
         (["report", "-o", "folder"], "name a file: -o folder/report.html"),
