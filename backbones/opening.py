@@ -34,10 +34,24 @@ def read_small(path: Path) -> bytes:
         OSError: the file cannot be read, is not a regular file, or has more than 256 MiB.
     """
     with open_regular(path) as file:
-        data = file.read(_LARGEST + 1)
-    if len(data) > _LARGEST:
-        raise OSError(errno.EFBIG, "is larger than 256 MiB", str(path))
-    return data
+        return read_at_most(file, _LARGEST)
+
+
+def read_at_most(file: IO[bytes], limit: int) -> bytes:
+    """Read a file or pipe to its end, block by block: one large read would allocate the limit.
+
+    Raises:
+        OSError: there are more than ``limit`` bytes.
+    """
+    blocks, size = [], 0
+    too_large = os.fstat(file.fileno()).st_size > limit
+    while not too_large and (block := file.read(1 << 20)):
+        blocks.append(block)
+        size += len(block)
+        too_large = size > limit
+    if too_large:
+        raise OSError(errno.EFBIG, f"is larger than {limit >> 20:,} MiB", str(file.name))
+    return b"".join(blocks)
 
 
 def _open_regular(path: str, flags: int) -> int:

@@ -1,9 +1,10 @@
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
-from backbones.opening import open_regular, read_small
+from backbones.opening import open_regular, read_at_most, read_small
 
 
 def test_a_regular_file_is_read_and_written(tmp_path: Path) -> None:
@@ -50,6 +51,23 @@ def test_a_file_that_never_ends_is_not_read_to_its_end(tmp_path: Path) -> None:
         file.truncate(1 << 40)
     with pytest.raises(OSError, match="larger than 256 MiB"):
         read_small(path)
+
+
+def test_reading_allocates_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 3_000_000)
+    tracemalloc.start()
+    assert len(read_small(path)) == 3_000_000
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
+
+
+def test_a_pipe_that_never_ends_is_left(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.write(writer, b"x" * 5000)
+    with os.fdopen(reader, "rb", buffering=0) as file, pytest.raises(OSError, match="larger than"):
+        read_at_most(file, 4000)
+    os.close(writer)
 
 
 def test_missing_files_are_missing(tmp_path: Path) -> None:

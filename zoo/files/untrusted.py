@@ -14,7 +14,7 @@ from typing import IO, Any, BinaryIO
 
 import msgspec
 
-from backbones.opening import open_regular
+from backbones.opening import open_regular, read_at_most
 from registry import UserError
 
 _PIPE_TIMEOUT = 500  # milliseconds
@@ -70,14 +70,11 @@ def read_bytes(path: Path, what: str) -> bytes:
 def _read(path: Path, what: str, opened: Callable[[Path], IO[bytes]]) -> bytes:
     try:
         with opened(path) as file:
-            data = file.read(LARGEST + 1)
+            return read_at_most(file, LARGEST)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file ({what})") from None
     except OSError as error:
         raise UserError(f"{path}: {error.strerror or error} ({what})") from None
-    if len(data) > LARGEST:
-        raise UserError(f"{path}: larger than {LARGEST >> 30} GiB ({what})")
-    return data
 
 
 def checked(value: Any, kind: Any, where: str = "") -> Any:
