@@ -41,7 +41,7 @@ class CenterFace(Detector):
             needs three, of which two are confident.
     """
 
-    # Of 49 tracks of rendered faces, 48 reach 0.4 twice; of those in which Face Mesh recognises none, 0.65 keeps half.
+    # In a minute of rendered video, all of whose 49 tracks are faces, 6 tracks of 5 to 11 frames are dropped.
     confident, sure = 0.4, 0.65
 
     def __init__(self, side: int = 1280, threshold: float = 0.2) -> None:
