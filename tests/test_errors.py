@@ -73,6 +73,23 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ([*PREDICT, "--set", "side=0"], "side is 0; it must be at least 32"),
         ([*PREDICT, *BOXES, "--device", "gpu"], "must be cpu, cuda, cuda:N or mps"),
         ([*PREDICT, "--plugin", "nowhere.py"], "nowhere.py does not exist"),
+        (
+            ["smooth", "p.csv", "-o", "s.csv", "--window", "100000000000000000001"],
+            "--window is 100000000000000000001; expected int <= 999",
+        ),
+        (["smooth", "p.csv", "-o", "s.csv", "--window", "0"], "--window is 0; expected int >= 1"),
+        (
+            ["index", "--root", ".", "--split", "val", "-o", "i.csv", "--stride", "100000000000000000001"],
+            "expected int <= 1000000",
+        ),
+        (
+            ["prepare", "--root", ".", "--workers", "100000000000000000001"],
+            "--workers is 100000000000000000001; expected int <= 1000000",
+        ),
+        (
+            ["extract", "--recipe", "probe", "--batch-size", "100000000000000000001"],
+            "--batch-size is 100000000000000000001; expected int",
+        ),
         (["report"], "required: -o/--output"),
         (["report", "-o", "folder"], "name a file: -o folder/report.html"),
         (["report", "-o", "r.html", "--out", "nowhere"], "run some, such as python bench.py --recipe probe"),

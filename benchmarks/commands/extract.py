@@ -81,10 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Extract the features, and print how many were computed and reused."""
-    from registry import UserError
+    from benchmarks.config.recipe import Count
+    from benchmarks.config.values import typed
 
-    if args.batch_size is not None and args.batch_size < 1:
-        raise UserError(f"--batch-size is {args.batch_size}; it must be at least 1")
+    typed(args.batch_size, Count | None, "--batch-size")
     return _of_recipes(args) if args.images is None else _of_images(args)
 
 

@@ -33,11 +33,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the table."""
+    from benchmarks.config.recipe import Count
+    from benchmarks.config.values import typed
     from benchmarks.data.ego4d import clips_without_segments, read_split
     from benchmarks.data.windows import key_frames
     from benchmarks.system.progress import say
     from zoo.files.atomic import replacing
 
+    typed(args.stride, Count | None, "--stride")
     stride = args.stride if args.stride is not None else 1 if args.split == "test" else 13
     frames = read_split(args.root, args.split, images=False, label_policy=args.label_policy)
     frames["keyframe"] = key_frames(frames, stride).astype(int)

@@ -31,11 +31,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Prepare the folder and print the report."""
+    from benchmarks.config.recipe import Count
+    from benchmarks.config.values import typed
     from benchmarks.system.locks import NAME, locked
     from registry import UserError
 
-    if args.workers is not None and args.workers < 1:
-        raise UserError(f"--workers is {args.workers}; it must be at least 1")
+    typed(args.workers, Count | None, "--workers")
     if not args.root.is_dir():
         raise UserError(f"--root {args.root} is not a folder")
     with locked(args.root / NAME, str(args.root)):

@@ -30,11 +30,14 @@ def run(args: argparse.Namespace) -> int:
     """Smooth the file."""
     import numpy as np
 
+    from benchmarks.config.recipe import SmoothingWindow
+    from benchmarks.config.values import typed
     from benchmarks.scoring.files import is_test, read_prediction_file, write_predictions
     from benchmarks.scoring.smooth import smooth_scores
     from benchmarks.scoring.submission import with_frames
     from registry import UserError
 
+    typed(args.window, SmoothingWindow, "--window")
     table = read_prediction_file(args.predictions)
     frames = table
     if is_test(table):

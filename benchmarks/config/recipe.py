@@ -13,6 +13,7 @@ VIEWS = ("original", "flipped")
 
 # Bounds of values. The upper ones are far above any use, and keep a slip of the hand from filling the memory.
 Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+SmoothingWindow = Annotated[int, Meta(ge=1, le=999)]  # frames
 SEEDS = 1 << 32  # numpy takes seeds below
 SeedCount = Annotated[int, Meta(ge=1, le=1000)]
 
@@ -76,7 +77,7 @@ class Smoothing:
     """Filter of scores along a track: `median` or `gaussian`, `window` frames wide. None: chosen on validation."""
 
     filter: Literal["median", "gaussian"]
-    window: Annotated[int, Meta(ge=1, le=999)] | None
+    window: SmoothingWindow | None
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,7 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     changed = [
         f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not is_tracker_key(key)
     ]
-    if limit is not None:
-        typed(limit, Count, "--limit")
+    typed(limit, Count | None, "--limit")
 
     _check_parts(values)
     stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
