@@ -1,6 +1,5 @@
 """Read `preprocessor_config.json` of transformers' CLIP image processor, with which InternViT's checkpoints come."""
 
-import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from PIL import Image
 
 from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from backbones.opening import read_small
+from backbones.opening import read_small_json
 from registry import UserError
 
 
@@ -29,7 +28,7 @@ def read_clip_processor(path: Path, image_size: int) -> Preprocessing:
     if not path.is_file():  # a broken link; a pipe would be waited for
         raise UserError(f"{path} is not a file")
     try:
-        data = json.loads(read_small(path).decode("utf-8-sig"))
+        data = read_small_json(path)
         if not isinstance(data, dict):
             raise TypeError(f"expected an object, found {type(data).__name__}")
         return _preprocessing({key: value for key, value in data.items() if value is not None}, image_size)

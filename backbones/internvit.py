@@ -5,7 +5,6 @@ A checkpoint is a folder as on the hub: ``config.json``, safetensors files with 
 them one by one, so the host's memory holds at most one file at a time.
 """
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -23,7 +22,7 @@ from backbones.clip_processor import read_clip_processor
 from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
 from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
-from backbones.opening import read_small
+from backbones.opening import read_small_json
 from registry import BACKBONES, UserError
 
 NANO_FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "internvit_nano"
@@ -53,7 +52,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         problem = "has no config.json" if folder.is_dir() else "does not exist"
         raise UserError(f"InternViT folder {folder} {problem}; it must hold config.json and the safetensors files")
     try:
-        config = {**_DEFAULTS, **json.loads(read_small(path).decode("utf-8-sig"))}
+        config = {**_DEFAULTS, **read_small_json(path)}
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise UserError(f"{path} is not JSON: {error}") from error
     for key in (*_SIZES, *_SWITCHES):
@@ -102,7 +101,7 @@ def weight_files(folder: Path) -> list[Path]:
         unfinished = "; a download is unfinished: start it again"
     if index.is_file():
         try:
-            names = json.loads(read_small(index).decode("utf-8-sig"))["weight_map"].values()
+            names = read_small_json(index)["weight_map"].values()
             files = sorted({folder / name for name in names})
             if any(file.parent != folder or file.suffix != ".safetensors" for file in files):
                 raise ValueError("it names a file that is not a safetensors file of this folder")

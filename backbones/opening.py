@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import stat
 from pathlib import Path
@@ -24,7 +25,7 @@ def open_regular(path: Path, mode: str = "rb", **options: Any) -> IO[Any]:
     Raises:
         OSError: the file cannot be opened, is not a regular file, or is a symbolic link and opened for writing.
     """
-    return open(path, mode, opener=_open_regular, **options)
+    return open(path, mode, opener=open_descriptor, **options)
 
 
 def read_small(path: Path) -> bytes:
@@ -35,6 +36,16 @@ def read_small(path: Path) -> bytes:
     """
     with open_regular(path) as file:
         return read_at_most(file, _LARGEST)
+
+
+def read_small_json(path: Path) -> Any:
+    """Parse a small JSON file in UTF-8, with or without a byte order mark.
+
+    Raises:
+        OSError: as in `read_small`.
+        ValueError: the file is not JSON.
+    """
+    return json.loads(read_small(path).decode("utf-8-sig"))
 
 
 def read_at_most(file: IO[bytes], limit: int) -> bytes:
@@ -54,20 +65,30 @@ def read_at_most(file: IO[bytes], limit: int) -> bytes:
     return b"".join(blocks)
 
 
-def _open_regular(path: str, flags: int) -> int:
+def open_descriptor(path: str | Path, flags: int, *, pipes: bool = False) -> int:
+    """Open a regular file, and a pipe if asked, without waiting for a process at its other end.
+
+    Args:
+        path: the file.
+        flags: as in `os.open`.
+        pipes: also open a pipe.
+
+    Raises:
+        OSError: as in `open_regular`.
+    """
     writes = flags & (os.O_WRONLY | os.O_RDWR)
     if writes:
         flags |= getattr(os, "O_NOFOLLOW", 0)
     try:
-        # O_NONBLOCK: opening a pipe returns at once, whether or not there is a process at its other end.
-        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0), 0o666)
+        descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0), 0o666)
     except OSError as error:
-        if error.errno == errno.ELOOP and Path(path).is_symlink():
+        if error.errno == errno.ELOOP and writes and Path(path).is_symlink():
             raise OSError(errno.ELOOP, "is a symbolic link", str(path)) from error
         if error.errno == errno.ENXIO:  # a pipe without a reader
-            raise OSError(errno.ENXIO, "is not a regular file", str(path)) from error
+            raise OSError(errno.ENXIO, "is not a file", str(path)) from error
         raise
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "is not a regular file", str(path))
-    return descriptor
+    mode = os.fstat(descriptor).st_mode
+    if stat.S_ISREG(mode) or (pipes and stat.S_ISFIFO(mode)):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "is a folder" if stat.S_ISDIR(mode) else "is not a file", str(path))

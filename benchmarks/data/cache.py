@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import platformdirs
 
+from backbones.opening import open_regular
 from benchmarks.data.frames import BOX, COLUMNS, TEXT, repeated
 from registry import UserError
 from zoo.files.atomic import replacing
@@ -50,7 +51,7 @@ def load_table(asked: Sequence[str], signature: str) -> pd.DataFrame | None:
         signature: digest of everything that the table depends on.
     """
     try:
-        with _path(asked).open("rb", buffering=0) as file:
+        with open_regular(_path(asked), "rb", buffering=0) as file:
             data = np.fromfile(file, dtype=np.uint8)
         return _decoded(data, signature)
     except (OSError, ValueError, KeyError, TypeError, IndexError, OverflowError, RuntimeError, MemoryError):

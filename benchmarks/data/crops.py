@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from backbones.opening import read_small
 from benchmarks.data.pictures import limit_pixels, open_video, seal_of, write_sealed
 from benchmarks.system import interrupts
 from registry import UserError
@@ -90,7 +91,7 @@ def cut_crops(
 
     Each row becomes `face_imgs/<clip>/<track>/face_%05d.jpg`: the box with its edges rounded down and clipped to the
     picture, resized to 224 x 224 (bilinear), as a JPEG of quality 95. Existing crops are kept, and a video whose crops
-    all exist is not opened, so an interrupted run resumes. Crops are written atomically.
+    all exist is not decoded, so an interrupted run resumes. Crops are written atomically.
 
     Frame numbers count from 1 at 30 per second: frame k is shown at (k - 1) / 30 s; at exactly that rate it is the
     video's k-th frame.
@@ -234,7 +235,7 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropRe
         boxes = of_track[["x1", "y1", "x2", "y2"]].to_numpy()
         for frame, box in zip(of_track["frame"].tolist(), boxes, strict=True):
             name = f"face_{frame:05d}.jpg"
-            if name in there and verify and not seal_of((here / name).read_bytes()):
+            if name in there and verify and not _is_sealed(here / name):
                 report.damaged += 1
                 wanted.setdefault(frame, []).append((here / name, box))
             elif name in there:
@@ -270,6 +271,14 @@ def _cut_clip(root: Path, clip: str, rows: pd.DataFrame, verify: bool) -> CropRe
     if left:
         report.past_end[clip] = len(left)
     return report
+
+
+def _is_sealed(path: Path) -> bool:
+    """Whether a crop is a file as `write_sealed` wrote it."""
+    try:
+        return bool(seal_of(read_small(path)))
+    except OSError:
+        return False
 
 
 def _pictures(container: Any, wanted: set[int]) -> Iterator[tuple[int, Image.Image]]:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from backbones.opening import read_at_most
 from benchmarks.data.formats import describe, is_float_tiff, more_scans
 from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
-from zoo.files.untrusted import below, open_input
+from zoo.files.untrusted import LARGEST_FILE, below, open_input
 
 if TYPE_CHECKING:
     from backbones.base import Preprocessing
@@ -125,7 +126,7 @@ def open_picture(path: Path) -> Iterator[Image.Image]:
             exception.
     """
     with open_input(path) as opened_file:
-        file = opened_file if opened_file.seekable() else io.BytesIO(opened_file.read())  # a pipe
+        file = opened_file if opened_file.seekable() else io.BytesIO(read_at_most(opened_file, LARGEST_FILE))  # a pipe
         try:
             picture = Image.open(file, formats=FORMATS)
         except UnidentifiedImageError as error:

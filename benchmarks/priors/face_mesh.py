@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from backbones.opening import read_small
+from backbones.opening import read_small_json
 from benchmarks.data.frames import BOX
 from benchmarks.data.pictures import over_crops
 from benchmarks.priors.base import Priors
@@ -155,7 +155,7 @@ def compute(root: Path, frames: pd.DataFrame, out: Path) -> bool:
     poses: dict[str, Any] = {}
     landmarks: dict[str, Any] = {}
     for path in sorted((out / "clips").glob("*.json")):
-        content = json.loads(read_small(path).decode("utf-8-sig"))
+        content = read_small_json(path)
         poses |= content["head_pose"]
         landmarks |= content["landmarks"]
     for path, content in zip(merged, (poses, landmarks), strict=True):

@@ -8,13 +8,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from backbones.opening import open_regular
+from backbones.opening import open_regular, read_at_most
 from benchmarks.data.csv_fields import read_csv
 from benchmarks.data.frames import KEY, LARGEST
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.schema import read_result
 from registry import UserError, did_you_mean
 from zoo.files.checksums import check_file
+from zoo.files.untrusted import LARGEST_FILE
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def read_table(path: Path, remedy: str) -> pd.DataFrame:
     check_file(path, "result.json", remedy)
     try:
         with open_regular(path) as file:
-            data = file.read()
+            data = read_at_most(file, LARGEST_FILE)
         table = read_csv(
             data,
             usecols=["split", "seed", *KEY, "label", "score"],

@@ -21,11 +21,12 @@ from typing import Any, BinaryIO
 import numpy as np
 import pandas as pd
 
+from backbones.opening import read_at_most
 from benchmarks.data.csv_fields import check_widths, csv_rows, csv_text
 from benchmarks.data.frames import BOX, LARGEST, numbered
 from registry import UserError
 from zoo.files.atomic import replacing
-from zoo.files.untrusted import open_input
+from zoo.files.untrusted import LARGEST_FILE, open_input
 
 VALIDATION = ("clip", "frame", *BOX, "track")
 TEST = ("clip", "unique_id", "track")
@@ -210,7 +211,7 @@ def _opened(path: Path) -> tuple[Path | bytes, int, bool]:
     """
     with open_input(path) as file:
         if not path.is_file():
-            data = file.read()
+            data = read_at_most(file, LARGEST_FILE)
             return data, _first_width(io.BytesIO(data)), b" " in data
         width = _first_width(file)
         file.seek(0)

@@ -7,7 +7,6 @@ run restores all tracks without searching again, and decodes only from the windo
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import shutil
 from collections.abc import Collection, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 
 from backbones.base import state_sha256
 from backbones.checksums import file_sha256
-from backbones.opening import read_small
+from backbones.opening import read_small_json
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress, plural, say
@@ -180,7 +179,7 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         if path.name == "run.json" and spoilt & {SUMS, path.name}:
             continue  # its content cannot be trusted
         try:
-            content = json.loads(read_small(path).decode("utf-8-sig"))
+            content = read_small_json(path)
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:

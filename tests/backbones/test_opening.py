@@ -70,6 +70,11 @@ def test_a_pipe_that_never_ends_is_left(tmp_path: Path) -> None:
     os.close(writer)
 
 
+def test_a_folder_is_called_one(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="is a folder"):
+        open_regular(tmp_path)
+
+
 def test_missing_files_are_missing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         open_regular(tmp_path / "none")

@@ -14,11 +14,11 @@ from typing import IO, Any, BinaryIO
 
 import msgspec
 
-from backbones.opening import open_regular, read_at_most
+from backbones.opening import open_descriptor, open_regular, read_at_most
 from registry import UserError
 
 _PIPE_TIMEOUT = 500  # milliseconds
-LARGEST = 2 << 30  # bytes of a file that is read as a whole: several times Ego4D's annotations
+LARGEST_FILE = 2 << 30  # bytes of a file that is read as a whole: several times Ego4D's annotations
 
 # Bytes of an id. File systems allow 255, and temporary files have longer names.
 LONGEST_ID = 200
@@ -38,12 +38,9 @@ def open_input(path: Path) -> BinaryIO:
     Raises:
         OSError: the path does not exist, is not readable, or is neither a file nor a pipe.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    descriptor = open_descriptor(path, os.O_RDONLY, pipes=True)
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
-            raise OSError(None, "is a folder" if stat.S_ISDIR(mode) else "is not a file", str(path))
-        if stat.S_ISFIFO(mode):
+        if stat.S_ISFIFO(os.fstat(descriptor).st_mode):
             writer = select.poll()
             writer.register(descriptor, select.POLLIN)
             writer.poll(_PIPE_TIMEOUT)
@@ -70,7 +67,7 @@ def read_bytes(path: Path, what: str) -> bytes:
 def _read(path: Path, what: str, opened: Callable[[Path], IO[bytes]]) -> bytes:
     try:
         with opened(path) as file:
-            return read_at_most(file, LARGEST)
+            return read_at_most(file, LARGEST_FILE)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file ({what})") from None
     except OSError as error:

@@ -1,5 +1,6 @@
 """Kept frame tables: equal to fresh ones, and never used once anything that they depend on has changed."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -229,3 +230,11 @@ def test_any_text_comes_back(tmp_path, monkeypatch):
     assert cache.load_table(["q"], "t") is None and cache.load_table(["r"], "s") is None
     cache.store_table(["z"], "s", table.assign(image="\0"))
     assert cache.load_table(["z"], "s") is None
+
+
+def test_a_pipe_in_the_place_of_a_table_is_not_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAMZOO_CACHE", str(tmp_path))
+    name = hashlib.sha256(b"q").hexdigest()[:32]
+    (tmp_path / "frames").mkdir()
+    os.mkfifo(tmp_path / "frames" / f"{name}.bin")
+    assert cache.load_table(["q"], "s") is None

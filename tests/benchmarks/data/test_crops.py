@@ -130,6 +130,10 @@ def test_a_bit_that_flips_is_noticed_and_cut_anew_where_asked_for(tmp_path):
     path.write_bytes(b"")
     assert "cut again: 1" in "\n".join(cut_crops(tmp_path, rows, workers=1, verify=True).lines())
     assert path.read_bytes() == sound
+    path.unlink()
+    os.mkfifo(path)
+    assert cut_crops(tmp_path, rows, workers=1, verify=True).damaged == 1
+    assert path.read_bytes() == sound
 
 
 def test_what_cannot_be_cut_is_reported(tmp_path):
