@@ -403,7 +403,7 @@ def test_bare_pickles_with_a_payload_are_refused(tmp_path: Path, canary: Path) -
 
 @pytest.mark.parametrize("content", [b"\x80", b"\x80\x04", b"PK\x03\x04", b"\0" * 8 + b"{"], ids=repr)
 def test_truncated_checkpoints(tmp_path: Path, content: bytes) -> None:
-    from zoo.foreign import read_checkpoint
+    from backbones.foreign import read_checkpoint
 
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(UserError, match="x.pth"):

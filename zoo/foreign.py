@@ -10,10 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backbones.foreign import read_checkpoint
-
-__all__ = ["figures", "is_plain", "read_checkpoint"]
-
 _FIGURE = re.compile(r"map|acc|epoch|prec", re.IGNORECASE)
 
 

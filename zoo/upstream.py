@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from backbones.checksums import file_sha256
+from backbones.foreign import read_checkpoint
 from registry import UserError
 from zoo.cards import load_card
 from zoo.files.atomic import write_json
-from zoo.foreign import figures, is_plain, read_checkpoint
+from zoo.foreign import figures, is_plain
 from zoo.published import PUBLISHED, Tensors, tensor_names
 from zoo.weights import write_weights
 

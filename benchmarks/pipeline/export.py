@@ -13,7 +13,7 @@ from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.rows.predictions import read_predictions
 from benchmarks.rows.schema import Result, read_result
 from benchmarks.scoring.looks import COST, GAP, looks_at
-from benchmarks.training.train import REPORT
+from benchmarks.training.job import REPORT
 from registry import BACKBONES, DATASETS, UserError
 from zoo.cards import Card, Figure
 from zoo.files.checksums import check_file

@@ -17,17 +17,17 @@ def default_device(name: str | None) -> str:
     Raises:
         UserError: this machine cannot use the device.
     """
-    gpus = torch.cuda.device_count()
+    count = gpus()
     if name is None:
-        return "cuda" if gpus else "cpu"
+        return "cuda" if count else "cpu"
     named = re.fullmatch(r"cpu|mps|cuda(?::(\d{1,4}))?", name)
     if named is None:
         raise UserError(f"--device {name}: must be cpu, cuda, cuda:N or mps")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: torch finds no Apple GPU; leave it out to use the CPU")
-    if name.startswith("cuda") and int(named[1] or 0) >= gpus:
-        found = f"torch finds {gpus} GPUs, numbered from 0" if gpus else "torch finds no NVIDIA or AMD GPU"
-        raise UserError(f"--device {name}: {found}; leave it out to use the {'first one' if gpus else 'CPU'}")
+    if name.startswith("cuda") and int(named[1] or 0) >= count:
+        found = f"torch finds {count} GPUs, numbered from 0" if count else "torch finds no NVIDIA or AMD GPU"
+        raise UserError(f"--device {name}: {found}; leave it out to use the {'first one' if count else 'CPU'}")
     return name
 
 

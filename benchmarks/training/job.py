@@ -16,6 +16,8 @@ from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData
 from zoo.files.untrusted import below
 
+REPORT = "training.json"  # in the folder of a seed, written after the weights
+
 
 @dataclass(frozen=True)
 class TrainingJob:
@@ -52,7 +54,7 @@ class TrainingJob:
 
     def seed_folder(self, seed: int) -> Path:
         """Folder for one seed's checkpoint, weights and report."""
-        place = below(self.folder, f"seed{seed}/training.json", "a training", written=True)
+        place = below(self.folder, f"seed{seed}/{REPORT}", "a training", written=True)
         return place.parent
 
     @property

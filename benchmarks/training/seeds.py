@@ -20,8 +20,8 @@ from benchmarks.system import interrupts, processes
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress
 from benchmarks.system.shortage import shortage_message
-from benchmarks.training.job import TrainingJob
-from benchmarks.training.train import REPORT, has_closed_form, on_one_thread, threads_for, train
+from benchmarks.training.job import REPORT, TrainingJob
+from benchmarks.training.train import has_closed_form, on_one_thread, threads_for, train
 from registry import HEADS, UserError, load_plugins
 from zoo.model import read_model
 from zoo.weights import read_head

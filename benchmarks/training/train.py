@@ -19,7 +19,7 @@ from benchmarks.scoring.predict import score_windows
 from benchmarks.system import interrupts, processes
 from benchmarks.system.progress import Progress, say
 from benchmarks.training.checkpoint import CHECKPOINT, Epoch
-from benchmarks.training.job import TrainingJob
+from benchmarks.training.job import REPORT, TrainingJob
 from benchmarks.training.loop import Loop
 from benchmarks.training.trackers import open_trackers
 from heads.base import Head
@@ -32,7 +32,6 @@ from zoo.model import LookingAtMeModel, initialise_lstm, write_model
 from zoo.weights import write_head
 
 _ONE_THREAD_PARAMETERS = 2_000_000
-REPORT = "training.json"
 
 
 class TrainingReport(TypedDict):

@@ -15,11 +15,11 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks.evaluation.calibration import log_odds
 from benchmarks.scoring.looks import GAP, LOOK_CUT, Decoder
+from benchmarks.video.container import PAUSE
 from benchmarks.video.scorer import ScoredFace
 
 SLACK = 1e-6  # seconds: the resolution of the times in frames.csv
 RECENT = 9  # frames, of which the median duration is typical
-PAUSE = 1.5  # typical frames; a longer interval between two frames is a pause
 
 
 class Bout(NamedTuple):

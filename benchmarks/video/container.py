@@ -16,7 +16,7 @@ from registry import UserError, printable
 TRUNCATED = 0.5  # seconds by which the declared end may exceed the last packet without frames being lost
 PRIMING = 0.2  # seconds; a start of sound this little before 0 is its encoder's, and the pictures start at 0
 SCANNED = 300  # packets from which the typical frame is known
-PAUSE = 1.5  # typical frames; a longer interval is a pause
+PAUSE = 1.5  # typical frames; a longer interval between two frames is a pause
 USUAL = 1 / 30  # seconds per frame if the file does not say
 TAIL = 1 << 16  # bytes, and the share below: what follows the last packet of a whole Matroska file is an index
 INDEX = 0.1

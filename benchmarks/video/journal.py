@@ -11,7 +11,7 @@ import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -28,8 +28,8 @@ UNFINISHED = "unfinished"  # the folder of these files, inside the folder of res
 TAIL = 1 << 20  # bytes; more than the rows of one frame
 
 
-class Journal:
-    """Frames with their faces, one line per frame: CRC-32 and JSON.
+class _LineFile:
+    """A file of lines of JSON, each with its CRC-32.
 
     Args:
         path: the file; it is truncated before the first damaged line.
@@ -45,65 +45,56 @@ class Journal:
         except OSError as error:
             raise cannot_write(path, error) from error
 
+    def _values(self) -> Iterator[Any]:
+        """Yields the values written so far."""
+        with open_regular(self._path, "rb") as file:
+            yield from (json.loads(text) for _, text in _sound_lines(file))
+
+    def _add(self, value: Any) -> None:
+        """Adds a value; the operating system has it when this returns."""
+        try:
+            _append(self._file, _with_sum(json.dumps(value).encode()))
+        except OSError as error:
+            raise cannot_write(self._path, error) from error
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+class Journal(_LineFile):
+    """Frames with their faces, one per line."""
+
     def read(self) -> Iterator[tuple[Frame, Faces | None]]:
         """Yields the recorded frames, without pictures; None where no faces were searched for."""
-        with open_regular(self._path, "rb") as file:
-            for _, text in _sound_lines(file):
-                number, time, stamp, lost, faces = json.loads(text)
-                found = None
-                if faces is not None:
-                    values = np.array(faces, dtype=np.float64).reshape(-1, 5)
-                    found = Faces(values[:, :4], values[:, 4])
-                yield Frame(number, time, stamp, lost), found
+        for number, time, stamp, lost, faces in self._values():
+            found = None
+            if faces is not None:
+                values = np.array(faces, dtype=np.float64).reshape(-1, 5)
+                found = Faces(values[:, :4], values[:, 4])
+            yield Frame(number, time, stamp, lost), found
 
     def append(self, frame: Frame, faces: Faces | None) -> None:
         """Adds a frame; the operating system has it when this returns."""
         found = None if faces is None else np.column_stack(faces).tolist()
-        text = json.dumps([frame.number, frame.time, frame.stamp, frame.lost, found]).encode()
-        try:
-            _append(self._file, _with_sum(text))
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        self._add([frame.number, frame.time, frame.stamp, frame.lost, found])
 
 
-class Looks:
-    """Looks at tracks for a face, one line per look: CRC-32 and JSON.
+class Looks(_LineFile):
+    """Looks at tracks for a face, one per line.
 
     Attributes:
         made: track and number of a frame -> whether a face was recognised there.
-
-    Args:
-        path: the file; it is truncated before the first damaged line.
     """
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        self.made: dict[tuple[str, int], bool] = {}
-        try:
-            if path.exists():
-                with open_regular(path, "rb+") as file:
-                    lines = list(_sound_lines(file))
-                    file.truncate(sum(len(line) for line, _ in lines))
-                self.made = {(track, frame): found for track, frame, found in (json.loads(text) for _, text in lines)}
-            self._file = open_regular(path, "ab", buffering=0)
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        super().__init__(path)
+        self.made: dict[tuple[str, int], bool] = {(track, frame): found for track, frame, found in self._values()}
 
     def append(self, track: str, frame: int, recognised: bool) -> None:
         """Adds a look; the operating system has it when this returns."""
         self.made[track, frame] = recognised
-        try:
-            _append(self._file, _with_sum(json.dumps([track, frame, recognised]).encode()))
-        except OSError as error:
-            raise cannot_write(self._path, error) from error
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._file.close()
+        self._add([track, frame, recognised])
 
 
 class RowsFile:

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import bench
+from backbones.foreign import read_checkpoint
 from heads.base import Window
 from registry import BACKBONES, HEADS, UserError
 from tests.contracts import golden_tensor, uniform
 from tests.zoo.test_golden_models import GOLDEN, assert_golden_logits, golden_state
 from zoo.cards import load_card
-from zoo.foreign import figures, read_checkpoint
+from zoo.foreign import figures
 from zoo.model import read_model
 from zoo.published import PUBLISHED
 from zoo.upstream import import_checkpoint
