@@ -36,7 +36,7 @@ def torchrun_share() -> tuple[int, int]:
     """
     started = launch()
     if started.count > 1:
-        torch.set_num_threads(max(1, cores() // max(1, started.local_count)))
+        torch.set_num_threads(max(1, cores() // started.local_count))
     return started.rank, started.count
 
 
