@@ -308,7 +308,7 @@ def _requirement(value: Any, hint: Any) -> str:
         return ""
     try:
         msgspec.convert(value, hint)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:  # the latter: half a surrogate pair
         bound = re.search("` ([<>]=? [^ ]+)", str(error))
         return bound[1] if bound else " | ".join(map(_spelled, _alternatives(hint)))
     except TypeError:  # a union that msgspec does not support, such as `list | tuple`

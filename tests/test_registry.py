@@ -281,6 +281,7 @@ def test_bounds_are_declared_beside_an_argument() -> None:
         ({"rate": float("-inf")}, "part: argument 'rate' must be finite, got -inf (float)"),
         ({"rate": "x"}, "part: argument 'rate' must be float | None, got 'x' (str)"),
         ({"share": "x"}, "part: argument 'share' must be float, got 'x' (str)"),
+        ({"share": "\udcff"}, "part: argument 'share' must be float, got '\\udcff' (str)"),
         ({"sizes": [2, 0]}, "part: argument 'sizes' must be >= 1, got [2, 0] (list)"),
         ({"sizes": 2}, "part: argument 'sizes' must be tuple[int, ...], got 2 (int)"),
     ):

@@ -61,6 +61,8 @@ def typed(value: Any, kind: Any, where: str) -> Any:
         if missing is not None:
             raise UserError(f"{where}{keys} lacks {missing}") from error
         raise UserError(f"{where}{keys} is {value!r}; {_choices(kind) or what}") from error
+    except UnicodeEncodeError as error:  # an argument that is not UTF-8; msgspec cannot quote it
+        raise UserError(f"{where} has text that is not Unicode: {error.object!r:.60}") from error
 
 
 def _choices(kind: Any) -> str:

@@ -172,8 +172,11 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the content of run.json if all rows are there, else None; removes damaged files.
 
     Raises:
-        UserError: the folder holds results of another run.
+        UserError: the folder holds results of another run, or a file of results is a pipe, device or folder.
     """
+    for path in (out / name for name in (*FILES, SUMS)):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{path} is not a file; delete it or use another folder: -o DIR")
     spoilt = set(damaged(out, "run.json"))
     for path in (out / "run.json", out / UNFINISHED / "settings.json"):
         if path.name == "run.json" and spoilt & {SUMS, path.name}:

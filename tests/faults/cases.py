@@ -21,6 +21,8 @@ KINDS = {
     "failing write": "one operation fails; a write, after half of its bytes",
     "truncated": "a file cut short after a run, finished or killed",
     "flipped bit": "a bit flipped in a file after a run, finished or killed",
+    "link": "a symbolic link to a file elsewhere under a name that the command writes, before or after a run",
+    "special file": "a pipe, device, folder or endless file under such a name",
     "clock": "the clock moved back or forth, or the files' times",
     "two at once": "a second run on the same folder",
     "memory": "a failing allocation",
@@ -34,6 +36,8 @@ SIGNALS = {
     "interrupt twice": signal.SIGINT,
 }
 CLUSTERS = ("torchrun", "ray")
+DAMAGES = ("truncated", "flipped bit")
+PLACED = ("link", "special file")
 
 
 @dataclass(frozen=True)
@@ -78,9 +82,13 @@ def draw(scenario: str, kind: str, number: int, seed: int) -> Case:
         drawn["errno"] = errno.ENOSPC if kind == "full disk" else errno.EROFS
     elif kind == "failing write":
         drawn["errno"] = chance.choice([errno.EIO, errno.ENOSPC, errno.EDQUOT])
-    elif kind in ("truncated", "flipped bit"):
+    elif kind in DAMAGES:
         drawn["half-way"] = chance.random() < 0.4
         drawn["file"], drawn["place"], drawn["bit"] = chance.random(), chance.random(), chance.randrange(8)
+    elif kind in PLACED:
+        drawn["when"], drawn["file"] = chance.choice(["before", "half-way", "done"]), chance.random()
+        targets = ["a file", "no file"] if kind == "link" else ["pipe", "device", "folder", "endless file"]
+        drawn["what"] = chance.choice(targets)
     elif kind == "clock":
         drawn["seconds"] = chance.choice([-1, 1]) * chance.choice([3600, 86400, 365 * 86400, 9 * 365 * 86400])
         drawn["half-way"] = chance.random() < 0.5

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults import compare, memory
-from tests.faults.cases import CLUSTERS, SIGNALS, Case
+from tests.faults.cases import CLUSTERS, DAMAGES, PLACED, SIGNALS, Case
 from tests.faults.clusters import kill_a_worker
 from tests.faults.machine import ALL, CLOCK, FAIL, LASTING, ONCE, SIGNAL, Machine, remount, tmpfs
 from tests.faults.reference import reference
@@ -23,6 +23,7 @@ from tests.faults.running import Ended, Running
 from tests.faults.scenarios import SCENARIOS, slow_extract
 
 PATIENCE, TIMES = 90.0, 25  # a run hangs after this many seconds and this many times its usual duration
+SENTINEL = b"a file of somebody else's\n"
 
 
 class Injection:
@@ -46,6 +47,8 @@ class Injection:
         self.limit = max(PATIENCE, TIMES * self.wanted.seconds)
         self.moment = ""
         self.after = ""
+        self.placed: Path | None = None
+        self.outside = self.folder / "outside"
 
     def run(self) -> dict[str, Any]:
         """Inject the fault, run again and compare; return the outcome, ready for JSON."""
@@ -78,7 +81,8 @@ class Injection:
         inject = {
             **dict.fromkeys(SIGNALS, self._signal),
             **dict.fromkeys(("full disk", "read-only", "failing write"), self._fail),
-            **dict.fromkeys(("truncated", "flipped bit"), self._damage),
+            **dict.fromkeys(DAMAGES, self._damage),
+            **dict.fromkeys(PLACED, self._place),
             "clock": self._clock,
             "two at once": self._two,
             "memory": self._memory,
@@ -197,11 +201,39 @@ class Injection:
             data[place] ^= 1 << drawn["bit"]
             how = f"bit {drawn['bit']} of byte {place}"
         path.write_bytes(data)
+        self._tell_place(path, how)
+        ended.fired = True
+        return ended
+
+    def _place(self) -> Ended:
+        """Put a link or a special file under a name that the command writes, and run the command."""
+        drawn, when = self.case.drawn, self.case.drawn["when"]
+        trouble = ""
+        if when == "before":
+            names = sorted(self.wanted.contents.keys() - self.wanted.given)
+            self.moment = "before the first run"
+        else:
+            trouble = (self._half() if when == "half-way" else self._end(self._start())).trouble
+            found = [path for path in sorted(self.work.rglob("*")) if path.is_file()]
+            names = [
+                name for path in found if (name := path.relative_to(self.work).as_posix()) not in self.wanted.given
+            ]
+        self.outside.write_bytes(SENTINEL)
+        if names:
+            self.placed = self.work / names[int(drawn["file"] * len(names))]
+            self.placed.parent.mkdir(parents=True, exist_ok=True)
+            self.placed.unlink(missing_ok=True)
+            _make(drawn["what"], self.placed, self.outside)
+            self._tell_place(self.placed, f"{self.case.kind}: {drawn['what']}")
+        ended = self._again()
+        ended.fired = bool(names)
+        ended.trouble = ended.trouble or trouble
+        return ended
+
+    def _tell_place(self, path: Path, how: str) -> None:
         where = path.relative_to(self.work).as_posix()
         where = f"...{where[-60:]}" if len(where) > 60 else where
         self.moment = f"{self.moment or 'when done'}, {where}, {how}"
-        ended.fired = True
-        return ended
 
     def _clock(self) -> Ended:
         seconds = self.case.drawn["seconds"]
@@ -251,14 +283,18 @@ class Injection:
         """Run again, follow the advice of messages about damaged files, and return seconds and verdict."""
         if faulted.trouble:
             return 0.0, faulted.trouble
-        damaged = self.case.kind in ("truncated", "flipped bit")
+        damaged = self.case.kind in (*DAMAGES, *PLACED)
         seconds = 0.0
         used = False
+        if faulted.status and self.placed is not None:
+            self._follow(faulted.said)
         for _ in range(5):
             ended = self._again(*(self.scenario.flags if used else ()))
             seconds += ended.seconds
             if ended.trouble:
                 return seconds, f"run again: {ended.trouble}"
+            if self.placed is not None and (written := self._written_outside()):
+                return seconds, written
             if ended.status and not (damaged and self._follow(ended.said)):
                 return seconds, f"lost: run again, it reports: {ended.said[:300]}"
             if ended.status:
@@ -276,7 +312,14 @@ class Injection:
         return seconds, f"lost: every run reports: {ended.said[:300]}"
 
     def _follow(self, said: str) -> bool:
-        """Do what a message asks for, if anything: delete a path, or use another folder (the same one, emptied)."""
+        """Do what a message asks for, if anything: delete a path, or use another folder (the same one, emptied).
+
+        A link or special file that a message names is deleted in any case.
+        """
+        if self.placed is not None and str(self.placed) in said and os.path.lexists(self.placed):
+            self.after = said
+            _remove(self.placed)
+            return True
         paths = [word.rstrip(".,;:)") for word in re.findall(rf"{re.escape(str(self.work))}[^\s;,()]*", said)]
         asked = re.search(r"delete (\S+)", said)
         if not paths or not (asked or "another folder" in said):
@@ -285,8 +328,35 @@ class Injection:
         if self.work not in target.parents:
             return False
         self.after = said
-        if target.is_dir():
-            shutil.rmtree(target)
-        else:
-            target.unlink(missing_ok=True)
+        _remove(target)
         return True
+
+    def _written_outside(self) -> str:
+        """Describe what a run has written through the link; empty if nothing."""
+        if not os.path.lexists(self.outside):
+            return "" if self.case.drawn["what"] == "no file" else "wrong: the file behind the link is gone"
+        return "" if self.outside.read_bytes() == SENTINEL else "wrong: written through a link"
+
+
+def _make(what: str, path: Path, outside: Path) -> None:
+    """Make a link or a special file."""
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "device":
+        path.symlink_to("/dev/zero")
+    elif what == "folder":
+        path.mkdir()
+    elif what == "endless file":
+        with path.open("wb") as file:
+            file.truncate(1 << 40)
+    else:
+        if what == "no file":
+            outside.unlink()
+        path.symlink_to(outside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -22,6 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas  # noqa: F401  no case is charged for the imports of commands
+import sklearn.metrics  # noqa: F401
+import torch  # noqa: F401
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 

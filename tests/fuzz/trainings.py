@@ -84,7 +84,7 @@ def write_unfinished(folder: Path, case: Any) -> None:
             continue
     try:
         write_state(target, root["tensors"], root["numbers"])
-    except (AttributeError, KeyError, TypeError, ValueError):  # safetensors or JSON cannot hold it
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError):  # safetensors or JSON cannot hold it
         place(target, b"")
 
 

@@ -98,6 +98,8 @@ def checked(value: Any, kind: Any, where: str = "") -> Any:
         place = f"{where}{keys}".lstrip(".")
         what = what if missing is None else f"lacks '{missing}'"
         raise ValueError(f"{place}: {what}" if place else what) from None
+    except UnicodeEncodeError as error:  # JSON can hold half a surrogate pair; msgspec cannot quote it
+        raise ValueError(f"{where or 'it'} has text that is not Unicode: {error.object!r:.60}") from None
 
 
 def explained(error: msgspec.ValidationError) -> tuple[str, str | None, str]:

@@ -253,3 +253,8 @@ def test_a_recipe_that_does_not_run_names_its_file(tmp_path: Path) -> None:
 )
 def test_parse_setting(setting: str, expected: tuple) -> None:
     assert parse_setting(setting) == expected
+
+
+def test_an_argument_that_is_not_utf8_is_refused_in_a_line() -> None:
+    with pytest.raises(UserError, match=r"training has text that is not Unicode: '\\udcff'"):
+        resolve("internlstm", settings=["training.lr=\udcff"])

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -590,3 +590,13 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
             assert outside.read_bytes() == b"somebody else's\n"
             for path in tmp_path.glob("file*"):
                 path.unlink()
+
+
+@pytest.mark.parametrize("make_it", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+@pytest.mark.parametrize("name", FILES)
+def test_a_special_file_in_the_place_of_a_result_is_named(
+    video: Path, tmp_path: Path, name: str, make_it: Callable[[Path], None]
+) -> None:
+    make_it(tmp_path / name)
+    with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} is not a file; delete it or use another folder")):
+        predict(video, tmp_path)

@@ -8,7 +8,17 @@ from pathlib import Path
 import pytest
 
 from registry import UserError
-from zoo.files.untrusted import LONGEST_ID, below, checked_id, distinct, open_input, read_bytes, read_json, read_text
+from zoo.files.untrusted import (
+    LONGEST_ID,
+    below,
+    checked,
+    checked_id,
+    distinct,
+    open_input,
+    read_bytes,
+    read_json,
+    read_text,
+)
 
 ESCAPES = ("", ".", "..", "../secret", "a/../../secret", "/etc/passwd", "a//b", "a/", "/", "a/./b", "a\0b", "a/..")
 
@@ -165,3 +175,8 @@ def test_an_error_is_one_printable_line() -> None:
         == r"red x yz w\x1b"
     )
     assert str(UserError("plain é 'x'")) == "plain é 'x'"
+
+
+def test_half_a_surrogate_pair_is_no_number() -> None:
+    with pytest.raises(ValueError, match=r"training has text that is not Unicode: '\\ud800'"):
+        checked({"seed": json.loads('"\\ud800"')}, dict[str, int], "training")
