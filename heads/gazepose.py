@@ -165,8 +165,9 @@ class GazePose(Head):
     The window needs ``centre_map (B, 512, H, W)`` and two ``priors``:
 
     - ``head_pose_bins``: ``(B, 3)`` int64, yaw, pitch and roll from `angle_bins`.
-    - ``landmarks``: ``(B, 15)`` float, five x, five y, five confidences; x and y relative to the midpoint of the eyes
-      in units of the crop, NaN where unknown.
+    - ``landmarks``: ``(B, 15)`` float, five x, five y, five confidences of nose, left eye, right eye, left and right
+      corner of the mouth (the person's left); x and y relative to the midpoint of the eyes in units of the crop, NaN
+      where unknown.
 
     Args:
         feature_dim: D, features per frame; 256 for `gaze_resnet18`.

