@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -91,11 +92,16 @@ def run(args: argparse.Namespace) -> int:
 def images_below(root: Path) -> Iterator[str]:
     """List all .jpg, .jpeg and .png files below a folder, relative to it. Links to folders are followed.
 
+    Prints how many pictures with other endings there are.
+
     Raises:
         UserError: a subfolder cannot be read.
     """
-    from benchmarks.data.formats import ENDINGS
+    from benchmarks.data.formats import ENDINGS, OTHER_ENDINGS
+    from benchmarks.system.progress import plural, say
     from registry import UserError
+
+    others: Counter[str] = Counter()
 
     def fail(error: OSError) -> None:
         raise UserError(f"cannot read folder {error.filename}: {error.strerror}") from error
@@ -113,6 +119,11 @@ def images_below(root: Path) -> Iterator[str]:
         for name in files:
             if name.lower().endswith(ENDINGS):
                 yield prefix + name
+            elif (ending := os.path.splitext(name)[1].lower()) in OTHER_ENDINGS:  # noqa: PTH122 - a million of them
+                others[ending] += 1
+    if others:
+        counts = ", ".join(f"{ending} {count:,}" for ending, count in sorted(others.items()))
+        say(f"{root}: {plural(others.total(), 'picture')} with other endings left out: {counts}")
 
 
 def _of_images(args: argparse.Namespace) -> int:

@@ -7,6 +7,7 @@ import struct
 from typing import BinaryIO
 
 ENDINGS = (".jpg", ".jpeg", ".png")  # of crops, in upper or lower case; what a file holds decides how it is read
+OTHER_ENDINGS = frozenset((".webp", ".bmp", ".gif", ".tif", ".tiff", ".jfif", ".jp2", ".heic", ".heif", ".avif"))
 
 # What a file starts with -> its format. In files named .jpg or .png: exports of phones, cameras and drawing programs.
 _STARTS: tuple[tuple[bytes, str], ...] = (

@@ -232,6 +232,15 @@ def test_links_to_folders_are_followed_and_folders_are_not_images(tree: Path, tm
     assert sorted(images_below(tmp_path / "root")) == ["link/t/1.png", "link/t/2.png", "x.jpg/1.JPEG"]
 
 
+def test_pictures_with_other_endings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    from benchmarks.commands.extract import images_below
+
+    for name in ("1.png", "2.webp", "3.WebP", "4.heic", "5.txt"):
+        (tmp_path / name).touch()
+    assert list(images_below(tmp_path)) == ["1.png"]
+    assert capsys.readouterr().err == f"{tmp_path}: 3 pictures with other endings left out: .heic 1, .webp 2\n"
+
+
 def test_too_little_disk_space_is_reported_before_the_extraction(
     tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
