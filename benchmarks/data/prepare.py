@@ -131,7 +131,7 @@ def prepare_annotations(
             if annotated:
                 _write(listing, official, report)
             (report.lists_written if annotated else report.without_list).append(str(listing))
-        elif official_lists and listing.read_bytes() != official.encode():
+        elif official_lists and not _has(listing, official.encode()):
             report.other_lists.append(str(listing))
     if not report.clips:
         raise UserError(
@@ -239,11 +239,16 @@ def _partners(clip: dict[str, Any], report: PreparationReport) -> list[dict[str,
 def _write(path: Path, text: str, report: PreparationReport) -> None:
     """Writes a file unless it has this content already, so that a second run changes no time stamp."""
     data = text.encode()
-    if path.is_file() and path.read_bytes() == data:
+    if _has(path, data):
         return
     with replacing(path) as temporary:
         temporary.write_bytes(data)
     report.written += 1
+
+
+def _has(path: Path, data: bytes) -> bool:
+    """Whether a file has this content."""
+    return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def _listed(what: str, names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from backbones.opening import open_regular
+from backbones.opening import read_small_json
 from benchmarks.features.shard_files import other_fingerprint
 from registry import UserError
 
@@ -48,8 +48,7 @@ def read_manifest(folder: Path, fingerprint: dict[str, Any]) -> Manifest | None:
     """
     path = folder / NAME
     try:
-        with open_regular(path) as file:
-            read = json.load(file)
+        read = read_small_json(path)
         found = read["format"]
         if found == FORMAT:
             manifest = Manifest(

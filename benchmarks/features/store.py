@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from backbones.opening import open_regular
+from backbones.opening import open_regular, read_small
 from benchmarks.features.manifest import NAME as MANIFEST
 from benchmarks.features.manifest import Manifest, read_manifest
 from benchmarks.features.shard import OpenShard
@@ -63,8 +63,7 @@ class FeatureStore(ShardFiles):
     def seconds(self) -> float:
         """Time spent on the store by all runs and processes."""
         try:
-            with open_regular(self.log_path, "r", encoding="utf-8") as file:
-                lines = file.readlines()
+            lines = read_small(self.log_path).splitlines()
         except OSError:
             return 0.0
         seconds = 0.0

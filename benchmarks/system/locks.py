@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from backbones.opening import read_small
 from benchmarks.system import interrupts
 from benchmarks.system.progress import say
 from registry import UserError
@@ -74,6 +75,6 @@ def _taken(path: Path, what: str, wait: bool, remedy: str) -> Lock:
 
 def _holder(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8", errors="replace").partition("\n")[0] or "another process"
+        return read_small(path).decode("utf-8", "replace").partition("\n")[0] or "another process"
     except OSError:  # released meanwhile
         return "another process"

@@ -22,7 +22,7 @@ from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import UNFINISHED, read_rows
 from benchmarks.video.scorer import ScoredFace
 from registry import UserError
-from zoo.files.atomic import replacing, write_text
+from zoo.files.atomic import cannot_write, replacing, write_text
 
 SIDE = 1280  # maximum pixels of the longer side
 PART = 600  # frames
@@ -51,8 +51,11 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"{number:06d}.mp4" for number in range(-(-frames // PART))]
     for part in parts:
-        if part.exists() and not (_sum_of(part).exists() and read_small(_sum_of(part)) == file_sha256(part).encode()):
-            part.unlink()
+        if part.exists() and not _is_sound(part):
+            try:
+                part.unlink()
+            except OSError as error:
+                raise cannot_write(part, error) from error
     missing = _missing_frames(video, out / "frames.csv", parts)
     with Progress("annotated.mp4", frames, "frame") as progress:
         for number, group in interrupts.steps(groupby(missing, key=lambda one: one[0].number // PART)):
@@ -61,6 +64,14 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
             write_text(_sum_of(parts[number]), file_sha256(parts[number]))
     with replacing(out / "annotated.mp4") as temporary:
         _join(parts, temporary, header)
+
+
+def _is_sound(part: Path) -> bool:
+    """Whether a part has its checksum."""
+    try:
+        return read_small(_sum_of(part)) == file_sha256(part).encode()
+    except OSError:
+        return False
 
 
 def _sum_of(part: Path) -> Path:

@@ -26,6 +26,7 @@ COLUMNS = ("time", "frame", "track", "x1", "y1", "x2", "y2", "score")
 COMMENT = "# "
 UNFINISHED = "unfinished"  # the folder of these files, inside the folder of results
 TAIL = 1 << 20  # bytes; more than the rows of one frame
+LONGEST = 1 << 24  # bytes of a line
 
 
 class _LineFile:
@@ -223,9 +224,9 @@ def _with_sum(text: bytes) -> bytes:
     return b"%08x %b\n" % (zlib.crc32(text), text)
 
 
-def _sound_lines(file: Iterable[bytes]) -> Iterator[tuple[bytes, bytes]]:
+def _sound_lines(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """Yields lines of `_with_sum` and their text, up to the first damaged one."""
-    for line in file:
+    while line := file.readline(LONGEST):
         text = line[9:-1]
         if line != _with_sum(text):
             return

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from backbones.base import state_sha256
-from backbones.checksums import file_sha256
+from backbones.checksums import LARGEST_HASHED, file_sha256
 from backbones.opening import read_small_json
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
@@ -172,11 +172,11 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Returns the content of run.json if all rows are there, else None; removes damaged files.
 
     Raises:
-        UserError: the folder holds results of another run, or a file of results is a pipe, device or folder.
+        UserError: the folder holds results of another run, or something else under the name of a file of results.
     """
     for path in (out / name for name in (*FILES, SUMS)):
-        if path.exists() and not path.is_file():
-            raise UserError(f"{path} is not a file; delete it or use another folder: -o DIR")
+        if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_HASHED):
+            raise UserError(f"{path} is not a file that predict wrote; delete it or use another folder: -o DIR")
     spoilt = set(damaged(out, "run.json"))
     for path in (out / "run.json", out / UNFINISHED / "settings.json"):
         if path.name == "run.json" and spoilt & {SUMS, path.name}:

@@ -592,11 +592,18 @@ def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
                 path.unlink()
 
 
-@pytest.mark.parametrize("make_it", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def endless(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("make_it", [os.mkfifo, Path.mkdir, lambda path: path.symlink_to("/dev/zero"), endless])
 @pytest.mark.parametrize("name", FILES)
 def test_a_special_file_in_the_place_of_a_result_is_named(
     video: Path, tmp_path: Path, name: str, make_it: Callable[[Path], None]
 ) -> None:
     make_it(tmp_path / name)
-    with pytest.raises(UserError, match=re.escape(f"{tmp_path / name} is not a file; delete it or use another folder")):
+    with pytest.raises(
+        UserError, match=re.escape(f"{tmp_path / name} is not a file that predict wrote; delete it or use")
+    ):
         predict(video, tmp_path)
