@@ -118,7 +118,8 @@ def extract(
     try:
         if shards:
             check_space(store.folder, (backbone.feature_dim * 4 + 150) * expected)
-            store.create(backbone.feature_dim)
+        store.create(backbone.feature_dim)  # a whole store may lack its manifest
+        if shards:
             encode = Encoding(backbone, torch.device(options.device), options.dtype, options.batch_size)
             loop = gpu_loop if encode.device.type == "cuda" else cpu_loop
             steps = loop(encode, root, backlog.batches(shards, encode), options.skip_damaged)

@@ -201,6 +201,17 @@ def test_all_image_modes_become_rgb(tmp_path: Path) -> None:
         torch.testing.assert_close(store.read("original", [name])[0], expected, atol=2 / 57, rtol=0)
 
 
+def test_a_missing_manifest_is_written_again(tmp_path: Path) -> None:
+    backbone = BACKBONES.build(dict(type="tiny_means"))
+    images = list(pictures(tmp_path))
+    extract(backbone, tmp_path, {"original": images}, store_at(tmp_path / "store"))
+    manifest = tmp_path / "store" / "manifest.json"
+    text = manifest.read_bytes()
+    manifest.unlink()
+    assert extract(backbone, tmp_path, {"original": images}, store_at(tmp_path / "store")).encoded == 0
+    assert manifest.read_bytes() == text
+
+
 def test_unusual_file_names(tmp_path: Path) -> None:
     images = ["a b/t/ü .png", "a b/t/line\nbreak.png", "[c]*?/t/'\".png", "日本/1.png", os.fsdecode(b"d/\xff.png")]
     for image in images:
