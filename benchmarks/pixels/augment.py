@@ -31,7 +31,8 @@ def draw_boxes(shape: tuple[int, ...], side: int, smallest: float, generator: np
         int16 (*shape, 4): top, left, height and width in pixels.
     """
     count = math.prod(shape)
-    height, width = np.full(count, side), np.full(count, side)
+    boxes = np.full((count, 4), side, dtype=np.int16)
+    top, left, height, width = boxes.T
     waiting = np.arange(count)
     for _ in range(_TRIES):
         area = side * side * generator.uniform(smallest, 1, len(waiting))
@@ -40,8 +41,9 @@ def draw_boxes(shape: tuple[int, ...], side: int, smallest: float, generator: np
         fits = (tall >= 1) & (wide >= 1) & (tall <= side) & (wide <= side)
         height[waiting[fits]], width[waiting[fits]] = tall[fits], wide[fits]
         waiting = waiting[~fits]
-    top, left = (generator.integers(0, side - length + 1) for length in (height, width))
-    return np.stack([top, left, height, width], axis=-1).astype(np.int16).reshape(*shape, 4)
+    top[:] = generator.integers(0, side - height + 1)
+    left[:] = generator.integers(0, side - width + 1)
+    return boxes.reshape(*shape, 4)
 
 
 def resized_crops(pictures: np.ndarray, which: np.ndarray, boxes: np.ndarray) -> np.ndarray:
