@@ -34,9 +34,10 @@ def draw_boxes(shape: tuple[int, ...], side: int, smallest: float, generator: np
     boxes = np.full((count, 4), side, dtype=np.int16)
     top, left, height, width = boxes.T
     waiting = np.arange(count)
+    lowest, highest = np.log(RATIO)
     for _ in range(_TRIES):
         area = side * side * generator.uniform(smallest, 1, len(waiting))
-        ratio = np.exp(generator.uniform(*np.log(RATIO), len(waiting)))
+        ratio = np.exp(generator.uniform(lowest, highest, len(waiting)))
         tall, wide = np.rint(np.sqrt(area / ratio)), np.rint(np.sqrt(area * ratio))
         fits = (tall >= 1) & (wide >= 1) & (tall <= side) & (wide <= side)
         height[waiting[fits]], width[waiting[fits]] = tall[fits], wide[fits]

@@ -71,26 +71,28 @@ class PixelData:
         self._sharpness = sharpness
         self._boxes: np.ndarray | None = None
         self._mirrored = np.zeros(len(windows.rows), dtype=bool)
-        self._fill(np.random.default_rng(), training=False)
+        self.rows = self._filled(np.random.default_rng(), training=False)
         if black and sharpness is not None:
             self._blacken(sharpness)
 
     def start_epoch(self, seed: int, epoch: int, augment: Augment) -> None:
         """Draw what an epoch of training drops, mirrors and cuts. It depends on seed and epoch only."""
         generator = np.random.default_rng([seed, epoch])
-        self._fill(generator, training=True)
+        rows = self._filled(generator, training=True)
         if augment.flip > 0:
-            self._mirrored = generator.random(len(self.rows)) < augment.flip
-            other = (self.rows + len(self.crops)) % (2 * len(self.crops))
-            self.rows = np.where(self._mirrored[:, None] & (self.rows >= 0), other, self.rows)
+            self._mirrored = generator.random(len(rows)) < augment.flip
+            other = (rows + len(self.crops)) % (2 * len(self.crops))
+            rows = np.where(self._mirrored[:, None] & (rows >= 0), other, rows)
+        self.rows = rows
         if augment.crop is not None:
-            self._boxes = draw_boxes(self.rows.shape, self.crops.preprocessing.size, augment.crop, generator)
+            self._boxes = draw_boxes(rows.shape, self.crops.preprocessing.size, augment.crop, generator)
 
-    def _fill(self, generator: np.random.Generator, training: bool) -> None:
+    def _filled(self, generator: np.random.Generator, training: bool) -> np.ndarray:
+        """Crop numbers of all windows with blurred neighbours dropped and gaps filled."""
         rows = self._rows
         if self._sharpness is not None:
             rows = np.where(drop_mask(self._sharpness, rows >= 0, training, generator), -1, rows)
-        self.rows = image_windows(rows)
+        return image_windows(rows)
 
     def _blacken(self, sharpness: np.ndarray) -> None:
         """Show blurred key frames as black, also where they fill other places."""
