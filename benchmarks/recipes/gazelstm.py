@@ -16,6 +16,6 @@ init = "random"
 windows = dict(radius=3, stride=dict(train=13, val=13, test=1))
 views = dict(train=("original",), test=("original",))
 
-# The weights of not looking and of looking; 13.6 % of Ego4D's training frames are labelled looking.
+# The class weights are those of not looking and of looking.
 training = dict(epochs=40, batch_size=64, lr=5e-4, weight_decay=0.0, class_weight=(0.136, 0.864), seed=3407)
 smoothing = None
