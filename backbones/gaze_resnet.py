@@ -23,7 +23,8 @@ IMAGENET_MODEL = "resnet18.tv_in1k"
 class GazeResNet18(Backbone):
     """ResNet-18, then linear 512 -> 1000, ReLU, 1000 -> 256: the trunk of Gaze360, GazeLSTM and GazePose.
 
-    Without ``weights`` or ``pretrained`` the weights are random, and records say so.
+    Without ``weights`` or ``pretrained`` the weights are random, and records say so. Every batch normalisation then has
+    weight 1, as in the published programs; timm would set the last one of each residual block to 0.
 
     Args:
         size: side of the input in pixels; 224 as published. Much smaller crops gain nothing from 224, which costs
@@ -68,6 +69,9 @@ class GazeResNet18(Backbone):
             # No sha256: the file's would not cover the random layers, so the fingerprint hashes the tensors.
             info = WeightsInfo(name, trunk.weights_info.origin, None, trunk.weights_info.licence)
         else:
+            for layer in network.modules():
+                if isinstance(layer, nn.BatchNorm2d):
+                    nn.init.ones_(layer.weight)
             info = trunk.weights_info
         super().__init__(
             network,

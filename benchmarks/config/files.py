@@ -21,7 +21,8 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
 ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
 _DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
-_PIXELS_KEYS = ("backbones", "windows", "training")  # of a dataset's section for recipes with a trainable backbone
+# Of a dataset's section for recipes with a trainable backbone.
+_PIXELS_KEYS = ("backbones", "windows", "training", "augment", "init")
 
 
 def recipe_names() -> list[str]:

@@ -16,7 +16,9 @@ Count = Annotated[int, Meta(ge=1, le=1_000_000)]
 SmoothingWindow = Annotated[int, Meta(ge=1, le=999)]  # frames
 SEEDS = 1 << 32  # numpy takes seeds below
 SeedCount = Annotated[int, Meta(ge=1, le=1000)]
+ClassWeight = Annotated[float, Meta(gt=0, le=1000)]
 
+Init = Literal["random", "imagenet", "gaze360"] | None
 TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that choose where its curves are logged
 
 
@@ -46,12 +48,26 @@ class Views:
 
 
 @dataclass(frozen=True)
+class Augment:
+    """Augmentation of pixel windows in training, drawn again in each epoch.
+
+    `flip`: probability that a whole window is mirrored, priors included. `crop`: smallest share of a crop's area that
+    is cut out and resized to its full size (RandomResizedCrop), for each frame of each window; None cuts nothing.
+    """
+
+    flip: Annotated[float, Meta(ge=0, le=1)] = 0.0
+    crop: Annotated[float, Meta(gt=0, le=1)] | None = None
+
+
+@dataclass(frozen=True)
 class Training:
     """How a head is trained, together with its backbone if that is trainable.
 
     `class_weight`: `balanced` weights each class by the share of the other class among all frames of the training
-    split, as published; None weights both by 1. `seed`: the first seed. `schedule`: of the learning rate, `constant`
-    or `cosine` down to 0. `tensorboard`, `wandb` and `mlflow` log curves and change no number.
+    split, `balanced_key_frames` among its key frames that have a crop; two numbers are the weights of not looking and
+    of looking; None weights both by 1. `seed`: the first seed. `schedule`: of the learning rate, `constant`, or
+    `cosine` from `lr` down to `schedule_floor`, with a change after each `schedule_unit`, `step` or `epoch`.
+    `tensorboard`, `wandb` and `mlflow` log curves and change no number.
 
     For trainable backbones: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
     float32). `block`: how many consecutive windows of a track stay together in the shuffle. Consecutive windows share
@@ -62,9 +78,11 @@ class Training:
     batch_size: Count
     lr: Annotated[float, Meta(gt=0, le=1000)]
     weight_decay: Annotated[float, Meta(ge=0, le=1000)]
-    class_weight: Literal["balanced"] | None
+    class_weight: Literal["balanced", "balanced_key_frames"] | tuple[ClassWeight, ClassWeight] | None
     seed: Annotated[int, Meta(ge=0, lt=SEEDS)]
     schedule: Literal["constant", "cosine"] = "constant"
+    schedule_floor: Annotated[float, Meta(ge=0, le=1000)] = 0.0
+    schedule_unit: Literal["step", "epoch"] = "step"
     precision: Literal["float32", "bfloat16"] = "float32"
     block: Count = 1
     tensorboard: bool = False
@@ -100,6 +118,10 @@ class Recipe:
         smoothing: of the scores along a track, or None.
         priors: `type` and arguments for `PRIORS`, for heads that need priors; else None.
         temporal_dropout: drop blurred neighbours from pixel windows (GazePose's Gaussian Temporal Dropout).
+        augment: of pixel windows in training.
+        init: where a trainable backbone starts, and the head's LSTM with it: `random`; `imagenet`; or `gaze360`, an
+            imported file named by `--weights`. None: as the backbone's arguments say.
+        published_faults: repeat the published program's fault that shows blurred key frames of the test split as black.
         limit: at most this many windows per split, spread evenly; None for all.
         changes: from the command line, as spelled in the name.
     """
@@ -119,6 +141,9 @@ class Recipe:
     smoothing: Smoothing | None
     priors: dict[str, Any] | None = None
     temporal_dropout: bool = False
+    augment: Augment = Augment()
+    init: Init = None
+    published_faults: bool = False
     limit: int | None = None
     changes: tuple[str, ...] = ()
 
@@ -138,10 +163,16 @@ class Recipe:
 
 
 # Keys of a recipe file; `--set` accepts the sections and the optional keys.
-OPTIONAL_KEYS = {"priors": None, "temporal_dropout": False}
+OPTIONAL_KEYS = {
+    "priors": None,
+    "temporal_dropout": False,
+    "augment": {"flip": 0.0, "crop": None},
+    "init": None,
+    "published_faults": False,
+}
 REQUIRED_KEYS = ("version", "method", "published", "backbone", "head", "windows", "views", "training", "smoothing")
 RECIPE_KEYS = (*REQUIRED_KEYS, *OPTIONAL_KEYS)
-SECTIONS = {"windows": Windows, "views": Views, "training": Training, "smoothing": Smoothing}
+SECTIONS = {"windows": Windows, "views": Views, "training": Training, "augment": Augment, "smoothing": Smoothing}
 
 
 def defaults(cls: Any) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any, TypedDict
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
-from benchmarks.config.recipe import RECIPE_KEYS, Count, Recipe, Training, Views, Windows, defaults
+from benchmarks.config.recipe import RECIPE_KEYS, Augment, Count, Init, Recipe, Training, Views, Windows, defaults
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import build_section, check_values, smoothing_of, typed
 from registry import BACKBONES, HEADS, PRIORS, UserError
@@ -61,6 +61,8 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     ]
     typed(limit, Count | None, "--limit")
 
+    if values["init"] == "imagenet":
+        values["backbone"] = {"pretrained": "imagenet", **values["backbone"]}
     _check_parts(values)
     stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
     resolved = Recipe(
@@ -79,6 +81,9 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
         smoothing=smoothing_of(values["smoothing"]),
         priors=values["priors"],
         temporal_dropout=typed(values["temporal_dropout"], bool, "temporal_dropout"),
+        augment=build_section(Augment, values["augment"], "augment"),
+        init=typed(values["init"], Init, "init"),
+        published_faults=typed(values["published_faults"], bool, "published_faults"),
         limit=limit,
         changes=tuple(spelled),
     )
@@ -91,7 +96,7 @@ def _replace_parts(values: dict[str, Any], scale: Mapping[str, Any], changes: Ch
     stands_in_for = None
     named, backbone = values["backbone"].get("type"), changes.get("backbone")
     if backbone is not None:
-        values["backbone"] = {"type": backbone}
+        values["backbone"], values["init"] = {"type": backbone}, None
     elif named in scale.get("stand_in", {}):
         values["backbone"], stands_in_for = dict(scale["stand_in"][named]), named
     if changes.get("weights") is not None:
@@ -102,13 +107,16 @@ def _replace_parts(values: dict[str, Any], scale: Mapping[str, Any], changes: Ch
 
 
 def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, frozen: bool) -> None:
-    """Merge a dataset's sizes into a recipe's values: head, windows, training, priors."""
+    """Merge a dataset's sizes into a recipe's values: head, windows, training, augmentation, start, priors."""
     head = values["head"]["type"]
     values["head"] = {**values["head"], **scale.get("heads", {}).get(head, {})}
     pixels = {} if frozen else scale.get("pixels", {})
     values["backbone"] = {**pixels.get("backbones", {}).get(values["backbone"]["type"], {}), **values["backbone"]}
     values["training"] = {**defaults(Training), **values["training"]}
-    for section in ("windows", "training"):
+    values["augment"] = {**defaults(Augment), **typed(values["augment"], dict, "augment")}
+    if values["init"] is not None:
+        values["init"] = pixels.get("init", values["init"])
+    for section in ("windows", "training", "augment"):
         for part, of_part in ((scale, where), (pixels, f"{where}: pixels")):
             values[section] = _merge(values[section], part.get(section, {}), f"{of_part}: {section}")
     if values["priors"] is None and _needs_priors(head):

@@ -90,7 +90,7 @@ def settable() -> list[str]:
     """Dotted keys that `--set` accepts, besides the arguments of backbone, head and prior."""
     return [
         "smoothing",
-        *OPTIONAL_KEYS,
+        *(key for key in OPTIONAL_KEYS if key not in SECTIONS),
         *(f"{section}.{key}" for section, cls in SECTIONS.items() for key in leaves(cls)),
     ]
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import msgspec
 
 from benchmarks.config.files import check_keys
-from benchmarks.config.recipe import VIEWS, Recipe, Smoothing
+from benchmarks.config.recipe import VIEWS, Augment, Recipe, Smoothing
 from registry import UserError
 from zoo.files.untrusted import explained
 
@@ -69,14 +69,17 @@ def _choices(kind: Any) -> str:
     """The values that an annotation lists, such as `expected constant or cosine`; empty without a `Literal`."""
     parts = typing.get_args(kind) if typing.get_origin(kind) in (typing.Union, types.UnionType) else (kind,)
     listed = [str(name) for part in parts if typing.get_origin(part) is Literal for name in typing.get_args(part)]
-    return f"expected {' or '.join([*listed, *(['none'] if type(None) in parts else [])])}" if listed else ""
+    others = [f"{len(typing.get_args(part))} numbers" for part in parts if typing.get_origin(part) is tuple]
+    others += ["none"] if type(None) in parts else []
+    return f"expected {' or '.join([*listed, *others])}" if listed else ""
 
 
 def check_values(recipe: Recipe) -> None:
     """Check what the types of a recipe's values do not say.
 
     Raises:
-        UserError: wrong views, or a value that belongs to a trainable backbone while this one is frozen.
+        UserError: wrong views; a value that belongs to a trainable backbone while this one is frozen; or values that
+            exclude each other.
     """
     for where, views in (("views.train", recipe.views.train), ("views.test", recipe.views.test)):
         wrong = [view for view in views if view not in VIEWS]
@@ -86,11 +89,21 @@ def check_values(recipe: Recipe) -> None:
     if not recipe.on_pixels:
         for where, differs in (
             ("temporal_dropout", recipe.temporal_dropout),
+            ("augment", recipe.augment != Augment()),
+            ("init", recipe.init is not None),
             ("training.precision", training.precision != "float32"),
             ("training.block", training.block != 1),
         ):
             if differs:
                 raise UserError(f"{where} needs a trainable backbone; add --set backbone.frozen=false")
+    if recipe.published_faults and not recipe.temporal_dropout:
+        raise UserError("published_faults needs temporal_dropout; add --set temporal_dropout=true")
+    if training.schedule == "cosine" and training.schedule_floor > training.lr:
+        raise UserError(f"training.schedule_floor is {training.schedule_floor}, above training.lr, {training.lr}")
+    if recipe.init == "random" and (recipe.backbone.get("weights") or recipe.backbone.get("pretrained")):
+        raise UserError(
+            "init is random, but the backbone has weights; add --set init=gaze360 if they are Gaze360's, else init=none"
+        )
 
 
 def smoothing_of(values: Mapping[str, Any] | None) -> Smoothing | None:

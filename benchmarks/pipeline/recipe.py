@@ -81,6 +81,8 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
     sizes = {"feature_dim": source.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
     identity = training_identity(recipe, row.identity, row.dataset_info, source)
     labels = session.tables["train"]["label"].to_numpy()
+    if recipe.training.class_weight == "balanced_key_frames":
+        labels = key_frames["train"].labels
     return TrainingJob(
         head_config={**recipe.head, **sizes},
         backbone_config=recipe.backbone if recipe.on_pixels else None,
@@ -96,6 +98,7 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
         folder=session.out / "trainings" / short_hash(identity),
         device=session.device,
         name=recipe.name,
+        augment=recipe.augment,
     )
 
 

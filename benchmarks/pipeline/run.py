@@ -15,6 +15,7 @@ from benchmarks.pipeline.recipe import score_recipe
 from benchmarks.pipeline.row import RecipeRow, Row, rows_of
 from benchmarks.pipeline.session import Session
 from benchmarks.pipeline.sources import load_source, touched_rows, views_of
+from benchmarks.pixels.source import check_init
 from benchmarks.priors.base import lacking
 from benchmarks.rows.schema import Result
 from benchmarks.system import processes
@@ -114,6 +115,7 @@ def build_parts(rows: Sequence[RecipeRow]) -> None:
         UserError: a part cannot be built, such as a backbone whose weights are missing.
     """
     for group in by_backbone(rows):
+        check_init(group[0].recipe)
         backbone = BACKBONES.build(group[0].recipe.backbone)
         for row in group:
             recipe = row.recipe
@@ -136,12 +138,14 @@ def unfinished(rows: Sequence[Row]) -> list[Row]:
 
 
 def by_backbone(rows: Sequence[RecipeRow]) -> list[list[RecipeRow]]:
-    """Group rows that share a source: the same backbone and, on pixels, the same dropout and priors."""
+    """Group rows that share a source: the same backbone and, on pixels, the same start, dropout and priors."""
     groups: dict[str, list[RecipeRow]] = {}
     for row in rows:
         recipe = row.recipe
-        on_pixels = [recipe.temporal_dropout, recipe.priors] if recipe.on_pixels else []
-        groups.setdefault(json.dumps([recipe.backbone, *on_pixels], sort_keys=True), []).append(row)
+        shared: list[Any] = [recipe.backbone]
+        if recipe.on_pixels:
+            shared += [recipe.init, recipe.temporal_dropout, recipe.published_faults, recipe.priors]
+        groups.setdefault(json.dumps(shared, sort_keys=True), []).append(row)
     return list(groups.values())
 
 
@@ -149,8 +153,8 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
     """Check that each row's head gets the inputs that it needs, and its seeds are valid, before any work is done.
 
     Raises:
-        UserError: a head needs more than features from a frozen backbone, or a prior that is not named; or the last
-            seed is too large.
+        UserError: a head needs more than features from a frozen backbone, or a prior that is not named; the weights to
+            start from are not named; or the last seed is too large.
     """
     for row in rows:
         last = row.recipe.training.seed + row.session.seeds - 1
@@ -161,6 +165,11 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             check_takes_features(row.recipe.head["type"], head)
         elif head.needs_priors and row.recipe.priors is None:
             raise lacking(row.name, head.needs_priors)
+        elif row.recipe.init == "gaze360" and not row.recipe.backbone.get("weights"):
+            raise UserError(
+                f"recipe {row.name} starts from Gaze360's ResNet-18 and LSTM; add --weights FILE, which import "
+                "CHECKPOINT --as gaze360 -o FILE writes, or --set init=imagenet, or --set init=random"
+            )
 
 
 def log_record(row: RecipeRow, result: Result) -> None:

@@ -25,7 +25,7 @@ from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.session import Session
 from benchmarks.pixels.crops import read_pixels
 from benchmarks.pixels.sharpness import cumulative_normal, sharpness
-from benchmarks.pixels.source import PixelSource
+from benchmarks.pixels.source import PixelSource, check_init
 from benchmarks.pixels.windows import PixelData
 from benchmarks.rows.identity import short_hash
 from benchmarks.rows.provenance import HOME
@@ -165,6 +165,7 @@ def load_features(rows: Sequence[RecipeRow]) -> FeatureSource:
 def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     """Decode the crops in the windows of some rows with one trainable backbone."""
     session, recipe = rows[0].session, rows[0].recipe
+    check_init(recipe)
     backbone: Backbone = BACKBONES.build(recipe.backbone)
     started = time.perf_counter()
     blur = None
@@ -184,7 +185,8 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
         fingerprint["weights"] = "random init, drawn by the seed of each training"
     section = _backbone_section(recipe, backbone, fingerprint)
     seconds = time.perf_counter() - started
-    return PixelSource(crops, positions, session.tables, section, seconds, damaged, blur, rows[0].prior)
+    faults = recipe.published_faults
+    return PixelSource(crops, positions, session.tables, section, seconds, damaged, blur, rows[0].prior, faults)
 
 
 def touched_rows(key_frames: Iterable[KeyFrames]) -> np.ndarray:

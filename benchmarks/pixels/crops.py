@@ -78,7 +78,10 @@ class Crops:
         return damaged
 
     def take(self, numbers: np.ndarray) -> np.ndarray:
-        """Returns uint8 ``(U, size, size, 3)`` pixels by crop number; numbers from ``len(self)`` on are mirrored."""
+        """Returns uint8 ``(U, size, size, 3)`` pixels by crop number.
+
+        Numbers from N = ``len(self)`` on are the mirrored crops, and 2 N is a black one.
+        """
         flipped, of = np.divmod(numbers, max(1, len(self)))
         if self.kept:
             if self._array is None:
@@ -89,6 +92,7 @@ class Crops:
             decoded = list(in_threads(lambda at: self._decode(of[at]), len(of)))
             pixels = np.stack(decoded) if decoded else np.empty((0, *[self.preprocessing.size] * 2, 3), np.uint8)
         pixels[flipped == 1] = pixels[flipped == 1, :, ::-1]
+        pixels[flipped == 2] = 0
         return pixels
 
     def _decode(self, number: int) -> np.ndarray:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import Tensor
 
 from backbones.base import Backbone
+from benchmarks.config.recipe import Recipe
 from benchmarks.data.frames import tracks
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pixels.crops import Crops
-from benchmarks.pixels.windows import CropRows, PixelData, as_tensors
+from benchmarks.pixels.windows import CropRows, PixelData
 from benchmarks.priors.base import Prior, Priors
-from registry import BACKBONES
+from registry import BACKBONES, UserError
+from zoo.weights import read_weights
 
 
 @dataclass
@@ -33,6 +35,7 @@ class PixelSource:
         damaged: paths of skipped crops.
         sharpness: split -> (rows,) p of `cumulative_normal`, if blurred frames are to be dropped.
         prior: for heads that need one.
+        published_faults: show blurred key frames of the test split as black.
     """
 
     crops: dict[str, Crops]
@@ -43,6 +46,7 @@ class PixelSource:
     damaged: list[str]
     sharpness: dict[str, np.ndarray] | None = None
     prior: Prior | None = None
+    published_faults: bool = False
 
     def windows(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> PixelData:
         """The windows around key frames, once per view."""
@@ -57,14 +61,31 @@ class PixelSource:
             np.concatenate([of_track + number * (int(of_track.max(initial=0)) + 1) for number in range(len(views))]),
         )
         blur = None if p is None else np.tile(p, (len(views), 1))
-        return PixelData(self.crops[split], windows, self._priors(key_frames, split, views), blur)
+        black = self.published_faults and split == "test"
+        return PixelData(self.crops[split], windows, self._priors(key_frames, split, views), blur, black)
 
-    def _priors(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> dict[str, Tensor] | None:
+    def _priors(self, key_frames: KeyFrames, split: str, views: Sequence[str]) -> Priors | None:
         if self.prior is None:
             return None
         found = self.prior.read(self.tables[split].iloc[key_frames.centres])
         by_view = [found.mirrored() if view == "flipped" else found for view in views]
-        return as_tensors(Priors(*(np.concatenate(parts) for parts in zip(*by_view, strict=True))))
+        return Priors(*(np.concatenate(parts) for parts in zip(*by_view, strict=True)))
+
+
+def check_init(recipe: Recipe) -> None:
+    """Check that the weights of a recipe that starts from Gaze360's are an import of them.
+
+    Raises:
+        UserError: the file is of another kind, missing or damaged.
+    """
+    weights = recipe.backbone.get("weights")
+    if recipe.init == "gaze360" and weights is not None:
+        kind = read_weights(Path(weights))[1].get("kind")
+        if kind != recipe.init:
+            raise UserError(
+                f"recipe {recipe.name} starts from Gaze360's weights, but {weights} was not written by import --as "
+                "gaze360; add --set init=none to start from it"
+            )
 
 
 def build_backbone(config: Mapping[str, Any], seed: int) -> Backbone:

@@ -1,9 +1,12 @@
-"""Windows of pixels for backbones that train. A batch holds each frame of its windows once."""
+"""Windows of pixels for backbones that train.
+
+A batch holds each frame of its windows once, unless training cuts another random crop for each frame of each window.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
@@ -11,9 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from benchmarks.config.recipe import Augment
 from benchmarks.data.windows import image_windows
+from benchmarks.pixels.augment import draw_boxes, resized_crops
 from benchmarks.pixels.crops import Crops
-from benchmarks.pixels.sharpness import drop_mask
+from benchmarks.pixels.sharpness import SLACK, drop_mask
 from benchmarks.priors.base import Priors
 from benchmarks.system import processes
 from heads.gazepose import angle_bins
@@ -42,9 +47,10 @@ class PixelData:
     Args:
         crops: N of them.
         windows: M windows of T crops.
-        priors: by name, (M, ...) each.
+        priors: of the M key frames, as seen in their windows.
         sharpness: (M, T) p of `cumulative_normal`, for Gaussian Temporal Dropout: blurred neighbours count as absent.
             Fixed (p < 0.2) until `start_epoch` draws.
+        black: show blurred key frames as black until `start_epoch` draws; see `Recipe.published_faults`.
     """
 
     score_batch = 256  # windows per batch when scoring; they overlap, so this is about as many frames
@@ -53,27 +59,46 @@ class PixelData:
         self,
         crops: Crops,
         windows: CropRows,
-        priors: Mapping[str, Tensor] | None = None,
+        priors: Priors | None = None,
         sharpness: np.ndarray | None = None,
+        black: bool = False,
     ) -> None:
         self.crops = crops
         self.labels = torch.from_numpy(np.ascontiguousarray(windows.labels))
         self.tracks = windows.tracks
-        self._priors = dict(priors) if priors is not None else None
+        self._priors = priors
         self._rows = windows.rows
         self._sharpness = sharpness
-        self._fill(np.random.default_rng(), training=False)
+        self._boxes: np.ndarray | None = None
+        self._mirrored = np.zeros(len(windows.rows), dtype=bool)
+        self.rows = self._filled(np.random.default_rng(), training=False)
+        if black and sharpness is not None:
+            self._blacken(sharpness)
 
-    def start_epoch(self, seed: int, epoch: int) -> None:
-        """Draw the blurred neighbours to drop in an epoch of training. They depend on seed and epoch only."""
-        if self._sharpness is not None:
-            self._fill(np.random.default_rng([seed, epoch]), training=True)
+    def start_epoch(self, seed: int, epoch: int, augment: Augment) -> None:
+        """Draw what an epoch of training drops, mirrors and cuts. It depends on seed and epoch only."""
+        generator = np.random.default_rng([seed, epoch])
+        rows = self._filled(generator, training=True)
+        if augment.flip > 0:
+            self._mirrored = generator.random(len(rows)) < augment.flip
+            other = (rows + len(self.crops)) % (2 * len(self.crops))
+            rows = np.where(self._mirrored[:, None] & (rows >= 0), other, rows)
+        self.rows = rows
+        if augment.crop is not None:
+            self._boxes = draw_boxes(rows.shape, self.crops.preprocessing.size, augment.crop, generator)
 
-    def _fill(self, generator: np.random.Generator, training: bool) -> None:
+    def _filled(self, generator: np.random.Generator, training: bool) -> np.ndarray:
+        """Crop numbers of all windows with blurred neighbours dropped and gaps filled."""
         rows = self._rows
         if self._sharpness is not None:
             rows = np.where(drop_mask(self._sharpness, rows >= 0, training, generator), -1, rows)
-        self.rows = image_windows(rows)
+        return image_windows(rows)
+
+    def _blacken(self, sharpness: np.ndarray) -> None:
+        """Show blurred key frames as black, also where they fill other places."""
+        centre = self._rows[:, self._rows.shape[1] // 2]
+        blurred = (centre >= 0) & (sharpness[:, self._rows.shape[1] // 2] < SLACK)
+        self.rows[blurred[:, None] & (self.rows == centre[:, None])] = 2 * len(self.crops)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -85,16 +110,32 @@ class PixelData:
         of_window = of_window.reshape(len(at), -1)
         if len(numbers) and numbers[0] < 0:  # a window without any frame
             numbers, of_window = numbers[1:], of_window - 1
-        priors = None if self._priors is None else {name: values[at] for name, values in self._priors.items()}
-        window = PixelWindow(torch.from_numpy(self.crops.take(numbers)), torch.from_numpy(of_window), priors)
+        pixels = self.crops.take(numbers)
+        if self._boxes is not None:
+            present = of_window >= 0
+            pixels = resized_crops(pixels, of_window[present], self._boxes[at][present])
+            of_window[present] = np.arange(len(pixels))
+        window = PixelWindow(torch.from_numpy(pixels), torch.from_numpy(of_window), self._priors_of(at))
         return window, self.labels[at]
+
+    def _priors_of(self, at: np.ndarray) -> dict[str, Tensor] | None:
+        if self._priors is None:
+            return None
+        plain = Priors(*(values[at] for values in self._priors))
+        chosen = self._mirrored[at, None]
+        pose, landmarks = plain.mirrored()
+        return as_tensors(
+            Priors(np.where(chosen, pose, plain.head_pose), np.where(chosen[..., None], landmarks, plain.landmarks))
+        )
 
     def part(self, places: np.ndarray) -> PixelData:
         """Some of the windows, over the same crops."""
         part = copy.copy(self)
         part.rows, part.labels, part.tracks = self.rows[places], self.labels[places], self.tracks[places]
+        part._mirrored = self._mirrored[places]
+        part._boxes = None if self._boxes is None else self._boxes[places]
         if self._priors is not None:
-            part._priors = {name: values[places] for name, values in self._priors.items()}
+            part._priors = Priors(*(values[places] for values in self._priors))
         return part
 
 

@@ -8,15 +8,18 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.config.ensemble import Ensemble
-from benchmarks.config.recipe import TRACKERS, Recipe, Training, defaults
+from benchmarks.config.recipe import OPTIONAL_KEYS, TRACKERS, Recipe, Training, defaults
 
 if TYPE_CHECKING:
     from benchmarks.priors.base import Prior
 
 # Raised when the same settings give other numbers than before. A training version is part of the hash that finds a
 # finished training; the row version is part of every row's identity.
-TRAINING_VERSIONS = {"features": 3, "pixels": 1}
+TRAINING_VERSIONS = {"features": 3, "pixels": 2}
 ROW_VERSION = 3
+
+# Keys that older rows lack. They are omitted at their defaults, so that these rows are found.
+_LATER = {"augment", "init", "published_faults", "schedule_floor", "schedule_unit"}
 
 
 def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prior | None) -> dict[str, Any]:
@@ -29,6 +32,10 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
     """
     config = recipe.as_dict()
     config["training"] = {key: value for key, value in config["training"].items() if key not in TRACKERS}
+    for section, usual in ((config, OPTIONAL_KEYS), (config["training"], defaults(Training))):
+        for key in _LATER & section.keys():
+            if section[key] == usual[key]:
+                del section[key]
     frames = {split: info["sha256"] for split, info in dataset_info["splits"].items()}
     return {
         "config": config,
@@ -75,6 +82,7 @@ def training_identity(
     stride = {split: config["windows"]["stride"][split] for split in ("train", "val")}
     pixels = {
         "temporal_dropout": recipe.temporal_dropout,
+        "augment": config["augment"],
         "priors": identity.get("priors"),
         "weights": source.backbone["weights"]["sha256"],  # of the whole file, which may hold an LSTM as well
     }

@@ -30,6 +30,7 @@ class ConfigSection(TypedDict):
     dataset: str
     limit: int | None
     changes: list[str]
+    init: NotRequired[str | None]
 
 
 class DatasetSplit(TypedDict):

@@ -166,6 +166,11 @@ def notes(table: Sequence[TableRow]) -> list[str]:
         lines.append("SynthLAM is synthetic data. Compare its figures with each other, not with the cited column.")
     if any(" for " in row.backbone for row in table):
         lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
+    if any("(random init)" in row.backbone for row in table):
+        lines.append(
+            '"(random init)": the backbone starts from random weights, also where the published method starts from '
+            "others; see docs/recipes.md."
+        )
     if any(row.tied for row in table):
         lines.append(
             f"{_TIE}: statistically tied with the best row of the same dataset and split. The 95 % interval of their "
@@ -252,15 +257,14 @@ def _backbone(section: Mapping[str, Any]) -> str:
 def _method(result: Result) -> tuple[str, str | None]:
     """A row's method, and the method of `published.csv` it reproduces; None if the command line changed the recipe.
 
-    Training from imported weights is a method of its own, such as `GazeLSTM + Gaze360`, not a change.
+    Naming the file of weights that the recipe starts from is not a change.
     """
     config, start = result["config"], result["head"].get("initialised_from")
-    begun = f" + {start['kind'].capitalize()}" if start and start["kind"] else ""
-    changes = [change for change in config["changes"] if not (begun and change.startswith("weights="))]
+    own = start is not None and start["kind"] is not None and start["kind"] == config.get("init")
+    changes = [change for change in config["changes"] if not (own and change.startswith("weights="))]
     limit = config["limit"]
     changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
-    published = None if changes or config["published"] is None else config["published"] + begun
-    return config["method"] + begun + changed + (" (partial)" if limit else ""), published
+    return config["method"] + changed + (" (partial)" if limit else ""), None if changes else config["published"]
 
 
 def _cited_cell(row: TableRow) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from benchmarks.config.recipe import Training
+from benchmarks.config.recipe import Augment, Training
 from benchmarks.features.windows import FeatureData
 from benchmarks.pixels.windows import PixelData
 from zoo.files.untrusted import below
@@ -34,6 +34,7 @@ class TrainingJob:
         folder: receives `seed<N>/`.
         device: torch device.
         name: of the row.
+        augment: of pixel windows in training.
     """
 
     head_config: Mapping[str, Any]
@@ -46,6 +47,7 @@ class TrainingJob:
     folder: Path
     device: str
     name: str
+    augment: Augment = Augment()
 
     @property
     def weights_name(self) -> str:
@@ -63,14 +65,13 @@ class TrainingJob:
         return -(-len(self.data) // self.training.batch_size) * self.training.epochs
 
 
-def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
+def class_weights(labels: np.ndarray, how: str | Sequence[float] | None) -> Tensor:
     """Compute the weights (2,) of not looking and looking in the cross entropy.
 
-    `balanced` is the InternLSTM team's setting.
-
     Args:
-        labels: 0 or 1, of all frames of the training split, not only of key frames.
-        how: `balanced` weights each class by the share of the other; None weights both by 1.
+        labels: 0 or 1. For `balanced`, the InternLSTM team's setting, of all frames of the training split; for
+            `balanced_key_frames`, GazePose's setting, of its key frames that have a crop.
+        how: both weight each class by the share of the other; two numbers are the weights; None weights both by 1.
 
     Example:
         >>> class_weights(np.array([0, 0, 1, 0]), "balanced").tolist()
@@ -78,5 +79,7 @@ def class_weights(labels: np.ndarray, how: str | None) -> Tensor:
     """
     if how is None:
         return torch.ones(2)
+    if not isinstance(how, str):
+        return torch.tensor(how)
     positives = float(np.mean(labels == 1))
     return torch.tensor([positives, 1 - positives])

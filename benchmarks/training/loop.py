@@ -103,7 +103,7 @@ class Loop:
         """
         torch.manual_seed(self.seed * 100_003 + epoch)
         if isinstance(self.data, PixelData):
-            self.data.start_epoch(self.seed, epoch)
+            self.data.start_epoch(self.seed, epoch, self.job.augment)
         self.model.train()
         # torch's DataLoader draws once per epoch. The same draw here gives the same dropout as trainings that used one.
         torch.empty((), dtype=torch.int64).random_()
@@ -118,10 +118,11 @@ class Loop:
             self.optimizer.step()
             self.optimizer.zero_grad()
             losses.append(loss.detach())
-            self._set_lr(epoch * self.steps_per_epoch + step)
+            self._set_lr("step", epoch * self.steps_per_epoch + step)
             if step % every == 0 or step == self.steps_per_epoch:
                 advance(step - reported, self.progress.note)
                 reported = step
+        self._set_lr("epoch", epoch + 1)
         return torch.stack(losses)
 
     def validate(self) -> float:
@@ -153,16 +154,17 @@ class Loop:
         parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         yield from made_ahead(self.data[places] for places in parts)
 
-    def _set_lr(self, step: int) -> None:
-        """Set the learning rate for the step after `step`: constant, or a cosine to 0 at the last step.
+    def _set_lr(self, unit: str, done: int) -> None:
+        """Set the learning rate after `done` steps or epochs: constant, or a cosine to its floor after the last one.
 
         The recursive form of SGDR (Loshchilov and Hutter 2017), as in torch and mmengine.
         """
-        if self.job.training.schedule == "constant":
+        training = self.job.training
+        if training.schedule == "constant" or training.schedule_unit != unit:
             return
-        steps = self.job.training.epochs * self.steps_per_epoch
-        ratio = (1 + math.cos(math.pi * step / steps)) / (1 + math.cos(math.pi * (step - 1) / steps))
-        self.progress.lr = ratio * self.progress.lr
+        total = training.epochs * (self.steps_per_epoch if unit == "step" else 1)
+        ratio = (1 + math.cos(math.pi * done / total)) / (1 + math.cos(math.pi * (done - 1) / total))
+        self.progress.lr = ratio * (self.progress.lr - training.schedule_floor) + training.schedule_floor
         self.optimizer.param_groups[0]["lr"] = self.progress.lr
 
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from safetensors.torch import save_file
 from torch.nn import functional
 
@@ -39,6 +40,22 @@ def test_random_weights_are_reported_and_seeded() -> None:
     assert one.weights_info.name == "random init (seed 1)"
     assert one.fingerprint() == same.fingerprint() != other.fingerprint()
     assert not torch.equal(one.network.fc2.weight, other.network.fc2.weight)
+
+
+def test_random_weights_are_torchvisions() -> None:
+    """The published programs start from torchvision's ResNet-18, where no residual block starts as the identity."""
+    ours = BACKBONES.build({"type": "gaze_resnet18", "seed": 1}).network.state_dict()
+    torch.manual_seed(2)
+    theirs = torchvision.models.resnet18().state_dict()
+    for name, wanted in theirs.items():
+        if name.startswith("fc."):
+            continue
+        found = ours[name]
+        assert found.shape == wanted.shape
+        if wanted.dim() < 2:  # batch normalisation
+            assert torch.equal(found, wanted), name
+        else:
+            torch.testing.assert_close(found.std(), wanted.std(), rtol=0.05, atol=0)
 
 
 def test_imagenet_through_timm(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,12 +16,13 @@ import pytest
 import torch
 from PIL import Image
 
-from benchmarks.config.recipe import Recipe
+from benchmarks.config.recipe import Augment, Recipe
 from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Dataset, Ego4D
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.extract import extract_features
+from benchmarks.pipeline.recipe import training_job
 from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.session import Session
 from benchmarks.pipeline.sources import touched_rows
@@ -226,7 +227,7 @@ def test_blurred_neighbours_are_dropped_before_the_gaps_are_filled(lam_tree: Pat
     np.testing.assert_array_equal(data.rows, expected(None))
     drawn = []
     for epoch in (0, 1, 0):
-        data.start_epoch(7, epoch)
+        data.start_epoch(7, epoch, Augment())
         drawn.append(data.rows)
         np.testing.assert_array_equal(data.rows, expected(np.random.default_rng([7, epoch]).random(chosen.rows.shape)))
     assert (drawn[0] != drawn[1]).any()
@@ -420,6 +421,21 @@ def test_a_recipe_without_its_priors_says_who_makes_them(lam_tree: Path, tmp_pat
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_recipe_without_the_weights_of_its_start_names_them(lam_tree: Path, tmp_path: Path) -> None:
+    session = Session(Ego4D(lam_tree), out=tmp_path / "runs")
+    with pytest.raises(
+        UserError, match="recipe gazelstm_gaze360 starts from Gaze360's ResNet-18 and LSTM; add --weights"
+    ):
+        pipeline.run([resolve("gazelstm_gaze360", "ego4d")], session)
+    file = tmp_path / "other.safetensors"
+    write_weights(file, {"x": torch.zeros(1)}, {"kind": "gazelstm"})
+    row = resolve("gazelstm_gaze360", "ego4d", weights=str(file))
+    for work in (pipeline.run, pipeline.show_work):
+        with pytest.raises(UserError, match="other.safetensors was not written by import --as gaze360; add --set init"):
+            work([row], session)
+    assert not (tmp_path / "runs" / "trainings").exists()
+
+
 def test_a_head_that_features_cannot_serve_is_told_before_they_are_computed(lam_tree: Path, tmp_path: Path) -> None:
     row = resolve("internlstm", "ego4d", backbone="tiny_means", head="gazepose")
     for work in (pipeline.run, extract_features):
@@ -439,6 +455,30 @@ def test_a_head_that_is_solved_cannot_train_a_backbone(lam_tree: Path, tmp_path:
     row = resolve("gazelstm", "ego4d", backbone="tiny_trunk", head="probe_sklearn", settings=SETTINGS)
     with pytest.raises(UserError, match="head probe_sklearn has a closed-form fit"):
         pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
+
+
+# -- the weights of the classes -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["balanced", "balanced_key_frames", "[0.136,0.864]"])
+def test_class_weights_are_those_of_a_loop(lam_tree: Path, tmp_path: Path, how: str) -> None:
+    own = recipe("gazelstm", f"training.class_weight={how}")
+    session = Session(Holes(lam_tree), out=tmp_path)
+    row = RecipeRow(own, session)
+    pixels, _ = pixels_of(Holes(lam_tree), own)
+    pixels.backbone.update(feature_dim=16, weights={"sha256": None}, fingerprint={})
+    wanted_frames = {False: 0, True: 0}
+    seen: dict[str, int] = {}
+    for clip, label, image in session.tables["train"][["clip", "label", "image"]].itertuples(index=False):
+        position = seen.get(clip, 0)  # clips of this tree have one track each
+        seen[clip] = position + 1
+        if how == "balanced" or (position % 2 == 0 and image):
+            wanted_frames[label == 1] += 1
+    total = sum(wanted_frames.values())
+    wanted = [wanted_frames[True] / total, wanted_frames[False] / total] if how.startswith("b") else [0.136, 0.864]
+    splits = {split: row.key_frames[split] for split in ("train", "val")}
+    found = training_job(row, pixels, splits).weights
+    assert found.tolist() == pytest.approx(wanted)
 
 
 # -- where a training starts --------------------------------------------------------------------------------------

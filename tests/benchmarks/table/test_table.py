@@ -100,6 +100,13 @@ def test_what_a_row_must_confess(changes: dict, word: str) -> None:
     assert word in table.render(table.rows([(result(**changes), "x")]))
 
 
+def test_a_random_start_has_a_note() -> None:
+    rows = [table.rows([(result(backbone__weights={"random_init": start}), "x")]) for start in (True, False)]
+    with_note, without = ("\n".join(table.notes(each)) for each in rows)
+    assert "starts from random weights, also where the published method starts from others" in with_note
+    assert "random" not in without
+
+
 def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     rows = table.rows([(result("internlstm+head=gru", config__changes=["head=gru"]), "x")])
     measured = next(row for row in rows if row.recipe)
@@ -107,15 +114,24 @@ def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     assert measured.method == "InternLSTM (changed)"
 
 
-def test_what_a_training_started_from_makes_another_method() -> None:
-    """GazeLSTM from imported Gaze360 weights is cited with another figure than GazeLSTM from nothing."""
-    config = {"method": "GazeLSTM", "published": "GazeLSTM", "limit": None, "changes": ["weights=mine.safetensors"]}
-    head = {"type": "gazelstm", "parameters": 1, "initialised_from": {"file": "mine.safetensors", "kind": "gaze360"}}
-    rows = [row for row in table.rows([(result("gazelstm", config=config, head=head), "x")]) if row.recipe]
-    assert [(row.method, row.published_map) for row in rows] == [("GazeLSTM + Gaze360", 71.92)]
-    head["initialised_from"] = None
-    rows = [row for row in table.rows([(result("gazelstm", config=config, head=head), "x")]) if row.recipe]
-    assert [(row.method, row.published_map) for row in rows] == [("GazeLSTM (changed)", None)]
+def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
+    """GazePose starts from Gaze360's weights, which are a file; with other weights it is another method."""
+    config = {
+        "method": "GazePose", "published": "GazePose", "limit": None, "changes": ["weights=mine.safetensors"],
+        "init": "gaze360",
+    }  # fmt: skip
+    head: dict = {"type": "gazepose", "parameters": 1, "initialised_from": {"file": "mine.safetensors", "kind": None}}
+
+    def found() -> list[tuple[str, float | None]]:
+        rows = table.rows([(result("gazepose", config=config, head=head), "x")])
+        return [(row.method, row.published_map) for row in rows if row.recipe]
+
+    assert found() == [("GazePose (changed)", None)]
+    head["initialised_from"]["kind"] = "gaze360"
+    assert found() == [("GazePose", 76.29)]
+    config["init"] = None  # --set init=none
+    config["changes"] = ["weights=mine.safetensors", "init=None"]
+    assert found() == [("GazePose (changed)", None)]
 
 
 CLIPS = ("a", "b", "c", "d")

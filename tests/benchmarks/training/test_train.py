@@ -290,6 +290,26 @@ def test_the_schedule_takes_every_step(tmp_path: Path) -> None:
         torch.testing.assert_close(value, states[best - 1][name], atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("unit", ["epoch", "step"])
+def test_the_schedule_is_torchs_down_to_its_floor(tmp_path: Path, unit: str) -> None:
+    settings = replace(SETTINGS, epochs=10, lr=1e-4, schedule="cosine", schedule_floor=5e-6, schedule_unit=unit)
+    trained = Loop(HEADS.build(config()), job(tmp_path, settings=settings), seed=1)
+    plain = torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))], lr=1e-4)
+    steps = 1 if unit == "epoch" else trained.steps_per_epoch
+    theirs = torch.optim.lr_scheduler.CosineAnnealingLR(plain, T_max=10 * steps, eta_min=5e-6)
+    found, wanted = [], []
+    for epoch in range(10):
+        found.append(trained.optimizer.param_groups[0]["lr"])
+        wanted.append(plain.param_groups[0]["lr"])
+        trained.train_epoch(epoch)
+        for _ in range(steps):
+            plain.step()
+            theirs.step()
+    assert found == pytest.approx(wanted, rel=1e-12)
+    assert found[0] == 1e-4
+    assert trained.progress.lr == pytest.approx(5e-6, rel=1e-9)
+
+
 def test_first_step_is_that_of_a_plain_loop(tmp_path: Path) -> None:
     """One full batch, one epoch, no dropout: Adam written out by hand gives the same weights."""
     settings = Training(epochs=1, batch_size=96, lr=1e-2, weight_decay=0.0, class_weight=None, seed=4)
@@ -315,6 +335,7 @@ def test_class_weights_are_the_share_of_the_other_class() -> None:
     # 1 positive of 4: negatives weigh 1/4, positives 3/4.
     assert class_weights(np.array([0, 0, 1, 0]), "balanced").tolist() == [0.25, 0.75]
     assert class_weights(np.array([0, 0, 1, 0]), None).tolist() == [1, 1]
+    assert class_weights(np.array([0, 0, 1, 0]), (0.1, 0.9)).tolist() == pytest.approx([0.1, 0.9])
 
 
 def test_one_class_is_refused_before_training(tmp_path: Path) -> None:
