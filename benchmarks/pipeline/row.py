@@ -151,7 +151,11 @@ class Row(ABC):
         if not {*self._asked_seeds()} <= {*found["seeds"]}:
             return None
         if not (self.folder / SUMS).exists():  # written by an older version, or killed just before writing them
-            write_row_sums(self.folder)
+            try:
+                write_row_sums(self.folder)
+            except OSError as error:
+                say(f"damaged: {error.filename} {error.strerror}; computing the row again")
+                return None
         return found
 
 

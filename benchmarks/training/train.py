@@ -162,7 +162,10 @@ def _find(job: TrainingJob, folder: Path) -> dict[str, Any] | None:
     report = read_report(folder / REPORT)
     if processes.rank() == 0:  # the process may have been killed between the last steps of `_write`
         if not (folder / SUMS).exists():
-            write_sums(folder, [job.weights_name, REPORT])
+            try:
+                write_sums(folder, [job.weights_name, REPORT])
+            except OSError as error:
+                raise UserError(f"{error.filename}: {error.strerror}; delete {folder} to train again") from error
         (folder / CHECKPOINT).unlink(missing_ok=True)
     return report
 
