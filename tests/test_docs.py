@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import json
 import os
 import re
 import runpy
@@ -26,7 +27,7 @@ from PIL import Image
 import bench
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.files import recipe_names
-from registry import DATASETS
+from registry import DATASETS, HEADS
 from tests.conftest import HOME, make_lam_tree
 
 DOCUMENTS = [
@@ -571,6 +572,49 @@ def make_lab(root: Path) -> None:
         table.assign(label=np.arange(len(table)) % 2).to_csv(root / f"{split}.csv", index=False)
 
 
+def write_checkpoints(folder: Path, models: Path) -> None:
+    """Checkpoints in the published format: InternLSTM's head at the scale of `SCALES`, and GazePose."""
+    import torch
+
+    from tests.zoo.test_upstream import save, wrap
+    from zoo.published import PUBLISHED
+
+    width = json.loads((models / "InternViT-6B-448px-V1-5" / "config.json").read_text())["hidden_size"]
+    sizes = {"projection": 8, "hidden": 8, "mlp": (8, 8, 8)}
+    head = HEADS.build({"type": "lstm", "feature_dim": width, "window": 7, **sizes})
+    save(folder, {"state_dict": wrap(head.state_dict())}, "best.pth")
+    wanted = PUBLISHED["gazepose"].tensors({"headpos_emeb": (8, 512)}).wanted
+    generator = torch.Generator().manual_seed(0)
+    state = {
+        name: torch.rand(tensor.shape, generator=generator) / 10 if tensor.is_floating_point() else torch.tensor(1)
+        for name, tensor in wanted.items()
+    }
+    save(folder, {"state_dict": state}, "gazepose_best.pth")
+
+
+def write_priors(folder: Path, root: Path) -> None:
+    """Priors in the format of GazePose's authors, one file per split."""
+    dataset = DATASETS.build({"type": "ego4d", "root": root})
+    points = [
+        [0.5, 0.6, 0.0, 0.9],
+        [0.6, 0.4, 0.0, 0.9],
+        [0.4, 0.4, 0.0, 0.9],
+        [0.6, 0.8, 0.0, 0.9],
+        [0.4, 0.8, 0.0, 0.9],
+    ]
+    for split, name in (("train", "train_headpose"), ("val", "val_headpose-all"), ("test", "test_headpose")):
+        poses: dict[str, list] = {}
+        marks: dict[str, dict] = {}
+        for clip, track, frame, unique_id in dataset.frames(split)[["clip", "track", "frame", "unique_id"]].itertuples(
+            False
+        ):
+            key = f"{clip}:{track}:{unique_id}:{frame:05d}" if unique_id else f"{clip}:{track}:{frame}"
+            poses[key] = [10.0, -5.0, 1.0, *([] if unique_id else [0, 0, 0])]
+            marks.setdefault(clip, {}).setdefault(track, {})[unique_id or str(frame)] = points
+        (folder / f"{name}.json").write_text(json.dumps(poses))
+        (folder / f"{split}_mesh.json").write_text(json.dumps(marks))
+
+
 def assumed(document: str, folder: Path, place: Place) -> None:
     """Make what a document takes for granted: rows, videos, checkpoints, prediction files."""
     row = "python bench.py --recipe internlstm_flip_tta"
@@ -605,10 +649,11 @@ def assumed(document: str, folder: Path, place: Place) -> None:
     if document in ("README.md", "docs/ego4d.md", "docs/recipes.md"):
         import torch
 
-        from tests.zoo.test_upstream import STATE, gaze360_state, save, wrap
+        from tests.zoo.test_upstream import gaze360_state, save, wrap
 
-        save(folder, {"state_dict": wrap(STATE)}, "best.pth")
+        write_checkpoints(folder, Path(place.words["/models/"]))
         save(folder, {"state_dict": wrap(gaze360_state()), "epoch": torch.tensor(1)}, "gaze360_model.pth.tar")
+        write_priors(folder, Path(place.words["/data/ego4d"]))
     if any(" predict " in command.text for command in commands(document)):
         from tools.check_video import clips_of, make_video
 

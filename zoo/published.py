@@ -111,7 +111,11 @@ def _with_trunk(head: dict[str, Any]) -> Tensors:
 
 
 def _gazelstm(shapes: Mapping[str, tuple[int, ...]]) -> Tensors:
-    return _with_trunk({"type": "gazelstm", "feature_dim": 256, "window": WINDOW})
+    """Ego4D's baseline has two linear layers after the LSTM, that of GazePose's authors has one."""
+    single = shapes.get("last_layer.weight") == (2, 512)
+    return _with_trunk(
+        {"type": "gazelstm", "feature_dim": 256, "window": WINDOW, **({"bottleneck": None} if single else {})}
+    )
 
 
 def _gazepose(shapes: Mapping[str, tuple[int, ...]]) -> Tensors:

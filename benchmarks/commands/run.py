@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the recipe's, such as timm:resnet18")
     parser.add_argument("--head", metavar="NAME", help="head in place of the recipe's, such as gru")
     parser.add_argument("--weights", metavar="PATH", help="weights of the backbone")
+    parser.add_argument(
+        "--checkpoint", metavar="FILE", help="score these trained weights, a file of import, instead of training"
+    )
     parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds per recipe (default: 1)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe: training.lr=1e-3"
@@ -87,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
         combinations = grid_rows(grid, _one_recipe(args.recipe), args.dataset, **given)
         rows, dataset = list(combinations.values()), _reader(args)
     else:
-        rows, dataset = chosen(args, head=args.head, limit=args.limit)
+        rows, dataset = chosen(args, head=args.head, checkpoint=args.checkpoint, limit=args.limit)
 
     from benchmarks.config.ensemble import recipes_of
     from benchmarks.pipeline.run import run as run_rows
@@ -139,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def chosen(
-    args: argparse.Namespace, head: str | None = None, limit: int | None = None
+    args: argparse.Namespace, head: str | None = None, checkpoint: str | None = None, limit: int | None = None
 ) -> tuple[list[Recipe | Ensemble], Dataset]:
     """Resolve `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` to rows and a dataset.
 
@@ -166,6 +169,7 @@ def chosen(
             backbone=args.backbone,
             weights=args.weights,
             head=head,
+            checkpoint=checkpoint,
             settings=args.set,
             limit=limit,
         )

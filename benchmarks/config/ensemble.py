@@ -90,6 +90,8 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
             f"--head {changes['head']}: ensemble {name} has no head of its own; "
             f"--set members=RECIPE+head={changes['head']},RECIPE,... names members with another"
         )
+    if changes.get("checkpoint") is not None:
+        raise UserError(f"--checkpoint: ensemble {name} has weights of its own members only")
     values: dict[str, Any] = load_ensemble(name)
     limit = changes.get("limit")
     spelled = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []

@@ -122,6 +122,7 @@ class Recipe:
         init: where a trainable backbone starts, and the head's LSTM with it: `random`; `imagenet`; or `gaze360`, an
             imported file named by `--weights`. None: as the backbone's arguments say.
         published_faults: repeat the published program's fault that shows blurred key frames of the test split as black.
+        checkpoint: file of trained weights that are scored instead of training; None trains.
         limit: at most this many windows per split, spread evenly; None for all.
         changes: from the command line, as spelled in the name.
     """
@@ -144,6 +145,7 @@ class Recipe:
     augment: Augment = Augment()
     init: Init = None
     published_faults: bool = False
+    checkpoint: str | None = None
     limit: int | None = None
     changes: tuple[str, ...] = ()
 

@@ -27,6 +27,8 @@ class Changes(TypedDict, total=False):
     """Path for the backbone's argument `weights`."""
     head: str | None
     """Replaces the recipe's head together with its arguments."""
+    checkpoint: str | None
+    """Path of trained weights, of the head or of the whole model, to score instead of training."""
     settings: Sequence[str]
     """`key=value` pairs with dotted keys, such as `training.lr=1e-3`."""
     limit: int | None
@@ -61,6 +63,9 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     ]
     typed(limit, Count | None, "--limit")
 
+    checkpoint = changes.get("checkpoint")
+    if checkpoint is not None:
+        values["init"] = None  # nothing starts
     if values["init"] == "imagenet":
         values["backbone"] = {"pretrained": "imagenet", **values["backbone"]}
     _check_parts(values)
@@ -84,6 +89,7 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
         augment=build_section(Augment, values["augment"], "augment"),
         init=typed(values["init"], Init, "init"),
         published_faults=typed(values["published_faults"], bool, "published_faults"),
+        checkpoint=checkpoint,
         limit=limit,
         changes=tuple(spelled),
     )
@@ -147,12 +153,13 @@ def _check_parts(values: Mapping[str, Any]) -> None:
 def _spelled(dataset: str, changes: Changes) -> list[str]:
     """Changes of parts as they stand in the row's name."""
     # A path names a place, not a model: the record has the sha256 of the weights loaded from it.
-    weights = changes.get("weights")
+    weights, checkpoint = changes.get("weights"), changes.get("checkpoint")
     named = {
         "dataset": Path(dataset).stem if dataset.endswith(".py") else None,
         "backbone": changes.get("backbone"),
         "weights": None if weights is None else Path(weights).name,
         "head": changes.get("head"),
+        "checkpoint": None if checkpoint is None else Path(checkpoint).name,
     }
     return [f"{key}={value}" for key, value in named.items() if value is not None]
 

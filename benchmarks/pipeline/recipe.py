@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -36,7 +37,8 @@ def score_recipe(row: RecipeRow, source: Source) -> RowScores | None:
     results = run_seeds(job, seeds, workers=session.workers, plugins=session.plugins)
     if session.rank > 0:
         return None
-    _say_trained(recipe.name, results)
+    if recipe.checkpoint is None:
+        _say_trained(recipe.name, results)
 
     views = {
         split: {view: [result.scores[split, view] for result in results] for view in recipe.views.test}
@@ -99,6 +101,7 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
         device=session.device,
         name=recipe.name,
         augment=recipe.augment,
+        checkpoint=None if recipe.checkpoint is None else Path(recipe.checkpoint),
     )
 
 

@@ -230,6 +230,7 @@ def _choose_key_frames(recipe: Recipe, split: str, table: pd.DataFrame) -> KeyFr
     if split == "train":
         # The published programs also train on windows whose key frame has no crop, as zeros. They teach nothing.
         chosen &= (labels >= 0) & (table["image"] != "").to_numpy(dtype=bool)
+        chosen &= recipe.checkpoint is None
     if recipe.limit is not None:
         rows = np.flatnonzero(chosen)
         rows = rows[np.linspace(0, len(rows) - 1, min(recipe.limit, len(rows))).round().astype(np.int64)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks.config.ensemble import Ensemble
@@ -144,7 +145,7 @@ def by_backbone(rows: Sequence[RecipeRow]) -> list[list[RecipeRow]]:
         recipe = row.recipe
         shared: list[Any] = [recipe.backbone]
         if recipe.on_pixels:
-            shared += [recipe.init, recipe.temporal_dropout, recipe.published_faults, recipe.priors]
+            shared += [recipe.init, recipe.temporal_dropout, recipe.published_faults, recipe.priors, recipe.checkpoint]
         groups.setdefault(json.dumps(shared, sort_keys=True), []).append(row)
     return list(groups.values())
 
@@ -160,6 +161,8 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
         last = row.recipe.training.seed + row.session.seeds - 1
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
+        if row.recipe.checkpoint is not None:
+            check_checkpoint(row)
         head: Any = HEADS.get(row.recipe.head["type"])
         if not row.recipe.on_pixels:
             check_takes_features(row.recipe.head["type"], head)
@@ -170,6 +173,19 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
                 f"recipe {row.name} starts from Gaze360's ResNet-18 and LSTM; add --weights FILE, which import "
                 "CHECKPOINT --as gaze360 -o FILE writes, or --set init=imagenet, or --set init=random"
             )
+
+
+def check_checkpoint(row: RecipeRow) -> None:
+    """Check that a checkpoint is a readable file, and that one seed is asked for.
+
+    Raises:
+        UserError: it is not.
+    """
+    path = Path(row.recipe.checkpoint or "")
+    if not path.is_file():
+        raise UserError(f"--checkpoint {path} is not a file; `bench.py import` writes one from a published checkpoint")
+    if row.session.seeds > 1:
+        raise UserError(f"--checkpoint {path} is one set of weights; it has no {row.session.seeds} seeds")
 
 
 def log_record(row: RecipeRow, result: Result) -> None:

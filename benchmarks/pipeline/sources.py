@@ -13,6 +13,7 @@ import torch
 
 from backbones.base import Backbone, WeightsInfo
 from backbones.checkpoints import all_finite
+from backbones.checksums import file_sha256
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
 from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
@@ -33,6 +34,7 @@ from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
 from registry import BACKBONES, UserError
 from zoo.files.untrusted import below
+from zoo.weights import read_weights
 
 
 class Source(Protocol):
@@ -167,6 +169,8 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     session, recipe = rows[0].session, rows[0].recipe
     check_init(recipe)
     backbone: Backbone = BACKBONES.build(recipe.backbone)
+    if recipe.checkpoint is not None:
+        backbone.weights_info = _checkpoint_info(Path(recipe.checkpoint))
     started = time.perf_counter()
     blur = None
     if recipe.temporal_dropout:  # relative to all frames of a split, even under --limit
@@ -181,7 +185,9 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     )
     _say_damaged(damaged, session.dataset.root)
     fingerprint = backbone.fingerprint()
-    if backbone.weights_info.random_init and "seed" not in recipe.backbone:
+    if recipe.checkpoint is not None:
+        fingerprint["weights"] = backbone.weights_info.sha256
+    elif backbone.weights_info.random_init and "seed" not in recipe.backbone:
         fingerprint["weights"] = "random init, drawn by the seed of each training"
     section = _backbone_section(recipe, backbone, fingerprint)
     seconds = time.perf_counter() - started
@@ -241,6 +247,12 @@ def _backbone_section(recipe: Recipe, backbone: Backbone, fingerprint: Mapping[s
         "fingerprint": fingerprint,
         "weights": _weights_section(backbone.weights_info),
     }
+
+
+def _checkpoint_info(path: Path) -> WeightsInfo:
+    """Origin of the weights of a checkpoint that is scored as it is."""
+    licence = read_weights(path)[1].get("licence") or "unknown"
+    return WeightsInfo(path.name, str(path), file_sha256(path), licence)
 
 
 def _weights_section(info: WeightsInfo) -> dict[str, Any]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from backbones.checksums import file_sha256
 from benchmarks.config.ensemble import Ensemble
 from benchmarks.config.recipe import OPTIONAL_KEYS, TRACKERS, Recipe, Training, defaults
 
@@ -19,7 +21,7 @@ TRAINING_VERSIONS = {"features": 3, "pixels": 2}
 ROW_VERSION = 3
 
 # Keys that older rows lack. They are omitted at their defaults, so that these rows are found.
-_LATER = {"augment", "init", "published_faults", "schedule_floor", "schedule_unit"}
+_LATER = {"augment", "checkpoint", "init", "published_faults", "schedule_floor", "schedule_unit"}
 
 
 def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prior | None) -> dict[str, Any]:
@@ -32,7 +34,7 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
     """
     config = recipe.as_dict()
     config["training"] = {key: value for key, value in config["training"].items() if key not in TRACKERS}
-    for section, usual in ((config, OPTIONAL_KEYS), (config["training"], defaults(Training))):
+    for section, usual in ((config, {**OPTIONAL_KEYS, "checkpoint": None}), (config["training"], defaults(Training))):
         for key in _LATER & section.keys():
             if section[key] == usual[key]:
                 del section[key]
@@ -41,6 +43,7 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
         "config": config,
         "data": {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames},
         **({} if prior is None else {"priors": prior.fingerprint()}),
+        **({} if recipe.checkpoint is None else {"checkpoint": file_sha256(Path(recipe.checkpoint))}),
         "code": {"training": _training_version(recipe), "row": ROW_VERSION},
     }
 
@@ -96,6 +99,7 @@ def training_identity(
         "head": config["head"],
         "training": training,
         **({"pixels": pixels} if recipe.on_pixels else {}),
+        **({} if recipe.checkpoint is None else {"checkpoint": identity["checkpoint"]}),
     }
 
 

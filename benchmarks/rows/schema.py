@@ -31,6 +31,7 @@ class ConfigSection(TypedDict):
     limit: int | None
     changes: list[str]
     init: NotRequired[str | None]
+    checkpoint: NotRequired[str | None]
 
 
 class DatasetSplit(TypedDict):
@@ -54,6 +55,7 @@ class DatasetSection(TypedDict):
 class WeightsSection(TypedDict):
     """Section `backbone.weights`."""
 
+    name: NotRequired[str]
     origin: str
     licence: str
     sha256: str | None

@@ -171,6 +171,8 @@ def notes(table: Sequence[TableRow]) -> list[str]:
             '"(random init)": the backbone starts from random weights, also where the published method starts from '
             "others; see docs/recipes.md."
         )
+    if any("(checkpoint)" in row.method for row in table):
+        lines.append("(checkpoint): trained elsewhere and scored here as it is, with --checkpoint.")
     if any(row.tied for row in table):
         lines.append(
             f"{_TIE}: statistically tied with the best row of the same dataset and split. The 95 % interval of their "
@@ -257,14 +259,28 @@ def _backbone(section: Mapping[str, Any]) -> str:
 def _method(result: Result) -> tuple[str, str | None]:
     """A row's method, and the method of `published.csv` it reproduces; None if the command line changed the recipe.
 
-    Naming the file of weights that the recipe starts from is not a change.
+    Naming the file of weights that the recipe starts from is not a change, nor is a checkpoint that is scored as it is.
     """
-    config, start = result["config"], result["head"].get("initialised_from")
-    own = start is not None and start["kind"] is not None and start["kind"] == config.get("init")
-    changes = [change for change in config["changes"] if not (own and change.startswith("weights="))]
-    limit = config["limit"]
+    config, limit = result["config"], result["config"]["limit"]
+    named = ["checkpoint=", *(["weights="] if _has_own_weights(result) else [])]
+    changes = [change for change in config["changes"] if not change.startswith(tuple(named))]
     changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
-    return config["method"] + changed + (" (partial)" if limit else ""), None if changes else config["published"]
+    scored = " (checkpoint)" if config.get("checkpoint") else ""
+    partial = " (partial)" if limit else ""
+    return config["method"] + changed + scored + partial, None if changes else config["published"]
+
+
+def _has_own_weights(result: Result) -> bool:
+    """Whether a row's backbone has the weights that its recipe starts from, and that have to be named."""
+    start, backbone = result["head"].get("initialised_from"), result["backbone"]
+    if start is not None and start["kind"] is not None:
+        return start["kind"] == result["config"].get("init")
+    large = _LARGE_WEIGHTS.get(backbone["type"])
+    return large is not None and backbone["weights"].get("name") == large
+
+
+# Backbone -> its published weights, which are too large to ship. A copy has the name of its folder in the record.
+_LARGE_WEIGHTS = {"internvit_6b": "InternViT-6B-448px-V1-5"}
 
 
 def _cited_cell(row: TableRow) -> str:

@@ -35,6 +35,7 @@ class TrainingJob:
         device: torch device.
         name: of the row.
         augment: of pixel windows in training.
+        checkpoint: trained weights to use instead of training, of the head or of the whole model.
     """
 
     head_config: Mapping[str, Any]
@@ -48,6 +49,7 @@ class TrainingJob:
     device: str
     name: str
     augment: Augment = Augment()
+    checkpoint: Path | None = None
 
     @property
     def weights_name(self) -> str:

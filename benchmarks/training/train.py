@@ -11,7 +11,8 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from backbones.base import state_sha256
+from backbones.base import check_state, state_sha256
+from backbones.checksums import file_sha256
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.features.windows import FeatureData, check_takes_features
 from benchmarks.pixels.source import build_backbone
@@ -29,7 +30,7 @@ from zoo.files.checksums import NAME as SUMS
 from zoo.files.checksums import damaged, write_sums
 from zoo.files.untrusted import checked, read_json
 from zoo.model import LookingAtMeModel, initialise_lstm, write_model
-from zoo.weights import write_head
+from zoo.weights import read_weights, write_head
 
 _ONE_THREAD_PARAMETERS = 2_000_000
 
@@ -70,11 +71,14 @@ def train(job: TrainingJob, seed: int, advance: Callable[[int, str], None] | Non
     report = _find(job, folder)
     if report is not None:
         return {**report, "reused": True}
-    _check_classes(job)
     started = time.perf_counter()
     model, initial = build_model(job, seed)
     with threads_for(model, job.device):
-        fitted = _fit_closed_form(model, job) if has_closed_form(model) else _fit(model, job, seed, advance)
+        if job.checkpoint is not None:
+            fitted = _load(model, job, job.checkpoint)
+        else:
+            _check_classes(job)
+            fitted = _fit_closed_form(model, job) if has_closed_form(model) else _fit(model, job, seed, advance)
     head = model.head if isinstance(model, LookingAtMeModel) else model
     report = {
         "seed": seed,
@@ -189,6 +193,24 @@ def _check_classes(job: TrainingJob) -> None:
     for which, labels in (("training", job.data.labels), ("validation", job.validation.labels)):
         if len(labels.unique()) < 2:
             raise UserError(f"the {which} windows have one class only; use more data")
+
+
+def _load(model: nn.Module, job: TrainingJob, path: Path) -> dict[str, Any]:
+    """Load a checkpoint into a model, and validate it.
+
+    Raises:
+        UserError: the file is damaged, or has another head, backbone or size.
+    """
+    state, about = read_weights(path)
+    held, wanted = about.get("head"), job.head_config["type"]
+    if isinstance(held, dict) and held.get("type") != wanted:
+        raise UserError(f"{path} holds a head '{held.get('type')}', the recipe has '{wanted}'; name the head's recipe")
+    check_state(state, model.state_dict(), str(path))
+    model.load_state_dict(state)
+    model.to(job.device)
+    val_map = lam_map(score_windows(model, job.validation, device=job.device), job.validation.labels.numpy()).map
+    start = {"checkpoint": {"file": path.name, "sha256": file_sha256(path)}}
+    return {"best_epoch": 0, "best_mAP": val_map, "history": [], **start}
 
 
 def _fit_closed_form(model: Any, job: TrainingJob) -> dict[str, Any]:

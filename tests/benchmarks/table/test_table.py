@@ -114,6 +114,20 @@ def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     assert measured.method == "InternLSTM (changed)"
 
 
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        ("InternViT-6B-448px-V1-5", "InternLSTM"),
+        ("mine", "InternLSTM (changed)"),
+        ("InternViT-6B-448px-V1-5 (4 layers x 48, published are 45 x 3200)", "InternLSTM (changed)"),
+    ],
+)
+def test_naming_a_copy_of_the_published_backbone_is_no_change(name: str, method: str) -> None:
+    weights = {"name": name, "random_init": False}
+    record = result(config__changes=["weights=copy"], backbone__type="internvit_6b", backbone__weights=weights)
+    assert [row.method for row in table.rows([(record, "x")]) if row.recipe] == [method]
+
+
 def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
     """GazePose starts from Gaze360's weights, which are a file; with other weights it is another method."""
     config = {
@@ -129,6 +143,11 @@ def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
     assert found() == [("GazePose (changed)", None)]
     head["initialised_from"]["kind"] = "gaze360"
     assert found() == [("GazePose", 76.29)]
+    config["changes"].append("checkpoint=best.safetensors")
+    config["checkpoint"] = "best.safetensors"
+    assert found() == [("GazePose (checkpoint)", 76.29)]
+    config["changes"].pop()
+    del config["checkpoint"]
     config["init"] = None  # --set init=none
     config["changes"] = ["weights=mine.safetensors", "init=None"]
     assert found() == [("GazePose (changed)", None)]
