@@ -22,9 +22,10 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
+from benchmarks.rows.find import RECORDS
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, read_result
-from benchmarks.table.table import RECORDS, collect, rows, table_text
+from benchmarks.table.table import collect, rows, table_text
 from tools.speed import harness
 from zoo.files.atomic import write_json, write_text
 
