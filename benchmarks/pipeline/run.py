@@ -93,9 +93,7 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
     for row in rows:
         if row in todo:
             recipe, sizes = row.recipe, {split: len(each.centres) for split, each in row.key_frames.items()}
-            frames = sum(
-                len(touched_rows([each])) * len(views_of(recipe, split)) for split, each in row.key_frames.items()
-            )
+            frames = sum(len(touched_rows(row.touched(split))) * len(views_of(recipe, split)) for split in sizes)
             print(
                 f"{row.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
                 f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, "
@@ -153,6 +151,7 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             seed is too large.
     """
     for row in rows:
+        row.check_strides()
         last = row.recipe.training.seed + row.session.seeds - 1
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")

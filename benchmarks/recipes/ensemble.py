@@ -6,7 +6,7 @@ its changes, such as internlstm+head=gru. --set members=internlstm_flip_tta,inte
 Run: python bench.py --recipe ensemble
 """
 
-version = 1
+version = 2
 method = "Ensemble"
 published = "PCIE_LAM"
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 # finished training; the row version is part of every row's identity.
 TRAINING_VERSIONS = {"features": 3, "pixels": 1}
 ROW_VERSION = 3
+FITTING_VERSION = 2  # of smoothed rows and ensembles
 
 
 def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prior | None) -> dict[str, Any]:
@@ -34,7 +35,11 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
         "config": config,
         "data": {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames},
         **({} if prior is None else {"priors": prior.fingerprint()}),
-        "code": {"training": _training_version(recipe), "row": ROW_VERSION},
+        "code": {
+            "training": _training_version(recipe),
+            "row": ROW_VERSION,
+            **({} if recipe.smoothing is None else {"fitting": FITTING_VERSION}),
+        },
     }
 
 
@@ -48,7 +53,7 @@ def ensemble_identity(ensemble: Ensemble, members: Mapping[str, Mapping[str, Any
     return {
         "config": ensemble.as_dict(),
         "members": {member.name: members[member.name] for member in ensemble.members},
-        "code": {"row": ROW_VERSION},
+        "code": {"row": ROW_VERSION, "fitting": FITTING_VERSION},
     }
 
 

@@ -27,6 +27,7 @@ from zoo.files.atomic import replacing, write_text
 from zoo.files.untrusted import below
 
 BOOTSTRAP_REPEATS = 1000
+FITTING_FILE = "fitting.csv"  # in a row's folder: validation scores at the stride of test
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class RowScores:
         training: record section `training`, one report per seed.
         counts: record section `counts` without the windows per split.
         seconds: record section `seconds`.
+        trainings: record section `trainings` of an ensemble; None for a recipe.
+        fitting: validation key frames at the stride of test and their (S, M') final scores, if they were scored.
     """
 
     seeds: list[int]
@@ -56,6 +59,8 @@ class RowScores:
     training: list[dict[str, Any]]
     counts: dict[str, int]
     seconds: dict[str, float]
+    trainings: list[list[str]] | None = None
+    fitting: tuple[KeyFrames, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -98,6 +103,7 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
         "head": scores.head,
         "seeds": scores.seeds,
         "training": scores.training,
+        **({} if scores.trainings is None else {"trainings": scores.trainings}),
         "fitted": scores.fitted,
         "counts": {**counts, **scores.counts},
         "splits": splits,
@@ -190,9 +196,21 @@ def write_row(
         table[["split", "seed", *(name for name in table.columns if name not in ("split", "seed"))]].to_csv(
             temporary, index=False
         )
+    if row_scores.fitting is not None:
+        _write_fitting(folder / FITTING_FILE, row_scores, tables["val"])
     write_text(folder / "config.py", config_file(recipe, result["date"]))
     schema.write_result(folder, result)
     write_row_sums(folder)
+
+
+def _write_fitting(path: Path, row_scores: RowScores, table: pd.DataFrame) -> None:
+    """Write the scores that ensembles fit their weights on, like `predictions.csv`."""
+    assert row_scores.fitting is not None
+    key_frames, scores = row_scores.fitting
+    keys = table.iloc[key_frames.centres][["clip", "track", "frame", "label"]].assign(split="val")
+    parts = [keys.assign(seed=seed, score=own) for seed, own in zip(row_scores.seeds, scores, strict=True)]
+    with replacing(path) as temporary:
+        pd.concat(parts).to_csv(temporary, index=False)
 
 
 def config_file(recipe: Recipe | Ensemble, date: str) -> str:
