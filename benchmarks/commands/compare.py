@@ -118,14 +118,13 @@ def _from_scores(rows: list[FoundRow], split: str) -> _Comparison:
     from benchmarks.evaluation.compare import permutation_p, scored, without_each_clip
     from benchmarks.evaluation.metrics import lam_map
     from benchmarks.rows.predictions import common_frames, read_predictions
-    from benchmarks.rows.trainings import trainings_of
+    from benchmarks.rows.trainings import clusters_in, trainings_of
     from registry import UserError
 
     predictions = [read_predictions(row.folder, split) for row in rows if row.folder is not None]
     frames, places = common_frames(*predictions)
     labels, names = frames["label"].to_numpy(), frames["clip"].to_numpy(dtype=str)
-    videos = predictions[0].result["splits"].get(split, {}).get("videos", {})
-    clips = np.array([videos.get(name, name) for name in names])
+    clips = clusters_in(predictions[0].result, split, names)
     if labels.min() == labels.max():
         raise UserError(f"the {len(labels)} key frames that both rows score are of one class, so mAP is undefined")
     scores, figures, warnings = [], [], []

@@ -106,6 +106,7 @@ class Row(ABC):
             dataset_info=self.dataset_info,
             tables=session.tables,
             strides=self.strides,
+            videos=session.videos,
             frame_properties=self._frame_properties(scores.key_frames),
             environment={
                 **provenance.environment(device_name(session.device)),

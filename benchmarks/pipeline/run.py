@@ -57,6 +57,7 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
     say_many_absent(session)
     todo = unfinished([*rows, *ensembles])
     if todo:
+        say_videos(session)
         processes.barrier()  # nothing may be written while another process still looks rows up
 
     # -- features: once per backbone; pixels where the backbone trains
@@ -171,6 +172,14 @@ def log_record(row: RecipeRow, result: Result) -> None:
             named = {"": metric["mean"], **{f" seed {seed}": value for seed, value in of_seeds}}
             figures |= {f"{split}/{name}{which}": value for which, value in named.items() if value is not None}
     log_figures(row.recipe.training, row.folder, row.name, figures)
+
+
+def say_videos(session: Session) -> None:
+    """Print where several clips are of one video, because intervals then resample videos."""
+    for split, videos in session.videos.items():
+        if videos:
+            count = plural(len({*videos.values()}), "video")
+            say(f"{split}: {plural(len(videos), 'clip')} of {count}; intervals resample videos")
 
 
 def say_many_absent(session: Session) -> None:

@@ -72,6 +72,7 @@ class RowContext:
         dataset_info: record section `dataset`.
         tables: split -> frame table.
         strides: split -> frames from one key frame of a track to the next.
+        videos: split -> clip -> video, where a video has several clips; see `Dataset.videos`.
         frame_properties: split -> property -> (rows of the table,) values; see `benchmarks.pixels.properties`.
         environment: record section `environment`.
     """
@@ -80,6 +81,7 @@ class RowContext:
     dataset_info: dict[str, Any]
     tables: Mapping[str, pd.DataFrame]
     strides: Mapping[str, int]
+    videos: Mapping[str, Mapping[str, str]]
     frame_properties: Mapping[str, Mapping[str, np.ndarray]]
     environment: dict[str, Any]
 
@@ -126,20 +128,21 @@ def _labelled(row_scores: RowScores, split: str, context: RowContext) -> Labelle
         frames=context.tables[split].iloc[centres],
         windows=key_frames.rows[known],
         properties={name: values[centres] for name, values in properties.items()},
+        videos=context.videos.get(split, {}),
     )
 
 
 def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, context: RowContext) -> schema.Split:
     """Figures of one labelled split."""
     known = row_scores.key_frames[split].labels >= 0
-    labels, clips = labelled.labels, labelled.clips
-    interval = bootstrap_interval(labelled.scores, labels, clips, repeats=BOOTSTRAP_REPEATS)
+    labels, videos = labelled.labels, context.videos.get(split, {})
+    interval = bootstrap_interval(labelled.scores, labels, labelled.clusters, repeats=BOOTSTRAP_REPEATS)
     figures = [lam_map(scores, labels).to_dict() for scores in labelled.scores]
     confusions = [metrics["confusion"] for metrics in figures]
     return {
         "windows": len(labels),
         "positives": int(labels.sum()),
-        "clips": interval.clips,
+        "clips": len(np.unique(labelled.clips)),
         "stride": context.strides[split],
         "metrics": {name: _metric([each[name] for each in figures], interval.bounds[name]) for name in NAMES},
         "confusion": {name: float(np.mean([each[name] for each in confusions])) for name in confusions[0]},
@@ -147,7 +150,8 @@ def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, contex
             view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
             for view, of_seeds in row_scores.parts[split].items()
         },
-        "without_clip": without_each_clip(labelled.scores, labels, clips),
+        "without_clip": without_each_clip(labelled.scores, labels, labelled.clusters),
+        **({"videos": dict(videos)} if videos else {}),
     }
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from benchmarks.evaluation.compare import Scored, scored
 from benchmarks.rows.identity import short_hash
 from benchmarks.rows.schema import Result
@@ -90,6 +92,12 @@ def frames_of(result: Result, split: str) -> tuple[Any, ...]:
     dataset, figures = result["dataset"], result["splits"][split]
     clips = tuple(figures.get("without_clip", ()))
     return dataset["name"], split, dataset["splits"][split]["sha256"], figures["stride"], figures["windows"], clips
+
+
+def clusters_in(result: Result, split: str, clips: np.ndarray) -> np.ndarray:
+    """What comparisons of a row resample: the video of each of some clips, or the clip where no video is known."""
+    videos = result["splits"].get(split, {}).get("videos", {})
+    return np.array([videos.get(clip, clip) for clip in clips.tolist()], dtype=str)
 
 
 def cluster_of(result: Result, split: str) -> str:

@@ -207,6 +207,7 @@ def a_row(
         dataset_info={"name": "made up", "note": "", "checksum": None, "splits": splits},
         tables=tables,
         strides=dict.fromkeys(key_frames, 2),
+        videos={},
         frame_properties=properties or {},
         environment={**environment("cpu"), "deterministic": {"features": True, "training": True, "scores": True}},
     )

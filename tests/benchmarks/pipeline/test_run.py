@@ -11,12 +11,14 @@ from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.recipe import Recipe
 from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Ego4D
+from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.session import Session
 from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
 from benchmarks.rows.predictions import read_predictions as read_predictions_of_row
+from benchmarks.rows.trainings import cluster_of
 from benchmarks.scoring.files import match, read_groundtruth, read_prediction_file
 from benchmarks.scoring.smooth import WINDOWS, smooth_scores
 from registry import HEADS, UserError
@@ -104,6 +106,45 @@ def test_the_files_of_a_row_score_as_the_record_says(three: tuple, split: str) -
         predictions = read_prediction_file(folder / f"seed{seed}" / f"{split}.csv")
         matched = predictions["score"].to_numpy()[match(truth, predictions, ("truth", "ours"))]
         assert lam_map(matched, truth["label"].to_numpy()).map == pytest.approx(value, abs=1e-12)
+
+
+def test_whole_videos_are_resampled_where_they_have_several_clips(
+    lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The annotation file of validation puts two clips into each video; test has none, and train one clip per video."""
+    root = tmp_path / "tree"
+    shutil.copytree(lam_tree, root)
+    (root / "json").mkdir(exist_ok=True)
+    for split, size in (("val", 2), ("train", 1)):
+        clips = (root / "split" / f"{split}.list").read_text().split()
+        videos = [clips[start : start + size] for start in range(0, len(clips), size)]
+        listed = [
+            {"video_uid": f"v{n}", "clips": [{"clip_uid": clip, "social_segments_looking": None} for clip in of_video]}
+            for n, of_video in enumerate(videos)
+        ]
+        (root / "json" / f"av_{split}.json").write_text(json.dumps({"videos": listed}))
+    val = (root / "split" / "val.list").read_text().split()
+    video_of = {clip: f"v{number // 2}" for number, clip in enumerate(val)}
+    assert len(set(video_of.values())) < len(val)
+    row = pipeline.run([recipe("probe")], Session(Ego4D(root), seeds=2, out=tmp_path / "runs"))[0]
+    assert f"val: {len(val)} clips of {len(set(video_of.values()))} videos; intervals resample videos" in (
+        capsys.readouterr().err
+    )
+    own, others = row["splits"]["val"], (row["splits"]["train"], row["splits"]["test"])
+    assert own["videos"] == video_of and own["clips"] == len(val)
+    assert not any("videos" in figures for figures in others)
+    table = pd.read_csv(folder_of(tmp_path / "runs", row) / "predictions.csv", dtype={"clip": str, "track": str})
+    of_seeds = [rows_of for _, rows_of in table[table["split"] == "val"].groupby("seed")]
+    scores = np.stack([rows_of["score"] for rows_of in of_seeds])
+    labels, videos = of_seeds[0]["label"].to_numpy(), of_seeds[0]["clip"].map(video_of).to_numpy()
+    bounds = bootstrap_interval(scores, labels, videos).bounds["mAP"]
+    assert own["metrics"]["mAP"]["interval"] == (None if bounds is None else pytest.approx(list(bounds)))
+    for video, values in own["without_clip"].items():
+        keep = videos != video
+        expected = [lam_map(of_seed[keep], labels[keep]).map for of_seed in scores]
+        assert values == pytest.approx(expected, abs=5e-7)
+    assert own["without_clip"].keys() == set(video_of.values())
+    assert cluster_of(row, "val") == "video" and cluster_of(row, "test") == "clip"
 
 
 def test_smoothing_is_fitted_on_validation_at_the_stride_of_test(lam_tree: Path, tmp_path: Path) -> None:
