@@ -65,6 +65,9 @@ def run(args: argparse.Namespace) -> int:
     cluster = cluster_of(compared.results[0], args.split)
     shared = shared_in_words(a.trainings, b.trainings)
     lines = [sentence(names[0], names[1], found, compared.p), *_single_seeds(names, compared), *compared.warnings]
+    if args.split == "val":
+        fitted = [name for name, result in zip(names, compared.results, strict=True) if result["fitted"]]
+        lines += [f"{name}: smoothing or weights were fitted on val, so its figure is optimistic." for name in fitted]
     if args.json:
         import json
 

@@ -143,6 +143,9 @@ def test_committed_records_are_compared_like_rows(tmp_path, capsys):
     assert "No p: it needs the scores of both rows, and a record has none." in text and "p =" not in text
     text = compare(capsys, "internlstm_flip_tta", "internlstm_flip", "--out", tmp_path, "--split", "val")
     assert "5 paired" in text and "seeds paired: same trainings" in text
+    text = compare(capsys, "internlstm_flip_tta_smooth", "internlstm_flip", "--out", tmp_path, "--split", "val")
+    assert "internlstm_flip_tta_smooth: smoothing or weights were fitted on val, so its figure is optimistic." in text
+    assert text.count("optimistic") == 1
     other = json.loads((RECORDS / "synthlam" / "gazepose.json").read_text())
     other["splits"]["test"]["stride"] = 2
     (tmp_path / "other.json").write_text(json.dumps(other))
