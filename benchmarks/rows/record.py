@@ -95,7 +95,7 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
     }
     splits = {split: _figures(scores, split, of_split, context) for split, of_split in labelled.items()}
     counts = {f"{split} windows": len(key_frames.centres) for split, key_frames in scores.key_frames.items()}
-    return {
+    result: schema.Result = {
         "schema": schema.SCHEMA,
         "name": recipe.name,
         "config": recipe.as_dict(),
@@ -105,7 +105,6 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
         "head": scores.head,
         "seeds": scores.seeds,
         "training": scores.training,
-        **({} if scores.trainings is None else {"trainings": scores.trainings}),
         "fitted": scores.fitted,
         "counts": {**counts, **scores.counts},
         "splits": splits,
@@ -114,6 +113,9 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
         "environment": context.environment,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+    if scores.trainings is not None:
+        result["trainings"] = scores.trainings
+    return result
 
 
 def _labelled(row_scores: RowScores, split: str, context: RowContext) -> LabelledScores:
@@ -139,7 +141,7 @@ def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, contex
     interval = bootstrap_interval(labelled.scores, labels, labelled.clusters, repeats=BOOTSTRAP_REPEATS)
     figures = [lam_map(scores, labels).to_dict() for scores in labelled.scores]
     confusions = [metrics["confusion"] for metrics in figures]
-    return {
+    found: schema.Split = {
         "windows": len(labels),
         "positives": int(labels.sum()),
         "clips": len(np.unique(labelled.clips)),
@@ -151,8 +153,10 @@ def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, contex
             for view, of_seeds in row_scores.parts[split].items()
         },
         "without_clip": without_each_clip(labelled.scores, labels, labelled.clusters),
-        **({"videos": dict(videos)} if videos else {}),
     }
+    if videos:
+        found["videos"] = dict(videos)
+    return found
 
 
 def _metric(values: Sequence[float | None], interval: Sequence[float] | None) -> schema.Metric:

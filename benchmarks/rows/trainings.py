@@ -81,9 +81,11 @@ def _figures(result: Result, number: int) -> list[str]:
 def scored_of(result: Result, split: str) -> Scored | None:
     """The figures of a row in one split, for comparisons; None if it is not labelled or the record is too old."""
     figures = result["splits"].get(split)
-    if figures is None or not figures.get("without_clip") or figures["metrics"]["mAP"]["mean"] is None:
+    if figures is None or not figures.get("without_clip"):
         return None
     per_seed = [value for value in figures["metrics"]["mAP"]["per_seed"] if value is not None]
+    if len(per_seed) < len(result["seeds"]):  # one class only
+        return None
     return scored(result["seeds"], per_seed, figures["without_clip"], trainings_of(result))
 
 
@@ -96,10 +98,12 @@ def frames_of(result: Result, split: str) -> tuple[Any, ...]:
 
 def clusters_in(result: Result, split: str, clips: np.ndarray) -> np.ndarray:
     """What comparisons of a row resample: the video of each of some clips, or the clip where no video is known."""
-    videos = result["splits"].get(split, {}).get("videos", {})
+    figures = result["splits"].get(split)
+    videos = {} if figures is None else figures.get("videos", {})
     return np.array([videos.get(clip, clip) for clip in clips.tolist()], dtype=str)
 
 
 def cluster_of(result: Result, split: str) -> str:
     """What intervals and comparisons of a split resample: `clip`, or `video` where a video has several clips."""
-    return "video" if result["splits"].get(split, {}).get("videos") else "clip"
+    figures = result["splits"].get(split)
+    return "video" if figures is not None and figures.get("videos") else "clip"
