@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     names = [result["name"] for result in compared.results]
     if names[0] == names[1]:
         names = [str(row.folder or row.record) for row in rows]
-    cluster = cluster_of(compared.results[0], args.split)
+    cluster = "video" if "video" in {cluster_of(result, args.split) for result in compared.results} else "clip"
     shared = shared_in_words(a.trainings, b.trainings)
     lines = [sentence(names[0], names[1], found, compared.p), *_single_seeds(names, compared), *compared.warnings]
     if args.split == "val":
@@ -121,13 +121,15 @@ def _from_scores(rows: list[FoundRow], split: str) -> _Comparison:
     from benchmarks.evaluation.compare import permutation_p, scored, without_each_clip
     from benchmarks.evaluation.metrics import lam_map
     from benchmarks.rows.predictions import common_frames, read_predictions
-    from benchmarks.rows.trainings import clusters_in, trainings_of
+    from benchmarks.rows.trainings import cluster_of, clusters_in, trainings_of
     from registry import UserError
 
     predictions = [read_predictions(row.folder, split) for row in rows if row.folder is not None]
     frames, places = common_frames(*predictions)
     labels, names = frames["label"].to_numpy(), frames["clip"].to_numpy(dtype=str)
-    clips = clusters_in(predictions[0].result, split, names)
+    # An older record may not name the videos that the other does.
+    known = max((row.result for row in predictions), key=lambda result: cluster_of(result, split) == "video")
+    clips = clusters_in(known, split, names)
     if labels.min() == labels.max():
         raise UserError(f"the {len(labels)} key frames that both rows score are of one class, so mAP is undefined")
     scores, figures, warnings = [], [], []
