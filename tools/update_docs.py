@@ -22,9 +22,11 @@ from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
+from benchmarks.rows.find import RECORDS
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, read_result
-from benchmarks.table.table import RECORDS, collect, rows, table_text
+from benchmarks.table.groups import FITTED
+from benchmarks.table.table import collect, rows, table_text
 from tools.speed import harness
 from zoo.files.atomic import write_json, write_text
 
@@ -87,7 +89,8 @@ def splits_table() -> str:
             if split in record["splits"]:
                 metric = record["splits"][split]["metrics"]["mAP"]
                 by_seed = [100 * value for value in metric["per_seed"] if value is not None]
-                cells += [f"{np.mean(by_seed):.2f}", f"{min(by_seed):.1f} to {max(by_seed):.1f}"]
+                mark = f" {FITTED}" if split == "val" and record["fitted"] else ""
+                cells += [f"{np.mean(by_seed):.2f}{mark}", f"{min(by_seed):.1f} to {max(by_seed):.1f}"]
         body.append([name, *cells, _fitted(record)])
     head = ["row", "val mAP", "seeds", "test mAP", "seeds", "fitted on validation"]
     return tabulate(body, head, tablefmt="github", disable_numparse=True)

@@ -88,7 +88,7 @@ def _row(args: argparse.Namespace) -> Path | None:
         UserError: the name is neither a row's nor a model's.
     """
     from benchmarks.config.files import load_dataset, recipe_names
-    from benchmarks.rows.predictions import find_row
+    from benchmarks.rows.find import find_row
     from registry import UserError, did_you_mean
     from zoo.models import model_names
 

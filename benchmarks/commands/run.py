@@ -96,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.pipeline.run import run as run_rows
     from benchmarks.pipeline.run import show_work
     from benchmarks.pipeline.session import Session
+    from benchmarks.rows.expected import expected_in_words
     from benchmarks.rows.folder import folder_name
     from benchmarks.system import processes
     from benchmarks.system.cores import cores
@@ -125,6 +126,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     with redirect_stderr(io.StringIO()) if session.rank > 0 else nullcontext():
         finished = run_rows(rows, session)
+    for result in finished:
+        expected = expected_in_words(result)
+        if expected is not None:
+            say(expected)
     if finished and args.sweep:
         from benchmarks.table.sweep import sweep_figures, write_sweep
 

@@ -25,14 +25,7 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
         UserError: the file is missing, broken, or not in the form
             `{"videos": [{"clips": [{"clip_uid": "...", "social_segments_looking": [{...}] or null}]}]}`.
     """
-    content = read_json(path, "the annotations as downloaded")
-    try:
-        clips = [clip for video in content["videos"] for clip in video["clips"]]
-        well_formed = all(isinstance(clip["clip_uid"], str) for clip in clips)
-    except (KeyError, TypeError):
-        well_formed = False
-    if not well_formed:
-        raise UserError(f"{path}: not an Ego4D AV annotation file (expected videos -> clips -> clip_uid)")
+    clips = [clip for video in _annotated_videos(path) for clip in video["clips"]]
     for number, clip in enumerate(clips):
         uid = checked_id(clip["clip_uid"], f"{path}: clip {number}")
         if "social_segments_looking" not in clip and "looking_at_me" in clip:
@@ -45,6 +38,29 @@ def annotated_clips(path: Path) -> Iterator[dict[str, Any]]:
             raise UserError(f"{path}: clip {uid}: social_segments_looking must be null or a list of objects")
     distinct((clip["clip_uid"] for clip in clips), f"{path}: clips")
     yield from clips
+
+
+def clip_videos(path: Path) -> dict[str, str]:
+    """Reads clip -> video from an annotation file; without the clips of videos that it does not name.
+
+    Raises:
+        UserError: the file is missing, broken, or not in the form of `annotated_clips`.
+    """
+    named = ((video.get("video_uid"), video["clips"]) for video in _annotated_videos(path))
+    return {clip["clip_uid"]: name for name, clips in named if isinstance(name, str) for clip in clips}
+
+
+def _annotated_videos(path: Path) -> list[dict[str, Any]]:
+    """Reads the videos of an annotation file, each with its `clips`; errors as in `clip_videos`."""
+    content = read_json(path, "the annotations as downloaded")
+    try:
+        videos: list[dict[str, Any]] = content["videos"]
+        well_formed = all(isinstance(clip["clip_uid"], str) for video in videos for clip in video["clips"])
+    except (KeyError, TypeError):
+        well_formed = False
+    if not well_formed:
+        raise UserError(f"{path}: not an Ego4D AV annotation file (expected videos -> clips -> clip_uid)")
+    return videos
 
 
 def boxes_of(records: list, where: str) -> tuple[np.ndarray, set[Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from benchmarks.data import ego4d, synthlam
+from benchmarks.data.annotations import clip_videos
 from benchmarks.data.ego4d import SPLITS
 from registry import DATASETS, UserError
 
@@ -45,6 +46,10 @@ class Dataset:
         """Returns the FrameTable of one split; `image` is relative to `root`, in a folder of it."""
         raise NotImplementedError
 
+    def videos(self, split: str) -> dict[str, str]:
+        """Returns clip -> video where this is known; intervals resample whole videos that have several clips."""
+        return {}
+
     def checksum(self) -> str | None:
         """Returns the sha256 of the data if it is shipped with the project."""
         return None
@@ -62,6 +67,10 @@ class Ego4D(Dataset):
 
     def frames(self, split: str) -> pd.DataFrame:
         return ego4d.read_split(self.root, split)
+
+    def videos(self, split: str) -> dict[str, str]:
+        path = self.root / "json" / f"av_{split}.json"  # no longer needed once the root is prepared, so it may be gone
+        return clip_videos(path) if path.exists() else {}
 
 
 @DATASETS.register_module(name="synthlam")

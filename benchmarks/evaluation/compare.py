@@ -1,16 +1,19 @@
-"""Compare two rows: paired difference in mAP, its 95 % interval, and p by permutation.
+"""Compare two rows: difference in mAP, its 95 % interval, and p by swapping the rows within clips.
 
-A row's mAP varies with its seeds and with the clips it is scored on; two rows share the clips and often the seeds. This
-is the design of reader studies in radiology, where many readers judge the same cases by two methods: seeds are the
-readers, clips the cases. The method is theirs too: a jackknife over cases, with readers and cases both random (Dorfman,
-Berbaum and Metz 1992; degrees of freedom as in Hillis 2007).
+A row's mAP varies with its seeds and with the clips it is scored on; two rows share the clips, and some share their
+trainings. This is the design of reader studies in radiology, where many readers judge the same cases by two methods:
+seeds are the readers, clips the cases. The method is theirs too: a jackknife over cases, with readers and cases both
+random (Dorfman, Berbaum and Metz 1992; degrees of freedom as in Hillis 2007).
+
+Where a clip is part of a video with other clips, "clip" means the video throughout.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -30,12 +33,22 @@ class Scored:
         map: float64 (S,) fractions.
         clips: C names, sorted.
         without: float64 (S, C) mAP of all clips but one; NaN if the others have one class only.
+        trainings: per seed, names of the trainings and initial weights behind it. Seeds of two rows with a name in
+            common are paired. Empty if unknown: nothing is paired.
     """
 
     seeds: tuple[int, ...]
     map: np.ndarray
     clips: tuple[str, ...]
     without: np.ndarray
+    trainings: tuple[frozenset[str], ...] = ()
+
+
+class SeedSpread(NamedTuple):
+    """Variance of mAP over the seeds of one row, estimated from many rows, and its degrees of freedom."""
+
+    variance: float
+    freedom: float
 
 
 @dataclass(frozen=True)
@@ -46,23 +59,27 @@ class Difference:
         value: mean over the seeds of a, minus mean over the seeds of b.
         low: lower end of the 95 % interval.
         high: upper end.
+        error: standard error over clips and seeds.
         of_clips: share of the variance over clips that is not part of the variance over seeds already.
         seed_error: standard error over seeds; 0 if both rows have a single seed.
         seed_freedom: degrees of freedom of `seed_error`.
         freedom: degrees of freedom of the interval.
         seed_count: number of seeds of the row with fewer.
         clip_count: number of clips.
+        paired: seeds of the first row that are paired with seeds of the second.
     """
 
     value: float
     low: float
     high: float
+    error: float
     of_clips: float
     seed_error: float
     seed_freedom: float
     freedom: float = math.inf
     seed_count: int = MIN_SEEDS
     clip_count: int = MIN_CLIPS
+    paired: tuple[int, ...] = ()
 
     @property
     def too_few(self) -> bool:
@@ -73,6 +90,15 @@ class Difference:
     def includes_zero(self) -> bool:
         """Whether the rows are statistically tied."""
         return self.low <= 0 <= self.high
+
+    @property
+    def student_p(self) -> float:
+        """Two-sided p of Student's t, the test that belongs to the interval: below 0.05 if it excludes 0."""
+        from scipy.special import stdtr
+
+        if self.error == 0:
+            return float(self.value == 0)
+        return 2 * float(stdtr(self.freedom, -abs(self.value) / self.error))
 
 
 def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> dict[str, list[float | None]]:
@@ -96,13 +122,18 @@ def without_each_clip(scores: np.ndarray, labels: np.ndarray, clips: np.ndarray)
     }
 
 
-def scored(seeds: Sequence[int], per_seed: Sequence[float], without: dict[str, list[float | None]]) -> Scored:
-    """A row for `difference`, from its record's `seeds`, mAP `per_seed` and `without_clip`."""
+def scored(
+    seeds: Sequence[int],
+    per_seed: Sequence[float],
+    without: Mapping[str, list[float | None]],
+    trainings: Sequence[frozenset[str]] = (),
+) -> Scored:
+    """A row for `difference`, from its record's `seeds`, mAP `per_seed`, `without_clip`, and names of its trainings."""
     values = np.array([without[name] for name in without], dtype=np.float64).T  # None becomes NaN
-    return Scored(tuple(seeds), np.array(per_seed, dtype=np.float64), tuple(without), values)
+    return Scored(tuple(seeds), np.array(per_seed, dtype=np.float64), tuple(without), values, tuple(trainings))
 
 
-def difference(a: Scored, b: Scored) -> Difference | None:
+def difference(a: Scored, b: Scored, spread: SeedSpread | None = None) -> Difference | None:
     """Compute the difference in mean mAP between two rows, and a 95 % interval over seeds and clips.
 
     The pseudo-value of a seed and a clip is C times the mAP of all clips minus C - 1 times the mAP without this clip.
@@ -110,12 +141,15 @@ def difference(a: Scored, b: Scored) -> Difference | None:
     and of the residuals per cell. The residuals are part of the first two, so they are subtracted once:
     `seeds + max(clips - cells, 0)`, with Student's quantile at Satterthwaite's degrees of freedom.
 
-    Equal seeds of the two rows are a pair and count as one draw; other seeds are independent. A row with a single seed
-    is given the spread of the other row. If both have a single seed, the interval is over clips alone.
+    Seeds that share a training or initial weights are a pair and count as one draw; other seeds are independent, even
+    if their numbers are equal. A row with a single seed is given the spread of the other row. If both have a single
+    seed, the interval is over clips alone.
 
     Args:
         a: one row.
         b: the other, on the same clips.
+        spread: of many rows over their seeds. Rows without pairs then have their own spread or this one, whichever is
+            larger, with its degrees of freedom: five seeds alone say little about their spread.
 
     Returns:
         None if there are fewer than two clips, or a single clip holds all frames of a class.
@@ -132,18 +166,44 @@ def difference(a: Scored, b: Scored) -> Difference | None:
         return None
     clips_a, clips_b = (-(count - 1) * (row.without - row.without.mean(axis=1, keepdims=True)) for row in (a, b))
     of_clips = _squared(clips_a.mean(axis=0) - clips_b.mean(axis=0)) / (count * (count - 1))
-    of_seeds = _squared(_by_seed(a, b, a.map[:, None], b.map[:, None]))
+    pairs = paired_seeds(a, b)
     of_cells = _squared(_by_seed(a, b, clips_a, clips_b)) / (count * (count - 1))
+    if spread is None or pairs:
+        of_seeds = _squared(_by_seed(a, b, a.map[:, None], b.map[:, None]))
+        freedom = _freedom(a, b) if of_seeds else math.inf
+    else:
+        of_seeds = sum(max(_variance(row), spread.variance) / len(row.seeds) for row in (a, b))
+        freedom = spread.freedom
     beyond = max(of_clips - of_cells, 0.0)
     variance = of_seeds + beyond
     value = float(a.map.mean() - b.map.mean())
-    freedom = _freedom(a, b) if of_seeds else math.inf
     squares = beyond**2 / (count - 1) + of_seeds**2 / freedom
     of_interval = variance**2 / squares if variance else math.inf
-    reach = float(stdtrit(of_interval, 0.975)) * math.sqrt(variance) if variance else 0.0
-    share = beyond / of_clips if of_clips else 0.0
-    error, seeds = math.sqrt(of_seeds), min(len(a.seeds), len(b.seeds))
-    return Difference(value, value - reach, value + reach, share, error, freedom, of_interval, seeds, count)
+    error = math.sqrt(variance)
+    reach = float(stdtrit(of_interval, 0.975)) * error if variance else 0.0
+    return Difference(
+        value,
+        value - reach,
+        value + reach,
+        error=error,
+        of_clips=beyond / of_clips if of_clips else 0.0,
+        seed_error=math.sqrt(of_seeds),
+        seed_freedom=freedom,
+        freedom=of_interval,
+        seed_count=min(len(a.seeds), len(b.seeds)),
+        clip_count=count,
+        paired=tuple(a.seeds[one] for one, _ in pairs),
+    )
+
+
+def paired_seeds(a: Scored, b: Scored) -> list[tuple[int, int]]:
+    """Find the seeds of two rows that share a training or initial weights; returns their places in `a` and in `b`."""
+    return [
+        (one, other)
+        for one, of_a in enumerate(a.trainings)
+        for other, of_b in enumerate(b.trainings)
+        if not of_a.isdisjoint(of_b)
+    ]
 
 
 def permutation_p(
@@ -151,8 +211,9 @@ def permutation_p(
 ) -> float:
     """Compute the probability of a difference as large as `found` if the rows were equally good.
 
-    Each permutation swaps the rows' ranks in a random half of the clips. Whole clips are swapped, because frames of a
-    clip are far from independent; ranks, because scores of two models are not on one scale (Venkatraman and Begg 1996).
+    This is a permutation test over clips and Student's t over seeds. Each permutation swaps the rows' ranks in a random
+    half of the clips. Whole clips are swapped, because frames of a clip are far from independent; ranks, because scores
+    of two models are not on one scale (Venkatraman and Begg 1996).
 
     A lucky training is better on all clips, which swaps within clips do not show, so two sets of seeds of one recipe
     would differ "significantly". Therefore the spread over seeds is added to each permutation as Student's t, with the
@@ -218,16 +279,20 @@ def _by_seed(a: Scored, b: Scored, of_a: np.ndarray, of_b: np.ndarray) -> np.nda
         of_b: (S', K) values per seed of `b`.
 
     Returns:
-        (U, K), one row per distinct seed. Contributions of a seed of both rows are added, so common parts cancel.
+        (U, K), one row per draw. Contributions of paired seeds are added, so common parts cancel.
     """
-    every = sorted({*a.seeds, *b.seeds})
-    shares = np.zeros((len(every), of_a.shape[1]))
+    pairs = {other: one for one, other in paired_seeds(a, b)}
+    places = [pairs.get(number, len(a.seeds) + number) for number in range(len(b.seeds))]
+    shares = np.zeros((len(a.seeds) + len(b.seeds), of_a.shape[1]))
     lent = 0.0
-    for row, other, values, sign in ((a, b, of_a, 1), (b, a, of_b, -1)):
+    for row, other, values, sign, draws in (
+        (a, b, of_a, 1, list(range(len(a.seeds)))),
+        (b, a, of_b, -1, places),
+    ):
         size = len(row.seeds)
         if size > 1:
             own = sign * (values - values.mean(axis=0)) / math.sqrt(size * (size - 1))
-            shares[[every.index(seed) for seed in row.seeds]] += own
+            shares[draws] += own
             if len(other.seeds) == 1:
                 lent = own * math.sqrt(size)
     return shares if isinstance(lent, float) else np.concatenate([shares, lent])
@@ -236,10 +301,15 @@ def _by_seed(a: Scored, b: Scored, of_a: np.ndarray, of_b: np.ndarray) -> np.nda
 def _freedom(a: Scored, b: Scored) -> float:
     """Degrees of freedom of the variance over seeds: of pairs, or Welch's for two samples."""
     sizes = [len(row.seeds) for row in (a, b)]
-    if set(a.seeds) == set(b.seeds) or min(sizes) == 1:
+    if sizes[0] == sizes[1] == len(paired_seeds(a, b)) or min(sizes) == 1:
         return max(sizes) - 1
-    first, second = (float(row.map.var(ddof=1)) / size for row, size in zip((a, b), sizes, strict=True))
+    first, second = (_variance(row) / size for row, size in zip((a, b), sizes, strict=True))
     return (first + second) ** 2 / (first**2 / (sizes[0] - 1) + second**2 / (sizes[1] - 1))
+
+
+def _variance(row: Scored) -> float:
+    """Variance of mAP over the seeds; 0 for one seed."""
+    return float(row.map.var(ddof=1)) if len(row.seeds) > 1 else 0.0
 
 
 def sentence(a: str, b: str, found: Difference, p: float | None) -> str:
@@ -249,15 +319,15 @@ def sentence(a: str, b: str, found: Difference, p: float | None) -> str:
         a: name of the first row.
         b: name of the second row.
         found: from `difference`.
-        p: from `permutation_p`; None if there are too few runs.
+        p: from `permutation_p`; None if it was not computed.
 
     Example:
-        >>> sentence("one", "two", Difference(0.012, -0.004, 0.028, 1.0, 0.01, 4.0), p=0.2)
+        >>> sentence("one", "two", Difference(0.012, -0.004, 0.028, 0.007, 1.0, 0.01, 4.0), p=0.2)
         'one is 1.20 points above two; the interval -0.40 to 2.80 includes 0: the two are statistically tied.'
     """
     side = "above" if found.value > 0 else "below"
     start = f"{a} is {100 * abs(found.value):.2f} points {side} {b}; "
-    if p is None:
+    if found.too_few:
         advice = [f"with --seeds {MIN_SEEDS} or more"] * (found.seed_count < MIN_SEEDS)
         advice += [f"on more than these {found.clip_count} clips"] * (found.clip_count < MIN_CLIPS)
         return f"{start}too few runs to compare: run both again {' and '.join(advice) or 'with more seeds'}."
@@ -265,5 +335,5 @@ def sentence(a: str, b: str, found: Difference, p: float | None) -> str:
     if found.includes_zero:
         return f"{start}{100 * found.high:.2f} includes 0: the two are statistically tied."
     better = a if found.value > 0 else b
-    doubt = "" if p < 0.05 else f", but p = {p:.2g}, so train more seeds to be sure"
+    doubt = "" if p is None or p < 0.05 else f", but p = {p:.2g}, so train more seeds to be sure"
     return f"{start}{100 * found.high:.2f} excludes 0: {better} is better{doubt}."

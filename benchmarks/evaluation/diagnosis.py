@@ -6,7 +6,7 @@ Nothing here changes a score. Recalibrations are fitted on validation and report
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
@@ -101,6 +101,7 @@ class LabelledScores:
         frames: N rows of the frame table.
         windows: (N, T) row numbers of the windows' frames, -1 if absent.
         properties: measured property -> (N,) float64, NaN if unknown.
+        videos: clip -> video, where a video has several clips.
     """
 
     scores: np.ndarray
@@ -108,11 +109,18 @@ class LabelledScores:
     frames: pd.DataFrame
     windows: np.ndarray
     properties: Mapping[str, np.ndarray]
+    videos: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def clips(self) -> np.ndarray:
         """The clip of each key frame, (N,)."""
         return self.frames["clip"].to_numpy()
+
+    @property
+    def clusters(self) -> np.ndarray:
+        """What intervals resample, (N,): the video of each key frame, or its clip where no video is known."""
+        names, number = np.unique(self.clips.astype(str), return_inverse=True)
+        return np.array([self.videos.get(name, name) for name in names])[number]
 
 
 def diagnose(splits: Mapping[str, LabelledScores]) -> Diagnosis:
@@ -239,12 +247,12 @@ def _groups(split: LabelledScores, values: np.ndarray, edges: Sequence[float], n
         edges: G - 1 boundaries, ascending; a value on an edge belongs to the group above.
         names: G names.
     """
-    labels, clips = split.labels, split.clips
+    labels, clips, clusters = split.labels, split.clips, split.clusters
     group = np.where(np.isfinite(values), np.searchsorted(edges, values, side="right"), len(names))
     if (group == len(names)).any():
         names = [*names, "unknown"]
     members = [group == number for number in range(len(names))]
-    reached = [_map(split.scores[:, own], labels[own], clips[own]) for own in members]
+    reached = [_map(split.scores[:, own], labels[own], clusters[own]) for own in members]
     return {
         "edges": list(edges),
         "groups": list(names),

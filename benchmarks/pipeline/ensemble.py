@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from benchmarks.data.frames import KEY
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pipeline.row import EnsembleRow, RecipeRow
 from benchmarks.rows import schema
 from benchmarks.rows.predictions import read_table
-from benchmarks.rows.record import RowScores
+from benchmarks.rows.record import FITTING_FILE, RowScores
+from benchmarks.rows.trainings import ensemble_trainings
 from benchmarks.scoring.fuse import fit_weights, fuse_members
-from benchmarks.scoring.smooth import smooth_splits
+from benchmarks.scoring.smooth import FITTING, smooth_splits, split_of
 from benchmarks.system.progress import plural, say
 from registry import UserError
 
@@ -35,14 +37,17 @@ def score_ensemble(row: EnsembleRow) -> RowScores:
     seeds = sorted(set.intersection(*(set(result["seeds"]) for result in found.values())))
     if not seeds:
         raise UserError(f"{row.name}: its members share no seed; train all with the same, --set training.seed=N")
-    splits = [split for split in row.session.tables if split != "train"]
-    key_frames = {split: _shared_key_frames([member.key_frames[split] for member in row.members]) for split in splits}
-    parts = _member_scores(row, key_frames, seeds)
+    scored = {
+        split: _shared_key_frames([_frames_of(member, split) for member in row.members])
+        for split in [*row.session.tables, FITTING]
+        if split != "train"
+    }
+    parts = _member_scores(row, scored, seeds)
 
-    known = key_frames["val"].labels >= 0
-    labels = key_frames["val"].labels[known]
+    known = scored[FITTING].labels >= 0
+    labels = scored[FITTING].labels[known]
     weights = [
-        fit_weights(np.stack([parts["val"][name][number][known] for name in names]), labels)
+        fit_weights(np.stack([parts[FITTING][name][number][known] for name in names]), labels)
         for number in range(len(seeds))
     ]
     mean = np.mean(weights, axis=0)
@@ -59,19 +64,26 @@ def score_ensemble(row: EnsembleRow) -> RowScores:
         )
         for split, of_split in parts.items()
     }
-    fused, fitted = smooth_splits(fused, key_frames, row.session.tables, row.recipe.smoothing)
+    fused, fitted = smooth_splits(fused, scored, row.session.tables, row.recipe.smoothing)
+    splits = [split for split in scored if split != FITTING]
     return RowScores(
         seeds=seeds,
-        key_frames=key_frames,
-        parts=parts,
-        fused=fused,
+        key_frames={split: scored[split] for split in splits},
+        parts={split: parts[split] for split in splits},
+        fused={split: fused[split] for split in splits},
         fitted={"weights": {name: [float(each[n]) for each in weights] for n, name in enumerate(names)}, **fitted},
         backbone=_section("backbone", found),
         head=_section("head", found),
         training=[],
+        trainings=ensemble_trainings(found.values(), seeds),
         counts={"damaged": max(result["counts"]["damaged"] for result in found.values())},
         seconds=_seconds(found, time.perf_counter() - started),
     )
+
+
+def _frames_of(member: RecipeRow, split: str) -> KeyFrames:
+    """A member's key frames of one split; for `FITTING`, its own of validation if these have the stride of test."""
+    return member.scored.get(split, member.key_frames[split_of(split)])
 
 
 def _shared_key_frames(key_frames: Sequence[KeyFrames]) -> KeyFrames:
@@ -91,32 +103,36 @@ def _member_scores(
     """Split -> member -> one array (M,) of scores per seed, on the shared key frames."""
     parts: dict[str, dict[str, list[np.ndarray]]] = {split: {} for split in key_frames}
     for member in row.members:
-        scores = _read_scores(member, seeds)
+        path = member.folder / "predictions.csv"
+        tables = dict.fromkeys(key_frames, read_table(path, _remedy(member)))
+        if member.fitting is not None:
+            tables[FITTING] = read_table(member.folder / FITTING_FILE, _remedy(member))
         for split, shared in key_frames.items():
-            keep = np.isin(member.key_frames[split].centres, shared.centres)
-            parts[split][member.name] = [scores[split, seed][keep] for seed in seeds]
+            keep = np.isin(_frames_of(member, split).centres, shared.centres)
+            scores = _scores_of(tables[split], member, split)
+            for seed in seeds:
+                if seed not in scores:
+                    raise UserError(f"{path} lacks seed {seed}; {_remedy(member)}")
+            parts[split][member.name] = [scores[seed][keep] for seed in seeds]
     return parts
 
 
-def _read_scores(member: RecipeRow, seeds: Sequence[int]) -> dict[tuple[str, int], np.ndarray]:
-    """Scores (M,) of a member's `predictions.csv` by split and seed, in the order of its key frames."""
-    path = member.folder / "predictions.csv"
-    remedy = f"delete {member.folder} and run again"
-    table = read_table(path, remedy)
-    table = table[table["split"] != "train"]
+def _scores_of(table: pd.DataFrame, member: RecipeRow, split: str) -> dict[int, np.ndarray]:
+    """Scores (M,) of a member's file by seed, in the order of its key frames of one split."""
+    own = split_of(split)
+    expected = member.session.tables[own].iloc[_frames_of(member, split).centres]
     scores = {}
-    for (split, seed), part in table.groupby(["split", "seed"]):
-        if split not in member.key_frames or seed not in seeds:
-            continue
-        expected = member.session.tables[split].iloc[member.key_frames[split].centres]
+    for seed, part in table[table["split"] == own].groupby("seed"):
         if len(part) != len(expected) or any((part[key].to_numpy() != expected[key].to_numpy()).any() for key in KEY):
-            raise UserError(f"{path} does not hold the key frames of its run; {remedy}")
-        scores[str(split), int(seed)] = part["score"].to_numpy()
-    for seed in seeds:
-        for split in member.key_frames:
-            if split != "train" and (split, seed) not in scores:
-                raise UserError(f"{path} lacks seed {seed}; {remedy}")
+            raise UserError(
+                f"{member.folder / 'predictions.csv'} does not hold the key frames of its run; {_remedy(member)}"
+            )
+        scores[int(seed)] = part["score"].to_numpy()
     return scores
+
+
+def _remedy(member: RecipeRow) -> str:
+    return f"delete {member.folder} and run again"
 
 
 def _seconds(found: Mapping[str, schema.Result], fusing: float) -> dict[str, float]:

@@ -12,6 +12,7 @@ from backbones.hub import nothing_fetched
 from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.rows.predictions import read_predictions
 from benchmarks.rows.schema import Result, read_result
+from benchmarks.rows.trainings import clusters_in
 from benchmarks.scoring.looks import COST, GAP, looks_at
 from benchmarks.training.job import REPORT
 from registry import BACKBONES, DATASETS, UserError
@@ -152,7 +153,8 @@ def _threshold(row: Path, seed: int, frame_time: float) -> float:
     frames = found.frames
     starts = ~frames.duplicated(["clip", "track"]).to_numpy() | (np.diff(frames["frame"], prepend=0) * frame_time > GAP)
     looks = looks_at(STEPS, found.scores[seed], starts, frame_time, COST)
-    return best_threshold(looks, frames["label"].to_numpy(), frames["clip"].to_numpy())
+    clusters = clusters_in(found.result, "val", frames["clip"].to_numpy())
+    return best_threshold(looks, frames["label"].to_numpy(), clusters)
 
 
 def _rendered(result: Result) -> bool:

@@ -12,7 +12,7 @@ from benchmarks.pipeline.row import RecipeRow
 from benchmarks.pipeline.sources import Source
 from benchmarks.rows.identity import short_hash, training_identity
 from benchmarks.rows.record import RowScores
-from benchmarks.scoring.smooth import smooth_splits
+from benchmarks.scoring.smooth import FITTING, smooth_splits, split_of
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
 from benchmarks.training.job import TrainingJob, class_weights
@@ -30,7 +30,7 @@ def score_recipe(row: RecipeRow, source: Source) -> RowScores | None:
         The row's scores; None in all processes but the first, if several train together.
     """
     recipe, session = row.recipe, row.session
-    key_frames = _with_trainable_centres(row.key_frames, source)
+    key_frames = _with_trainable_centres(row.scored, source)
     with processes.first_alone():  # the prior may compute and cache
         job = training_job(row, source, key_frames)
     seeds = row.seeds()
@@ -48,12 +48,14 @@ def score_recipe(row: RecipeRow, source: Source) -> RowScores | None:
         split: np.mean([np.stack(scores) for scores in of_split.values()], axis=0) for split, of_split in views.items()
     }
     fused, fitted = smooth_splits(fused, key_frames, session.tables, recipe.smoothing)
+    fitting = fused.pop(FITTING, None)
     reports = [{key: value for key, value in result.report.items() if key != "reused"} for result in results]
     return RowScores(
         seeds=seeds,
-        key_frames=key_frames,
-        parts=views,
+        key_frames={split: of_split for split, of_split in key_frames.items() if split != FITTING},
+        parts={split: of_split for split, of_split in views.items() if split != FITTING},
         fused=fused,
+        fitting=None if fitting is None else (key_frames[FITTING], fitting),
         fitted=fitted,
         backbone={**source.backbone, "stands_in_for": recipe.stands_in_for},
         head={
@@ -77,7 +79,7 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
     Args:
         row: of a recipe.
         source: windows of its backbone.
-        key_frames: split -> key frames to train on or to score.
+        key_frames: split, or `FITTING` -> key frames to train on or to score.
     """
     recipe, session = row.recipe, row.session
     sizes = {"feature_dim": source.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
@@ -93,7 +95,7 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
         validation=source.windows(key_frames["val"], "val", ["original"]),
         weights=class_weights(labels, recipe.training.class_weight),
         to_score={
-            (split, view): source.windows(of_split, split, [view])
+            (split, view): source.windows(of_split, split_of(split), [view])
             for split, of_split in key_frames.items()
             for view in recipe.views.test
         },

@@ -22,7 +22,8 @@ from benchmarks.pixels.properties import frame_properties
 from benchmarks.priors.base import Prior
 from benchmarks.rows import identity, provenance, schema
 from benchmarks.rows.folder import result_folder, write_row_sums
-from benchmarks.rows.record import RowContext, RowScores, make_record, write_row
+from benchmarks.rows.record import FITTING_FILE, RowContext, RowScores, make_record, write_row
+from benchmarks.scoring.smooth import FITTING, split_of
 from benchmarks.system.device import deterministic, device_name
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import say
@@ -105,6 +106,7 @@ class Row(ABC):
             dataset_info=self.dataset_info,
             tables=session.tables,
             strides=self.strides,
+            videos=session.videos,
             frame_properties=self._frame_properties(scores.key_frames),
             environment={
                 **provenance.environment(device_name(session.device)),
@@ -120,6 +122,10 @@ class Row(ABC):
         session, name = self.session, self.recipe.dataset
         prior = self.prior or session.shipped_prior(name)
         return frame_properties(session.dataset.root, session.tables, key_frames, session.sharpness_cache(name), prior)
+
+    def _lacks_files(self) -> bool:
+        """Whether the row's folder lacks files that this session needs."""
+        return False
 
     def _asked_seeds(self) -> list[int]:
         first = recipes_of([self.recipe])[0].training.seed
@@ -148,7 +154,7 @@ class Row(ABC):
             )
         if spoilt or found["counts"]["damaged"] and not self.session.skip_damaged or found["diagnosis"] is None:
             return None
-        if not {*self._asked_seeds()} <= {*found["seeds"]}:
+        if not {*self._asked_seeds()} <= {*found["seeds"]} or self._lacks_files():
             return None
         if not (self.folder / SUMS).exists():  # written by an older version, or killed just before writing them
             try:
@@ -160,17 +166,66 @@ class Row(ABC):
 
 
 class RecipeRow(Row):
-    """The row of a recipe."""
+    """The row of a recipe.
+
+    Args:
+        recipe: resolved.
+        session: shared by all rows of the command.
+        is_member: whether an ensemble needs its scores on the `fitting` key frames.
+    """
 
     recipe: Recipe
 
-    def __init__(self, recipe: Recipe, session: Session) -> None:
+    def __init__(self, recipe: Recipe, session: Session, is_member: bool = False) -> None:
         super().__init__(recipe, session)
+        self.is_member = is_member
 
     @cached_property
     def key_frames(self) -> dict[str, KeyFrames]:
         """Split -> key frames and the windows around them."""
         return {split: _choose_key_frames(self.recipe, split, table) for split, table in self.session.tables.items()}
+
+    @cached_property
+    def fitting(self) -> KeyFrames | None:
+        """Validation key frames at the stride of test, if smoothing or an ensemble is fitted on them.
+
+        None if nothing is fitted, or if the row's own validation key frames serve: they have the stride of test, or
+        `--limit` chose them.
+        """
+        stride = self.recipe.windows.stride
+        if not self._fits or stride.val == stride.test:
+            return None
+        table = self.session.tables["val"]
+        chosen = key_frames(table, stride.test)
+        centres = np.flatnonzero(chosen)
+        labels = table["label"].to_numpy()[centres]
+        return KeyFrames(rows=windows(table, self.recipe.windows.radius, chosen), centres=centres, labels=labels)
+
+    def check_strides(self) -> None:
+        """Check that validation can be scored at the stride of test, if something is fitted on it."""
+        stride = self.recipe.windows.stride
+        if self._fits and stride.val % stride.test:
+            raise UserError(
+                f"{self.name}: smoothing and ensembles are fitted on validation at the stride of test, so "
+                f"windows.stride.val, {stride.val}, must be a multiple of windows.stride.test, {stride.test}"
+            )
+
+    @property
+    def _fits(self) -> bool:
+        fits = self.is_member or self.recipe.smoothing is not None
+        return fits and self.recipe.limit is None
+
+    @property
+    def scored(self) -> dict[str, KeyFrames]:
+        """The key frames to score: those of each split, and `FITTING` if there is."""
+        return self.key_frames if self.fitting is None else {**self.key_frames, FITTING: self.fitting}
+
+    def touched(self, split: str) -> list[KeyFrames]:
+        """All key frames of one split, in which a frame may be part of a window."""
+        return [each for name, each in self.scored.items() if split_of(name) == split]
+
+    def _lacks_files(self) -> bool:
+        return self.fitting is not None and not (self.folder / FITTING_FILE).exists()
 
     @cached_property
     def prior(self) -> Prior | None:
@@ -214,7 +269,8 @@ def rows_of(recipes: Sequence[Recipe | Ensemble], session: Session) -> tuple[lis
     for name in names:
         if names.count(name) > 1:
             raise UserError(f"two recipes are called {name}; rename the file of one of them")
-    rows = {recipe.name: RecipeRow(recipe, session) for recipe in recipes_of(recipes)}
+    members = {member.name for recipe in recipes if isinstance(recipe, Ensemble) for member in recipe.members}
+    rows = {recipe.name: RecipeRow(recipe, session, recipe.name in members) for recipe in recipes_of(recipes)}
     ensembles = [
         EnsembleRow(recipe, session, [rows[member.name] for member in recipe.members])
         for recipe in recipes

@@ -59,6 +59,7 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
     say_many_absent(session)
     todo = unfinished([*rows, *ensembles])
     if todo:
+        say_videos(session)
         processes.barrier()  # nothing may be written while another process still looks rows up
 
     # -- features: once per backbone; pixels where the backbone trains
@@ -95,9 +96,7 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
     for row in rows:
         if row in todo:
             recipe, sizes = row.recipe, {split: len(each.centres) for split, each in row.key_frames.items()}
-            frames = sum(
-                len(touched_rows([each])) * len(views_of(recipe, split)) for split, each in row.key_frames.items()
-            )
+            frames = sum(len(touched_rows(row.touched(split))) * len(views_of(recipe, split)) for split in sizes)
             print(
                 f"{row.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
                 f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, "
@@ -158,6 +157,7 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             start from are not named; or the last seed is too large.
     """
     for row in rows:
+        row.check_strides()
         last = row.recipe.training.seed + row.session.seeds - 1
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
@@ -197,6 +197,14 @@ def log_record(row: RecipeRow, result: Result) -> None:
             named = {"": metric["mean"], **{f" seed {seed}": value for seed, value in of_seeds}}
             figures |= {f"{split}/{name}{which}": value for which, value in named.items() if value is not None}
     log_figures(row.recipe.training, row.folder, row.name, figures)
+
+
+def say_videos(session: Session) -> None:
+    """Print where several clips are of one video, because intervals then resample videos."""
+    for split, videos in session.videos.items():
+        if videos:
+            count = plural(len({*videos.values()}), "video")
+            say(f"{split}: {plural(len(videos), 'clip')} of {count}; intervals resample videos")
 
 
 def say_many_absent(session: Session) -> None:

@@ -53,6 +53,16 @@ class Session:
         return {split: self.dataset.frames(split) for split in self.dataset.splits()}
 
     @cached_property
+    def videos(self) -> dict[str, dict[str, str]]:
+        """Split -> clip -> video; empty for a split in which no video has two clips."""
+        found = {}
+        for split, table in self.tables.items():
+            known, clips = self.dataset.videos(split), table["clip"].unique()
+            of_clips = {clip: known[clip] for clip in clips if clip in known}
+            found[split] = of_clips if len(set(of_clips.values())) < len(of_clips) else {}
+        return found
+
+    @cached_property
     def _priors(self) -> dict[str, Prior]:
         return {}
 

@@ -88,7 +88,7 @@ def plan_features(rows: Sequence[RecipeRow], device: str) -> FeaturePlan:
     place = {"dataset": recipe.dataset, "data": session.data_identity(), "format": FORMAT, **fingerprint}
     folder = session.out / "features" / f"{recipe.dataset}-{short_hash(place)}"
 
-    touched = {split: touched_rows(row.key_frames[split] for row in rows) for split in session.tables}
+    touched = {split: touched_rows(each for row in rows for each in row.touched(split)) for split in session.tables}
     views = {
         split: tuple(view for view in VIEWS if any(view in views_of(row.recipe, split) for row in rows))
         for split in session.tables
@@ -179,7 +179,7 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
             split: cumulative_normal(sharpness(session.dataset.root, table["image"].tolist(), cache))
             for split, table in session.tables.items()
         }
-    touched = {split: touched_rows(row.key_frames[split] for row in rows) for split in session.tables}
+    touched = {split: touched_rows(each for row in rows for each in row.touched(split)) for split in session.tables}
     crops, positions, damaged = read_pixels(
         session.dataset.root, session.tables, touched, backbone.preprocessing, skip_damaged=session.skip_damaged
     )

@@ -18,6 +18,7 @@ from benchmarks.report.crops import data_uri
 from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, shared
 from benchmarks.rows.provenance import code_version
 from benchmarks.table import table
+from benchmarks.table.groups import groups_of
 from zoo.files.untrusted import below
 
 TRACKS = 2  # timelines of the worst tracks, and of the best
@@ -35,9 +36,12 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
         named: whether the user named the rows and thereby set their order; otherwise they are in the table's order.
         advance: called after each row.
     """
-    measured = {id(row): _measured(row) for row in rows}
+    results = [(row.result, "") for row in rows]
+    groups = groups_of([row.result for row in rows])
+    measured = dict(zip(map(id, rows), table.measured_rows(results, groups), strict=True))
+    compared = table.compared_places([*measured.values()])
     if not named:
-        order = [each.recipe for each in table.rows([(row.result, "") for row in rows])]
+        order = [each.recipe for each in table.rows(results, groups)]
         rows = sorted(rows, key=lambda row: order.index(row.result["name"]))
     facts = [provenance(row) for row in rows]
     everywhere = shared(facts)
@@ -49,6 +53,9 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
             {
                 "number": number,
                 "table": measured[id(row)],
+                "marks": " ".join(table.marks_of(measured[id(row)], compared)),
+                "rank": table.rank_text(measured[id(row)]),
+                "scores": len(row.frames) > 0,
                 "result": row.result,
                 "split": row.split,
                 "figures": row.result["splits"][row.split],
@@ -62,7 +69,7 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
         )
         advance()
     by_map = sorted((each for each in sections if each["table"].map is not None), key=lambda each: -each["table"].map)
-    lines = [each for each in sections if each["table"].map is not None] if named else by_map
+    lines = [each for each in (sections if named else by_map) if each["scores"] and each["table"].map is not None]
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -79,16 +86,11 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
         dataset=rows[0].result["dataset"],
         splits=" and ".join(sorted({row.split for row in rows})),
         start=start,
-        notes=table.notes(list(measured.values())),
+        notes=table.notes(list(measured.values()), groups),
         facts=everywhere,
         made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         code=code_version(),
     )
-
-
-def _measured(row: ReportRow) -> table.TableRow:
-    """The row as the table shows it."""
-    return next(each for each in table.rows([(row.result, "")]) if each.dataset)
 
 
 def _start(rows: Sequence[ReportRow]) -> float:

@@ -25,7 +25,8 @@ class ReportRow:
     Attributes:
         result: its record.
         split: `test` if labelled, else `val`, as in the table.
-        frames: the N labelled key frames by clip, track and frame, with label and image ("" if missing).
+        frames: the N labelled key frames by clip, track and frame, with label and image ("" if missing); none if there
+            is only a record.
         scores: (S, N) P(looking) of S seeds.
     """
 
@@ -75,13 +76,7 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
         UserError: a file is missing or damaged, the row belongs to another dataset or other frames, or neither test nor
             val is labelled.
     """
-    result = read_result(folder / "result.json")
-    if result["dataset"]["name"] != name:
-        other = result["dataset"]["name"]
-        raise UserError(f"{folder} is a row of dataset {other}, but this report is on {name}; add --dataset {other}")
-    split = shown_split(result)
-    if split is None:
-        raise UserError(f"{folder} has no labelled split except train; name the rows to report, without this one")
+    result, split = _read_record(folder / "result.json", folder, name)
     predictions = read_predictions(folder, split)
     images = frames_of(split)[[*KEY, "image"]]
     frames = predictions.frames.merge(images, on=KEY, how="left", validate="one_to_one")
@@ -91,6 +86,25 @@ def read_row(folder: Path, name: str, frames_of: Callable[[str], pd.DataFrame]) 
             f"split of {name} here; give the folder of the data it was run on: --root DIR"
         )
     return ReportRow(result, split, frames, np.stack(list(predictions.scores.values())))
+
+
+def read_record(path: Path, name: str) -> ReportRow:
+    """Read a committed record as a row without scores; arguments and errors as in `read_row`."""
+    result, split = _read_record(path, path, name)
+    frames = pd.DataFrame(columns=[*KEY, "label", "image"])
+    return ReportRow(result, split, frames, np.empty((len(result["seeds"]), 0)))
+
+
+def _read_record(path: Path, where: Path, name: str) -> tuple[Result, str]:
+    """Read a record; returns it with the split to show."""
+    result = read_result(path)
+    if result["dataset"]["name"] != name:
+        other = result["dataset"]["name"]
+        raise UserError(f"{where} is a row of dataset {other}, but this report is on {name}; add --dataset {other}")
+    split = shown_split(result)
+    if split is None:
+        raise UserError(f"{where} has no labelled split except train; name the rows to report, without this one")
+    return result, split
 
 
 def precision_curves(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:

@@ -35,7 +35,9 @@ def folder_name(name: str) -> str:
 def write_row_sums(folder: Path) -> None:
     """Write the checksums of all files in a row's folder."""
     found = (
-        path for pattern in ("groundtruth_*.csv", "predictions.csv", "seed*/*.csv") for path in folder.glob(pattern)
+        path
+        for pattern in ("groundtruth_*.csv", "predictions.csv", "fitting.csv", "seed*/*.csv")
+        for path in folder.glob(pattern)
     )
     names = sorted(path.relative_to(folder).as_posix() for path in found)
     write_sums(folder, [*names, "config.py", "result.json"])

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 # finished training; the row version is part of every row's identity.
 TRAINING_VERSIONS = {"features": 3, "pixels": 2}
 ROW_VERSION = 3
+FITTING_VERSION = 2  # of smoothed rows and ensembles
 
 # Keys that older rows lack. They are omitted at their defaults, so that these rows are found.
 _LATER = {"augment", "checkpoint", "init", "published_faults", "schedule_floor", "schedule_unit"}
@@ -44,7 +45,11 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
         "data": {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames},
         **({} if prior is None else {"priors": prior.fingerprint()}),
         **({} if recipe.checkpoint is None else {"checkpoint": file_sha256(Path(recipe.checkpoint))}),
-        "code": {"training": _training_version(recipe), "row": ROW_VERSION},
+        "code": {
+            "training": _training_version(recipe),
+            "row": ROW_VERSION,
+            **({} if recipe.smoothing is None else {"fitting": FITTING_VERSION}),
+        },
     }
 
 
@@ -58,7 +63,7 @@ def ensemble_identity(ensemble: Ensemble, members: Mapping[str, Mapping[str, Any
     return {
         "config": ensemble.as_dict(),
         "members": {member.name: members[member.name] for member in ensemble.members},
-        "code": {"row": ROW_VERSION},
+        "code": {"row": ROW_VERSION, "fitting": FITTING_VERSION},
     }
 
 

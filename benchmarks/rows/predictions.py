@@ -1,4 +1,4 @@
-"""Finds finished rows, and reads their `predictions.csv`."""
+"""Reads the `predictions.csv` of finished rows."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import pandas as pd
 from backbones.opening import open_regular, read_at_most
 from benchmarks.data.csv_fields import read_csv
 from benchmarks.data.frames import KEY, LARGEST
-from benchmarks.rows.folder import folder_name
-from benchmarks.rows.schema import read_result
-from registry import UserError, did_you_mean
+from benchmarks.rows.schema import Result, read_result
+from registry import UserError
 from zoo.files.checksums import check_file
 from zoo.files.untrusted import LARGEST_FILE
 
@@ -23,42 +22,16 @@ class Predictions:
     """The scores of a row in one split.
 
     Attributes:
-        name: of the row.
-        dataset: name of its dataset.
+        result: record of the row.
         path: of `predictions.csv`.
         frames: N labelled key frames with clip, track, frame and label, sorted.
         scores: seed -> (N,) P(looking).
     """
 
-    name: str
-    dataset: str
+    result: Result
     path: Path
     frames: pd.DataFrame
     scores: dict[int, np.ndarray]
-
-
-def find_row(name: str, out: Path, dataset: str) -> Path | None:
-    """Find the folder of a finished row by name or path; None if there is none."""
-    for folder in (Path(name), out / "results" / dataset / folder_name(name)):
-        if (folder / "result.json").is_file():
-            return folder
-    return None
-
-
-def row_folder(name: str, out: Path, dataset: str) -> Path:
-    """Like `find_row`, but also searches the names in the records.
-
-    Raises:
-        UserError: no such row; suggests the nearest name.
-    """
-    found = find_row(name, out, dataset)
-    if found is not None:
-        return found
-    known = {read_result(path)["name"]: path.parent for path in sorted(out.glob(f"results/{dataset}/*/result.json"))}
-    if name not in known:
-        hint = did_you_mean(name, list(known)) or f"; python bench.py table --out {out} lists the rows"
-        raise UserError(f"no row {name} in {out / 'results' / dataset}{hint}")
-    return known[name]
 
 
 def read_table(path: Path, remedy: str) -> pd.DataFrame:
@@ -119,7 +92,7 @@ def read_predictions(folder: Path, split: str) -> Predictions:
             raise UserError(f"{path}: seed {seed} and the first have different frames; delete {folder} and run again")
         scores[int(seed)] = own["score"].to_numpy()
     assert frames is not None
-    return Predictions(result["name"], result["dataset"]["name"], path, frames, scores)
+    return Predictions(result, path, frames, scores)
 
 
 def common_frames(a: Predictions, b: Predictions) -> tuple[pd.DataFrame, tuple[np.ndarray, np.ndarray]]:
@@ -131,8 +104,9 @@ def common_frames(a: Predictions, b: Predictions) -> tuple[pd.DataFrame, tuple[n
     Raises:
         UserError: the rows are on different datasets, have no key frame in common, or differ in a label.
     """
-    if a.dataset != b.dataset:
-        raise UserError(f"{a.path} is on {a.dataset}, {b.path} on {b.dataset}; compare rows of the same dataset")
+    names = [row.result["dataset"]["name"] for row in (a, b)]
+    if names[0] != names[1]:
+        raise UserError(f"{a.path} is on {names[0]}, {b.path} on {names[1]}; compare rows of the same dataset")
     ours, theirs = (row.frames.assign(place=range(len(row.frames))) for row in (a, b))
     joined = ours.merge(theirs, on=KEY, suffixes=("", "_b"))
     if joined.empty:

@@ -27,6 +27,7 @@ from zoo.files.atomic import replacing, write_text
 from zoo.files.untrusted import below
 
 BOOTSTRAP_REPEATS = 1000
+FITTING_FILE = "fitting.csv"  # in a row's folder: validation scores at the stride of test
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,8 @@ class RowScores:
         training: record section `training`, one report per seed.
         counts: record section `counts` without the windows per split.
         seconds: record section `seconds`.
+        trainings: record section `trainings` of an ensemble; None for a recipe.
+        fitting: validation key frames at the stride of test and their (S, M') final scores, if they were scored.
     """
 
     seeds: list[int]
@@ -56,6 +59,8 @@ class RowScores:
     training: list[dict[str, Any]]
     counts: dict[str, int]
     seconds: dict[str, float]
+    trainings: list[list[str]] | None = None
+    fitting: tuple[KeyFrames, np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,7 @@ class RowContext:
         dataset_info: record section `dataset`.
         tables: split -> frame table.
         strides: split -> frames from one key frame of a track to the next.
+        videos: split -> clip -> video, where a video has several clips; see `Dataset.videos`.
         frame_properties: split -> property -> (rows of the table,) values; see `benchmarks.pixels.properties`.
         environment: record section `environment`.
     """
@@ -75,6 +81,7 @@ class RowContext:
     dataset_info: dict[str, Any]
     tables: Mapping[str, pd.DataFrame]
     strides: Mapping[str, int]
+    videos: Mapping[str, Mapping[str, str]]
     frame_properties: Mapping[str, Mapping[str, np.ndarray]]
     environment: dict[str, Any]
 
@@ -88,7 +95,7 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
     }
     splits = {split: _figures(scores, split, of_split, context) for split, of_split in labelled.items()}
     counts = {f"{split} windows": len(key_frames.centres) for split, key_frames in scores.key_frames.items()}
-    return {
+    result: schema.Result = {
         "schema": schema.SCHEMA,
         "name": recipe.name,
         "config": recipe.as_dict(),
@@ -106,6 +113,9 @@ def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContex
         "environment": context.environment,
         "date": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
     }
+    if scores.trainings is not None:
+        result["trainings"] = scores.trainings
+    return result
 
 
 def _labelled(row_scores: RowScores, split: str, context: RowContext) -> LabelledScores:
@@ -120,20 +130,21 @@ def _labelled(row_scores: RowScores, split: str, context: RowContext) -> Labelle
         frames=context.tables[split].iloc[centres],
         windows=key_frames.rows[known],
         properties={name: values[centres] for name, values in properties.items()},
+        videos=context.videos.get(split, {}),
     )
 
 
 def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, context: RowContext) -> schema.Split:
     """Figures of one labelled split."""
     known = row_scores.key_frames[split].labels >= 0
-    labels, clips = labelled.labels, labelled.clips
-    interval = bootstrap_interval(labelled.scores, labels, clips, repeats=BOOTSTRAP_REPEATS)
+    labels, videos = labelled.labels, context.videos.get(split, {})
+    interval = bootstrap_interval(labelled.scores, labels, labelled.clusters, repeats=BOOTSTRAP_REPEATS)
     figures = [lam_map(scores, labels).to_dict() for scores in labelled.scores]
     confusions = [metrics["confusion"] for metrics in figures]
-    return {
+    found: schema.Split = {
         "windows": len(labels),
         "positives": int(labels.sum()),
-        "clips": interval.clips,
+        "clips": len(np.unique(labelled.clips)),
         "stride": context.strides[split],
         "metrics": {name: _metric([each[name] for each in figures], interval.bounds[name]) for name in NAMES},
         "confusion": {name: float(np.mean([each[name] for each in confusions])) for name in confusions[0]},
@@ -141,8 +152,11 @@ def _figures(row_scores: RowScores, split: str, labelled: LabelledScores, contex
             view: _metric([lam_map(scores[known], labels).map for scores in of_seeds], None)
             for view, of_seeds in row_scores.parts[split].items()
         },
-        "without_clip": without_each_clip(labelled.scores, labels, clips),
+        "without_clip": without_each_clip(labelled.scores, labels, labelled.clusters),
     }
+    if videos:
+        found["videos"] = dict(videos)
+    return found
 
 
 def _metric(values: Sequence[float | None], interval: Sequence[float] | None) -> schema.Metric:
@@ -190,9 +204,21 @@ def write_row(
         table[["split", "seed", *(name for name in table.columns if name not in ("split", "seed"))]].to_csv(
             temporary, index=False
         )
+    if row_scores.fitting is not None:
+        _write_fitting(folder / FITTING_FILE, row_scores, tables["val"])
     write_text(folder / "config.py", config_file(recipe, result["date"]))
     schema.write_result(folder, result)
     write_row_sums(folder)
+
+
+def _write_fitting(path: Path, row_scores: RowScores, table: pd.DataFrame) -> None:
+    """Write the scores that ensembles fit their weights on, like `predictions.csv`."""
+    assert row_scores.fitting is not None
+    key_frames, scores = row_scores.fitting
+    keys = table.iloc[key_frames.centres][["clip", "track", "frame", "label"]].assign(split="val")
+    parts = [keys.assign(seed=seed, score=own) for seed, own in zip(row_scores.seeds, scores, strict=True)]
+    with replacing(path) as temporary:
+        pd.concat(parts).to_csv(temporary, index=False)
 
 
 def config_file(recipe: Recipe | Ensemble, date: str) -> str:

@@ -84,6 +84,18 @@ class BackboneSection(PartSection):
     weights: WeightsSection
 
 
+class TrainingStart(TypedDict):
+    """Section `training[].initial`."""
+
+    sha256: str
+
+
+class TrainingSection(TypedDict):
+    """An entry of section `training`."""
+
+    initial: NotRequired[TrainingStart]
+
+
 class SecondsSection(TypedDict):
     """Section `seconds`."""
 
@@ -163,7 +175,11 @@ class Split(TypedDict):
     views: dict[str, Metric]
     """mAP of each view before averaging and smoothing; in an ensemble, of each member."""
     without_clip: NotRequired[dict[str, list[float | None]]]
-    """Clip -> mAP without this clip, one per seed; used to compare rows. Older records lack it."""
+    """Clip -> mAP without this clip, one per seed; used to compare rows. Older records lack it. Without this video if
+    there is `videos`."""
+    videos: NotRequired[dict[str, str]]
+    """Clip -> video. Intervals and comparisons resample whole videos. Absent if no video has two clips, or if the
+    annotations do not say; then they resample clips."""
 
 
 class Result(TypedDict):
@@ -199,6 +215,9 @@ class Result(TypedDict):
 
     With a trainable backbone also `initial`, with the `sha256` of all initial weights.
     """
+    trainings: NotRequired[list[list[str]]]
+    """In an ensemble, per seed: names of its members' trainings and initial weights, see
+    `benchmarks.rows.trainings`."""
     fitted: dict[str, Any]
     """Values fitted on validation after training: `smoothing window`; `weights`, member -> one per seed."""
     counts: dict[str, int]
@@ -263,6 +282,8 @@ def read_result(path: Path) -> Result:
         for split, figures in result["splits"].items():
             checked(figures["metrics"], Metrics, f"splits.{split}.metrics")
             checked(figures["confusion"], Confusion, f"splits.{split}.confusion")
+        for report in result["training"]:
+            checked(report, TrainingSection, "training")
         _check_lengths(result)
     except ValueError as error:
         raise UserError(f"{path} is not a valid record ({error}); delete it and run the recipe again") from error
@@ -274,6 +295,7 @@ def _check_lengths(result: Result) -> None:
     seeds, found = len(result["seeds"]), result["diagnosis"]
     ensemble = "of" in result["backbone"]  # has no trainings
     lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), 0 if ensemble else seeds)]
+    lengths += [("trainings", len(result["trainings"]), seeds)] if "trainings" in result else []
     for split, figures in result["splits"].items():
         each = [*figures["metrics"].values(), *figures["views"].values()]
         lengths += [(f"splits.{split}: per_seed", len(metric["per_seed"]), seeds) for metric in each]

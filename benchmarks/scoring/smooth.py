@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 WINDOWS = (1, 3, 5, 7, 9, 11, 13, 15, 17, 21, 25, 31, 41, 51)
 
 
+# Name of the validation key frames at the stride of test. A window of frames holds as many scores there as it will on
+# test, so smoothing is fitted on them, and so are the weights of an ensemble.
+FITTING = "fitting"
+
+
 def smooth_splits(
     scores: dict[str, np.ndarray],
     key_frames: Mapping[str, KeyFrames],
@@ -29,9 +34,11 @@ def smooth_splits(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Smooth a row's scores on every split, as its recipe says.
 
+    Validation is smoothed at the density of test: at its own key frames, scores are those of `FITTING` after smoothing.
+
     Args:
-        scores: split -> (S, M) scores of S seeds.
-        key_frames: split -> the M key frames.
+        scores: split, and `FITTING` if it differs from validation -> (S, M) scores of S seeds.
+        key_frames: of the same -> the M key frames.
         tables: split -> frame table.
         smoothing: filter and window; None changes nothing.
 
@@ -43,18 +50,26 @@ def smooth_splits(
     """
     if smoothing is None:
         return scores, {}
-    frames = {split: tables[split].iloc[of_split.centres] for split, of_split in key_frames.items()}
+    frames = {split: tables[split_of(split)].iloc[of_split.centres] for split, of_split in key_frames.items()}
     window, fitted = smoothing.window, {}
+    fit_on = FITTING if FITTING in key_frames else "val"
     if window is None:
-        labels = key_frames["val"].labels
+        labels = key_frames[fit_on].labels
         known = labels >= 0
-        window = choose_window(frames["val"][known], scores["val"][:, known], labels[known], smoothing.filter)
+        window = choose_window(frames[fit_on][known], scores[fit_on][:, known], labels[known], smoothing.filter)
         fitted = {"smoothing window": window}
     smoothed = {
         split: np.stack([smooth_scores(frames[split], of_seed, smoothing.filter, window) for of_seed in of_split])
         for split, of_split in scores.items()
     }
+    if fit_on == FITTING:
+        smoothed["val"] = smoothed[FITTING][:, np.isin(key_frames[FITTING].centres, key_frames["val"].centres)]
     return smoothed, fitted
+
+
+def split_of(name: str) -> str:
+    """The split of some key frames: validation for `FITTING`."""
+    return "val" if name == FITTING else name
 
 
 def choose_window(frames: pd.DataFrame, scores: np.ndarray, labels: np.ndarray, how: str) -> int:

@@ -29,6 +29,8 @@ def diagnosis_text(result: Result) -> str:
         slope, bias = np.mean(diagnosis["platt"], axis=0)
         scores["temperature"] = f"temperature {np.mean(diagnosis['temperature']):.2f}"
         scores["platt"] = f"Platt scaling, {slope:.2f} * logit {bias:+.2f}"
+    # On the split that they were fitted on, figures are optimistic.
+    fitted = [*[name for name in ("temperature", "Platt scaling") if len(scores) > 1], *_fitted_names(result)]
     parts = []
     for split, of_split in diagnosis["splits"].items():
         windows, positives = result["splits"][split]["windows"], result["splits"][split]["positives"]
@@ -37,10 +39,16 @@ def diagnosis_text(result: Result) -> str:
             f"{result['name']} on {result['dataset']['name']} {split}: {windows:,} windows, "
             f"{_percent(positives / windows)} % looking, mean over {seeds} seed{'s'[: seeds > 1]}"
         )
+        if split == "val" and fitted:
+            parts.append(f"Fitted on this split, so optimistic here: {', '.join(fitted)}.")
         parts.append(_calibration_table(of_split, scores))
         parts.append(_reliability_table(of_split))
         parts += [_group_table(_MEASURED.get(name, name), groups) for name, groups in of_split["groups"].items()]
     return "\n\n".join(parts)
+
+
+def _fitted_names(result: Result) -> list[str]:
+    return [{"weights": "weights of the members"}.get(name, name) for name in result["fitted"]]
 
 
 def _calibration_table(of_split: SplitDiagnosis, scores: Mapping[str, str]) -> str:

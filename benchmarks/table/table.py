@@ -15,13 +15,13 @@ from typing import Any
 
 from tabulate import tabulate
 
-from benchmarks.evaluation.compare import Scored, difference, scored
+from benchmarks.rows.find import RECORDS
 from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
-from registry import UserError, printable
+from benchmarks.table.groups import FITTED, TIE, UNKNOWN, Group, groups_of, rank_notes
+from registry import UserError, did_you_mean, printable
 from zoo.cards import in_markdown
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
-RECORDS = Path(__file__).resolve().parent.parent / "records"
 
 # Methods in the order of the published table; all others follow by name.
 ORDER = (
@@ -29,15 +29,15 @@ ORDER = (
     *("InternLSTM** smoothed", "Ensemble"),
 )
 
-_TIE = "†"
-
 
 @dataclass(frozen=True)
 class TableRow:
     """One row of the table. Measured figures are fractions, cited ones percentages as published; None if unknown.
 
-    `tied`: whether the row is statistically tied with the best row of its dataset and split. None for the best row
-    itself, and if the records lack the figures to decide.
+    `tied`: whether the row is statistically tied with the best row of its dataset and split, because no row there is
+    better; None if there is nothing to decide it by. `rank`, `rank_low`, `rank_high`: see
+    `benchmarks.evaluation.rank.Rank`; None if `tied` is. `compared`: number of rows compared with each other, this one
+    included. `fitted`: whether smoothing or weights were fitted on the split shown, so that the figure is optimistic.
     """
 
     method: str
@@ -53,6 +53,11 @@ class TableRow:
     map_low: float | None = None
     map_high: float | None = None
     tied: bool | None = None
+    rank: int | None = None
+    rank_low: int | None = None
+    rank_high: int | None = None
+    compared: int = 0
+    fitted: bool = False
     accuracy: float | None = None
     seeds: int = 0
     backbone_parameters: int = 0
@@ -80,15 +85,35 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
     return list(found.values())
 
 
-def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
-    """Make a row for each result, beside the cited figure it reproduces, and one for each other cited figure."""
+def named(names: Sequence[str], out: Path | None) -> list[tuple[Result, str]]:
+    """Read the rows and records with these names or paths, like `collect`.
+
+    Raises:
+        UserError: no such row; suggests the nearest name.
+    """
+    known, found = collect(out), []
+    for name in names:
+        path = Path(name) / "result.json" if Path(name).is_dir() else Path(name)
+        if path.suffix == ".json" and path.is_file():
+            found.append((read_result(path), str(path)))
+            continue
+        own = [entry for entry in known if entry[0]["name"] == name]
+        if not own:
+            hint = did_you_mean(name, [result["name"] for result, _ in known])
+            raise UserError(f"no finished row or committed record {name}{hint}")
+        found += own
+    return found
+
+
+def rows(results: Sequence[tuple[Result, str]], groups: Sequence[Group] | None = None) -> list[TableRow]:
+    """Make a row for each result, beside the cited figure it reproduces, and one for each other cited figure.
+
+    Args:
+        results: from `collect`.
+        groups: of the results, from `groups_of`; None computes them.
+    """
     cited = published_test_map()
-    tied = _ties([result for result, _ in results])
-    measured = [
-        replace(row, tied=tied.get((row.dataset, row.recipe)))
-        for result, origin in results
-        for row in _measured(result, origin, cited)
-    ]
+    measured = measured_rows(results, groups_of([result for result, _ in results]) if groups is None else groups)
     reproduced = {_method(result)[1] for result, _ in results}
     only_cited = [
         TableRow(method=method, published_map=value, published_source=source)
@@ -100,6 +125,28 @@ def rows(results: Sequence[tuple[Result, str]]) -> list[TableRow]:
         [*only_cited, *measured],
         key=lambda row: (place.get(row.method.partition(" (")[0], len(ORDER)), row.method, row.recipe),
     )
+
+
+def measured_rows(results: Sequence[tuple[Result, str]], groups: Sequence[Group]) -> list[TableRow]:
+    """Make a row for each result with a labelled split, in order; arguments as in `rows`."""
+    cited = published_test_map()
+    places: dict[int, dict[str, Any]] = {
+        id(result): {
+            "tied": rank.tied,
+            "rank": rank.rank,
+            "rank_low": rank.low,
+            "rank_high": rank.high,
+            "compared": len(group.results),
+        }
+        for group in groups
+        for result, rank in zip(group.results, group.ranks, strict=True)
+        if rank.tied is not None
+    }
+    return [
+        replace(row, **places.get(id(result), {}))
+        for result, origin in results
+        for row in _measured(result, origin, cited)
+    ]
 
 
 def published_test_map() -> dict[str, tuple[float, str]]:
@@ -128,17 +175,19 @@ def render(table: Sequence[TableRow], form: str = "github") -> str:
         writer.writerows(vars(row) for row in table)
         return text.getvalue().rstrip("\n")
     datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
+    compared = compared_places(table)
     shown = in_markdown if form == "github" else printable
     place = shown(datasets[0]) if len(datasets) == 1 else "measured"
     head = [
         "method", "recipe", "backbone", "head", "Ego4D test mAP, cited",
-        f"{place} mAP", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
+        f"{place} mAP", "rank", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
     ]  # fmt: skip
     body = [
         [
             *map(shown, (row.method, row.recipe, row.backbone, row.head)),
             _cited_cell(row),
-            _measured_cell(row, with_place=len(datasets) > 1),
+            _measured_cell(row, len(datasets) > 1, compared),
+            rank_text(row),
             ""
             if row.map_low is None or row.map_high is None
             else f"{100 * row.map_low:.2f} to {100 * row.map_high:.2f}",
@@ -154,8 +203,13 @@ def render(table: Sequence[TableRow], form: str = "github") -> str:
     return tabulate(body, head, tablefmt=form, disable_numparse=True)
 
 
-def notes(table: Sequence[TableRow]) -> list[str]:
-    """Notes for readers of the table, one per line."""
+def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
+    """Notes for readers of the table, one per line.
+
+    Args:
+        table: from `rows`.
+        groups: of its rows, from `groups_of`.
+    """
     lines = []
     sources = sorted({row.published_source for row in table if row.published_source})
     if sources:
@@ -173,11 +227,13 @@ def notes(table: Sequence[TableRow]) -> list[str]:
         )
     if any("(checkpoint)" in row.method for row in table):
         lines.append("(checkpoint): trained elsewhere and scored here as it is, with --checkpoint.")
-    if any(row.tied for row in table):
-        lines.append(
-            f"{_TIE}: statistically tied with the best row of the same dataset and split. The 95 % interval of their "
-            "paired difference, over clips and seeds, includes 0."
-        )
+    lines += rank_notes(groups)
+    compared = compared_places(table)
+    marks = {mark for row in table for mark in marks_of(row, compared)}
+    if UNKNOWN in marks:
+        lines.append(f"{UNKNOWN}: not compared: too few seeds or clips, other key frames, or an older record.")
+    if FITTED in marks:
+        lines.append(f"{FITTED}: smoothing or weights were fitted on this split, so the figure is optimistic.")
     if any(row.seeds for row in table):
         lines.append("mAP: mean and standard deviation over the seeds. Interval: bootstrap over clips and seeds.")
         lines.append(
@@ -185,33 +241,6 @@ def notes(table: Sequence[TableRow]) -> list[str]:
             "training both."
         )
     return lines
-
-
-def _ties(results: Sequence[Result]) -> dict[tuple[str, str], bool]:
-    """(dataset, row) -> whether it is statistically tied with the best of the rows that scored the same key frames."""
-    groups: dict[tuple[Any, ...], list[tuple[float, Result, Mapping[str, Any]]]] = {}
-    for result in results:
-        split, dataset = shown_split(result), result["dataset"]
-        mean = None if split is None else result["splits"][split]["metrics"]["mAP"]["mean"]
-        if split is not None and mean is not None:
-            own = result["splits"][split]
-            frames = (dataset["name"], dataset["splits"][split]["sha256"], split, own["stride"], own["windows"])
-            groups.setdefault(frames, []).append((mean, result, own))
-    found = {}
-    for group in groups.values():
-        _, best, best_figures = max(group, key=lambda entry: entry[0])
-        for _, result, figures in group:
-            clips, best_clips = (list(own.get("without_clip", ())) for own in (figures, best_figures))
-            if result is best or not clips or clips != best_clips:
-                continue  # the best row itself, or a record of an older version
-            above = difference(_scored(best, best_figures), _scored(result, figures))
-            if above is not None:
-                found[result["dataset"]["name"], result["name"]] = above.includes_zero
-    return found
-
-
-def _scored(result: Result, figures: Mapping[str, Any]) -> Scored:
-    return scored(result["seeds"], figures["metrics"]["mAP"]["per_seed"], figures["without_clip"])
 
 
 def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[TableRow]:
@@ -240,6 +269,7 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
             map_low=low,
             map_high=high,
             accuracy=figures["accuracy"]["mean"],
+            fitted=split == "val" and bool(result["fitted"]),
             seeds=len(result["seeds"]),
             backbone_parameters=backbone["parameters"],
             head_parameters=result["head"]["parameters"],
@@ -289,14 +319,31 @@ def _cited_cell(row: TableRow) -> str:
     return f"{row.published_map:.0f}" if row.published_map.is_integer() else f"{row.published_map:.2f}"
 
 
-def _measured_cell(row: TableRow, with_place: bool) -> str:
+def compared_places(table: Sequence[TableRow]) -> set[tuple[str, str]]:
+    """Datasets and splits whose rows are compared with each other."""
+    return {(row.dataset, row.split) for row in table if row.tied is not None}
+
+
+def marks_of(row: TableRow, compared: set[tuple[str, str]]) -> list[str]:
+    """Marks after a row's mAP; `compared` from `compared_places`."""
+    unknown = row.tied is None and (row.dataset, row.split) in compared
+    tie = [TIE] if row.tied and row.rank_high != 1 else [UNKNOWN] * unknown
+    return [*tie, *[FITTED] * row.fitted]
+
+
+def rank_text(row: TableRow) -> str:
+    """A row's rank, and the ranks that it may have: `2 (1-4)`; empty if it was not compared."""
+    return "" if row.rank is None else f"{row.rank} ({row.rank_low}-{row.rank_high})"
+
+
+def _measured_cell(row: TableRow, with_place: bool, compared: set[tuple[str, str]]) -> str:
     if not row.dataset:
         return ""
     place = f" ({row.dataset} {row.split})" if with_place else ""
     if row.map is None or row.map_std is None:
         return f"undefined: one class only{place}"
     spread = f" ± {100 * row.map_std:.2f}" if row.seeds > 1 else ""
-    return f"{100 * row.map:.2f}{spread}{f' {_TIE}' if row.tied else ''}{place}"
+    return " ".join([f"{100 * row.map:.2f}{spread}", *marks_of(row, compared)]) + place
 
 
 def _parameters(row: TableRow) -> str:
@@ -313,9 +360,17 @@ def _seconds(row: TableRow) -> str:
     return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
 
 
-def table_text(out: Path | None, form: str = "github") -> str:
-    """Render the table of all results; the Markdown form ends with the notes."""
-    table = rows(collect(out))
+def table_text(out: Path | None, form: str = "github", names: Sequence[str] = ()) -> str:
+    """Render the table; the Markdown form ends with the notes.
+
+    Args:
+        out: folder of the runs; None for the committed records alone.
+        form: as in `render`.
+        names: of the rows to show and compare, or paths; empty for all, beside all cited figures.
+    """
+    results = named(names, out) if names else collect(out)
+    groups = groups_of([result for result, _ in results])
+    table = [row for row in rows(results, groups) if row.recipe or not names]
     text = render(table, form)
-    remarks = [f"- {note}" for note in notes(table)] if form == "github" else []
+    remarks = [f"- {note}" for note in notes(table, groups)] if form == "github" else []
     return "\n".join([text, "", *remarks]) if remarks else text

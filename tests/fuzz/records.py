@@ -9,7 +9,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from benchmarks.table.table import RECORDS
+from benchmarks.rows.find import RECORDS
 from tests.fuzz.harness import Kind, command
 from tests.fuzz.values import file_of, place, spoilt_json
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from benchmarks.table.table import RECORDS
+from benchmarks.rows.find import RECORDS
 from benchmarks.video.decode import Frame
 from benchmarks.video.faces import GivenFaces, read_faces
 from tests.fuzz.harness import Kind, command

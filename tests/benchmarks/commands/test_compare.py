@@ -11,7 +11,7 @@ import pytest
 
 from bench import main
 from benchmarks.evaluation.metrics import lam_map
-from benchmarks.table.table import RECORDS
+from benchmarks.rows.find import RECORDS
 from tests.benchmarks.pixels.looking import FRAMES, draw_clips
 
 HOME = Path(__file__).parents[3]
@@ -22,11 +22,15 @@ def _few_swaps(monkeypatch):
     monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 50)
 
 
-def write_row(out, name, table, dataset="synthlam"):
+def write_row(out, name, table, dataset="synthlam", trainings=0):
+    """`trainings`: a number that rows of the same trainings share."""
     folder = out / "results" / dataset / name.replace("[", "-")
     folder.mkdir(parents=True)
     record = json.loads((RECORDS / "synthlam" / "internlstm.json").read_text())
     record |= {"name": name, "dataset": {**record["dataset"], "name": dataset}, "splits": {}, "diagnosis": None}
+    seeds = sorted({*table["seed"].tolist()})
+    reports = [{"seed": seed, "best_epoch": 1, "best_mAP": 0.5, "history": [trainings, seed]} for seed in seeds]
+    record |= {"seeds": seeds, "training": reports}
     (folder / "result.json").write_text(json.dumps(record))
     table.to_csv(folder / "predictions.csv", index=False)
     return folder
@@ -84,9 +88,83 @@ def test_json_says_everything(out, tables, capsys):
     low, high = values["interval"]
     assert low < values["difference"] < high and values["told_apart"] == (low > 0)
     assert values["frames"] == 8 * 2 * FRAMES and values["clips"] == 8 and values["paired_seeds"] == [1, 2, 3]
-    assert 0 < values["p"] <= 1
+    assert (values["pairing"], values["cluster"], values["clusters"]) == ("same trainings", "clip", 8)
+    assert 0 < values["p"] <= 1 and values["p_test"] == "clips swapped between the rows, Student's t over seeds"
     turned = json.loads(compare(capsys, "plain", "good", "--out", out, "--json"))
     assert turned["interval"] == pytest.approx([-high, -low])
+
+
+def test_only_rows_that_share_trainings_are_paired(out, tables, capsys):
+    write_row(out, "apart", tables["plain"], trainings=1)
+    values = json.loads(compare(capsys, "good", "apart", "--out", out, "--json"))
+    assert values["paired_seeds"] == [] and values["pairing"] == "no training in common"
+    assert values["a"]["seeds"] == values["b"]["seeds"]
+    shared, apart = (compare(capsys, "good", b, "--out", out) for b in ("plain", "apart"))
+    assert "3 paired" in shared and "seeds paired: same trainings\n" in shared
+    assert "0 paired" in apart and "seeds not paired: no training in common\n" in apart
+    for text in (shared, apart):
+        assert " (clips swapped, t over seeds), 704 key frames of 8 clips" in text
+
+
+def test_videos_are_swapped_where_they_hold_several_clips(out, tables, capsys):
+    """Two clips per video: the same as if both were one clip."""
+    video_of = {f"{clip:02d}": f"v{clip // 2}" for clip in range(8)}
+    for name in ("good", "plain"):
+        table = tables[name]
+        folder = write_row(out, f"{name}-videos", table)
+        record = json.loads((folder / "result.json").read_text())
+        figures = json.loads((RECORDS / "synthlam" / "internlstm.json").read_text())["splits"]["test"]
+        record["splits"] = {"test": {**figures, "videos": video_of}}
+        for metric in (*figures["metrics"].values(), *figures["views"].values()):
+            metric["per_seed"] = metric["per_seed"][:3]
+        record["splits"]["test"]["without_clip"] = {}
+        (folder / "result.json").write_text(json.dumps(record))
+        joined = table.assign(track=table["clip"] + table["track"].astype(str), clip=table["clip"].map(video_of))
+        write_row(out, f"{name}-joined", joined)
+    ours, joined = (
+        json.loads(compare(capsys, f"good-{kind}", f"plain-{kind}", "--out", out, "--json"))
+        for kind in ("videos", "joined")
+    )
+    assert (ours["cluster"], ours["clusters"], ours["clips"]) == ("video", 4, 8)
+    assert (ours["difference"], ours["interval"], ours["p"]) == (joined["difference"], joined["interval"], joined["p"])
+    assert "704 key frames of 4 videos" in compare(capsys, "good-videos", "plain-videos", "--out", out)
+
+
+def test_committed_records_are_compared_like_rows(tmp_path, capsys):
+    """Difference and interval from the records' `without_clip`; no p, because records have no scores."""
+    values = json.loads(compare(capsys, "gazepose", "internlstm", "--out", tmp_path, "--json"))
+    records = [json.loads((RECORDS / "synthlam" / f"{name}.json").read_text()) for name in ("gazepose", "internlstm")]
+    means = [record["splits"]["test"]["metrics"]["mAP"]["mean"] for record in records]
+    assert values["difference"] == pytest.approx(means[0] - means[1])
+    assert values["p"] is None and values["p_test"] is None and values["told_apart"] is True
+    assert values["frames"] == records[0]["splits"]["test"]["windows"]
+    assert values["a"]["folder"] is None and values["a"]["record"].endswith("gazepose.json")
+    text = compare(capsys, "gazepose", RECORDS / "synthlam" / "internlstm.json", "--out", tmp_path)
+    assert "No p: it needs the scores of both rows, and a record has none." in text and "p =" not in text
+    text = compare(capsys, "internlstm_flip_tta", "internlstm_flip", "--out", tmp_path, "--split", "val")
+    assert "5 paired" in text and "seeds paired: same trainings" in text
+    text = compare(capsys, "internlstm_flip_tta_smooth", "internlstm_flip", "--out", tmp_path, "--split", "val")
+    assert "internlstm_flip_tta_smooth: smoothing or weights were fitted on val, so its figure is optimistic." in text
+    assert text.count("optimistic") == 1
+    other = json.loads((RECORDS / "synthlam" / "gazepose.json").read_text())
+    other["splits"]["test"]["stride"] = 2
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert "are of different key frames, and records have no scores to join" in compare(
+        capsys, "gazepose", tmp_path / "other.json", "--out", tmp_path, code=2
+    )
+    del other["splits"]["test"]["without_clip"]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert "has no figures of test to compare; run the recipe again" in compare(
+        capsys, "gazepose", tmp_path / "other.json", "--out", tmp_path, code=2
+    )
+
+
+def test_a_row_of_ones_own_takes_the_place_of_the_record(out, tables, capsys):
+    """Its scores are used if the other row has some too, else its record."""
+    write_row(out, "internlstm", tables["plain"])
+    assert json.loads(compare(capsys, "internlstm", "good", "--out", out, "--json"))["frames"] == 704
+    message = compare(capsys, "internlstm", "gazepose", "--out", out, code=2)
+    assert f"{out / 'results' / 'synthlam' / 'internlstm' / 'result.json'} has no figures of test" in message
 
 
 def test_in_words(out, capsys):

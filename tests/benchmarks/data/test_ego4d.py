@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from benchmarks.data.annotations import clip_videos
 from benchmarks.data.ego4d import clips_without_segments, read_list, read_split
 from benchmarks.data.windows import key_frames
 from registry import UserError
@@ -347,3 +348,22 @@ def test_one_frame_twice_in_the_challenge_tree(tmp_path):
         read_split(challenge(tmp_path, "v/t/1_a.jpg", "v/t/01_b.jpg"), "test")
     with pytest.raises(UserError, match="videos_challenge: no such folder"):
         read_split(small_root(tmp_path), "test")
+
+
+def test_the_annotations_name_the_video_of_each_clip(tmp_path):
+    """As Ego4D has it: several clips per video. A video without a name has none; a broken file is refused."""
+    path = tmp_path / "av_val.json"
+    path.write_text(
+        json.dumps(
+            {"videos": [
+                {"video_uid": "v1", "clips": [{"clip_uid": "a"}, {"clip_uid": "b"}]},
+                {"video_uid": "v2", "clips": [{"clip_uid": "c"}]},
+                {"clips": [{"clip_uid": "d"}]},
+            ]}
+        )
+    )  # fmt: skip
+    assert clip_videos(path) == {"a": "v1", "b": "v1", "c": "v2"}
+    for content in ('{"videos": [3]}', '{"videos": [{"clips": [{}]}]}', "[]"):
+        path.write_text(content)
+        with pytest.raises(UserError, match="not an Ego4D AV annotation file"):
+            clip_videos(path)

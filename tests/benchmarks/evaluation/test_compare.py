@@ -11,6 +11,7 @@ from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.compare import (
     Difference,
     Scored,
+    SeedSpread,
     difference,
     permutation_p,
     scored,
@@ -27,15 +28,19 @@ TRUTH = 0.783
 def row(scores, labels, clips, first_seed=0):
     figures = [lam_map(each, labels).map for each in scores]
     seeds = range(first_seed, first_seed + len(scores))
-    return scored(seeds, figures, without_each_clip(scores, labels, clips))
+    return scored(seeds, figures, without_each_clip(scores, labels, clips), names(seeds))
+
+
+def names(seeds):
+    """One training per seed."""
+    return tuple(frozenset([f"training {seed}"]) for seed in seeds)
 
 
 def random_row(random, seeds, clips):
     """Random figures without scores, enough for the arithmetic."""
-    names = tuple(f"c{number}" for number in range(clips))
-    return Scored(
-        tuple(seeds), random.normal(0.8, 0.02, len(seeds)), names, random.normal(0.8, 0.002, (len(seeds), clips))
-    )
+    without = random.normal(0.8, 0.002, (len(seeds), clips))
+    of_clips = tuple(f"c{number}" for number in range(clips))
+    return Scored(tuple(seeds), random.normal(0.8, 0.02, len(seeds)), of_clips, without, names(seeds))
 
 
 def test_without_each_clip_is_the_map_of_the_other_rows():
@@ -123,17 +128,46 @@ def test_one_seed_borrows_the_spread_and_two_single_seeds_compare_over_clips():
     assert found.seed_error == 0
 
 
-def test_seeds_in_common_are_pairs_whatever_the_order():
+def test_trainings_in_common_are_pairs_whatever_the_order():
     random = np.random.default_rng(4)
     a = random_row(random, range(6), 5)
     drift = random.normal(0, 0.0001, 6)
-    same = Scored(a.seeds[::-1], (a.map + drift)[::-1], a.clips, a.without[::-1])
+    same = Scored(a.seeds[::-1], (a.map + drift)[::-1], a.clips, a.without[::-1], a.trainings[::-1])
     assert difference(a, same).seed_error == pytest.approx(stats.sem(drift))
-    # With half of the seeds in common, the error lies between those with all and with none.
-    half = Scored((0, 1, 2, 13, 14, 15), same.map[::-1], a.clips, a.without)
-    none = Scored((10, 11, 12, 13, 14, 15), same.map[::-1], a.clips, a.without)
+    assert difference(a, same).paired == a.seeds
+    # With half of the trainings in common, the error lies between those with all and with none.
+    half = Scored(a.seeds, same.map[::-1], a.clips, a.without, names((0, 1, 2, 13, 14, 15)))
+    none = Scored(a.seeds, same.map[::-1], a.clips, a.without, names(range(10, 16)))
     errors = [difference(a, other).seed_error for other in (same, half, none)]
     assert errors[0] < errors[1] < errors[2]
+
+
+def test_equal_seeds_of_other_trainings_are_no_pairs():
+    """The numbers of the seeds say nothing: Welch's test, whatever the rows have in common by chance."""
+    random = np.random.default_rng(6)
+    a, b = random_row(random, range(5), 6), random_row(random, range(5), 6)
+    a.without[:] = b.without[:] = 0.8
+    interval = stats.ttest_ind(a.map, b.map, equal_var=False).confidence_interval()
+    for trainings in ((), names(range(5, 10))):
+        found = difference(a, Scored(b.seeds, b.map, b.clips, b.without, trainings))
+        assert (found.low, found.high) == pytest.approx(tuple(interval)) and found.paired == ()
+        assert found.student_p == pytest.approx(stats.ttest_ind(a.map, b.map, equal_var=False).pvalue)
+
+
+def test_a_spread_of_many_rows_counts_where_it_is_larger_and_nothing_is_paired():
+    random = np.random.default_rng(7)
+    a, b = random_row(random, range(5), 6), random_row(random, range(5, 10), 6)
+    a.without[:] = b.without[:] = 0.8
+    small, large = sorted((a.map.var(ddof=1), b.map.var(ddof=1)))
+    between = (small + large) / 2
+    found = difference(a, b, SeedSpread(between, 60.0))
+    assert found.error == pytest.approx(math.sqrt((between + large) / 5)) and found.freedom == pytest.approx(60)
+    reach = stats.t.ppf(0.975, 60) * found.error
+    assert (found.low, found.high) == pytest.approx((found.value - reach, found.value + reach))
+    one = Scored((9,), b.map[:1], b.clips, b.without[:1], names([9]))
+    assert difference(a, one, SeedSpread(4.0, 60.0)).error == pytest.approx(math.sqrt(4 / 5 + 4))
+    same = Scored(a.seeds, b.map, a.clips, b.without, a.trainings)
+    assert difference(a, same, SeedSpread(4.0, 60.0)) == difference(a, same)
 
 
 def test_a_row_differs_from_itself_by_nothing(monkeypatch):
@@ -163,7 +197,7 @@ def test_p_of_one_seed_is_that_of_all_swaps_in_a_loop(monkeypatch):
         one, other = np.where(turned, ranks[1], ranks[0]), np.where(turned, ranks[0], ranks[1])
         beyond += abs(lam_map(one, labels).map - lam_map(other, labels).map) >= observed - 1e-9
     monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 20_000)
-    found = Difference(observed, 0, 0, 1.0, 0.0, math.inf)
+    found = Difference(observed, 0, 0, 0.0, 1.0, 0.0, math.inf)
     assert 0 < beyond < 64
     assert permutation_p(found, a[None], b[None], labels, clips) == pytest.approx(beyond / 64, abs=0.015)
 
@@ -172,7 +206,7 @@ def test_p_without_clips_is_students(monkeypatch):
     monkeypatch.setattr("benchmarks.evaluation.compare.SWAPS", 50)
     made = draw_clips(1)
     a, b = made.train(4), made.train(4)
-    found = Difference(0.02, 0, 0, 0.0, 0.01, 3.0)
+    found = Difference(0.02, 0, 0, 0.01, 0.0, 0.01, 3.0)
     expected = 2 * stats.t.sf(2, 3)
     assert permutation_p(found, a, b, made.labels, made.clip) == pytest.approx((50 * expected + 1) / 51)
 
@@ -237,7 +271,7 @@ def test_intervals_of_a_row_cover_the_truth():
     ],
 )  # fmt: skip
 def test_what_it_means(value, reach, p, words):
-    assert words in sentence("one", "two", Difference(value, value - reach, value + reach, 1.0, 0.01, 4.0), p)
+    assert words in sentence("one", "two", Difference(value, value - reach, value + reach, 0.01, 1.0, 0.01, 4.0), p)
 
 
 def test_degrees_of_freedom():
@@ -249,8 +283,8 @@ def test_degrees_of_freedom():
         assert (found.seed_count, found.clip_count) == (1, clips)
     for seeds in (2, 3, 5):
         a, b = (
-            Scored(tuple(range(seeds)), random.normal(0.8, 0.01, seeds), tuple("abcd"), np.full((seeds, 4), 0.8))
-            for _ in range(2)
+            Scored(tuple(range(seeds)), values, tuple("abcd"), np.full((seeds, 4), 0.8), names(range(seeds)))
+            for values in (random.normal(0.8, 0.01, seeds), random.normal(0.8, 0.01, seeds))
         )
         found = difference(a, b)
         assert found.freedom == pytest.approx(seeds - 1) and found.too_few == (seeds == 2)
@@ -270,6 +304,6 @@ def test_degrees_of_freedom():
     ],
 )
 def test_too_few_in_words(low, high, freedom, seeds, clips, words):
-    found = Difference(0.02, low, high, 1.0, 0.1, 1.0, freedom, seeds, clips)
+    found = Difference(0.02, low, high, 0.1, 1.0, 0.1, 1.0, freedom, seeds, clips)
     text = sentence("one", "two", found, None if found.too_few else 0.3)
     assert text.startswith("one is 2.00 points above two; ") and words in text

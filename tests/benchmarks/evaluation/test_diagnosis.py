@@ -207,6 +207,7 @@ def a_row(
         dataset_info={"name": "made up", "note": "", "checksum": None, "splits": splits},
         tables=tables,
         strides=dict.fromkeys(key_frames, 2),
+        videos={},
         frame_properties=properties or {},
         environment={**environment("cpu"), "deterministic": {"features": True, "training": True, "scores": True}},
     )
@@ -445,6 +446,11 @@ def test_the_record_has_it_and_tables_show_it(written: Path) -> None:
     figures = [str(yaw["windows"][0]), f"{share:.2f}", "2", f"{100 * yaw['mAP'][0]:.2f}", interval]
     assert [yaw["groups"][0], *figures] in cells  # of six clips in a row, the first quarter is in the first two
     assert "made up test: 120 windows" in text and "mean over 2 seeds" in text
+    of_val, of_test = text.split("made up test: ")
+    note = "Fitted on this split, so optimistic here: temperature, Platt scaling."
+    assert note in of_val and "optimistic" not in of_test
+    result["fitted"] = {"smoothing window": 9}
+    assert f"{note[:-1]}, smoothing window." in diagnosis_text(result)
 
 
 def test_older_records_have_no_diagnosis(tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.session import Session
 from benchmarks.rows.folder import result_folder
-from benchmarks.rows.schema import Result
+from benchmarks.rows.schema import Result, read_result
+from benchmarks.rows.trainings import shared_in_words, trainings_of
 from benchmarks.scoring.fuse import fit_weights
 from benchmarks.scoring.smooth import smooth_scores
 from benchmarks.table.table import render, rows
@@ -47,29 +48,61 @@ def written(folder: Path, split: str) -> pd.DataFrame:
     return table[table["split"] == split]
 
 
+def on_every_frame(folder: Path) -> pd.DataFrame:
+    """A member's validation scores at the stride of test."""
+    return pd.read_csv(folder / "fitting.csv", dtype={"clip": str, "track": str})
+
+
 def test_scores_are_the_weighted_mean_logit_of_the_members_own_rows_smoothed(run: tuple) -> None:
-    """From the members' files, joined by key, with the weights of the record; scipy's logit and expit."""
+    """From the members' files, joined by key, with the weights of the record; scipy's logit and expit.
+
+    Validation is fused and smoothed on every frame, like test, and the ensemble's own key frames are taken from that.
+    """
     out, row, result = run
     window = result["fitted"]["smoothing window"]
     for split in ("val", "test"):
         fused = written(result_folder(out, row), split)
         for number, seed in enumerate(result["seeds"]):
             ours = fused[fused["seed"] == seed].reset_index(drop=True)
-            total = np.zeros(len(ours))
+            dense, total = None, 0.0
             for member in row.members:
                 theirs = written(result_folder(out, member), split)
                 theirs = theirs[theirs["seed"] == seed]
                 joined = ours[["clip", "track", "frame"]].merge(theirs, how="left", validate="one_to_one")
                 np.testing.assert_array_equal(joined["score"], ours[f"score_{member.name}"])
-                clipped = joined["score"].clip(1e-7, 1 - 1e-7)
-                total += result["fitted"]["weights"][member.name][number] * logit(clipped.to_numpy())
-            smooth = smooth_scores(ours, expit(total), "median", window)
-            np.testing.assert_allclose(ours["score"], smooth, atol=1e-12)
+                if split == "val":
+                    theirs = on_every_frame(result_folder(out, member))
+                    theirs = theirs[theirs["seed"] == seed]
+                clipped = theirs["score"].clip(1e-7, 1 - 1e-7)
+                total = total + result["fitted"]["weights"][member.name][number] * logit(clipped.to_numpy())
+                if dense is not None:
+                    np.testing.assert_array_equal(*(each[["clip", "track", "frame"]] for each in (dense, theirs)))
+                dense = theirs
+            smooth = dense.assign(smooth=smooth_scores(dense, expit(total), "median", window))
+            joined = ours[["clip", "track", "frame"]].merge(smooth, how="left", validate="one_to_one")
+            np.testing.assert_allclose(ours["score"], joined["smooth"], atol=1e-12)
             figures = result["splits"][split]["metrics"]["mAP"]["per_seed"]
             assert figures[number] == lam_map(ours["score"].to_numpy(), ours["label"].to_numpy()).map
 
 
-def test_weights_are_fitted_on_the_validation_frames_that_all_members_score(run: tuple) -> None:
+def test_weights_and_window_are_fitted_on_validation_at_the_stride_of_test(run: tuple, lam_tree: Path) -> None:
+    out, row, result = run
+    table = Ego4D(lam_tree).frames("val")
+    scores = []
+    for member in row.members:
+        dense = on_every_frame(result_folder(out, member))
+        dense = dense[dense["seed"] == 3407]
+        assert len(dense) == len(table) and (dense["split"] == "val").all()
+        own = written(result_folder(out, member), "val")
+        joined = own[own["seed"] == 3407].merge(dense, on=["clip", "track", "frame"], validate="one_to_one")
+        assert len(joined) < len(dense) / 1.5
+        np.testing.assert_allclose(joined["score_x"], joined["score_y"], atol=1e-6)
+        scores.append(dense["score"].to_numpy())
+    weights = fit_weights(np.stack(scores), dense["label"].to_numpy())
+    assert [result["fitted"]["weights"][member.name][0] for member in row.members] == pytest.approx(list(weights))
+
+
+def test_figures_are_of_the_validation_frames_that_all_members_score(run: tuple) -> None:
     out, row, result = run
     frames = [
         set(written(result_folder(out, member), "val")[["clip", "track", "frame"]].itertuples(index=False, name=None))
@@ -80,9 +113,29 @@ def test_weights_are_fitted_on_the_validation_frames_that_all_members_score(run:
     assert set(common[["clip", "track", "frame"]].itertuples(index=False, name=None)) == set.intersection(*frames)
     assert len(common) < min(map(len, frames))
     assert result["splits"]["val"]["windows"] == len(common) and result["splits"]["val"]["stride"] == 6
-    scores = np.stack([common[f"score_{member.name}"].to_numpy() for member in row.members])
-    weights = fit_weights(scores, common["label"].to_numpy())
-    assert [result["fitted"]["weights"][member.name][0] for member in row.members] == pytest.approx(list(weights))
+
+
+def test_a_finished_row_becomes_a_member(lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its training is reused, its figures stay, and its scores at the stride of test are added."""
+    members = ("probe", "probe+views.test=['original']")
+    row = ensemble("windows.stride.val=2", members=members)
+    session = Session(Ego4D(lam_tree), out=tmp_path)
+    before = pipeline.run([row.members[0]], session)[0]
+    folder = result_folder(tmp_path, row.members[0])
+    assert not (folder / "fitting.csv").exists()
+    predictions = (folder / "predictions.csv").read_text()
+    capsys.readouterr()
+    result = pipeline.run([row], session)[0]
+    assert "0 trainings done, 1 reused" in capsys.readouterr().err
+    assert (folder / "fitting.csv").exists() and (folder / "predictions.csv").read_text() == predictions
+    after = read_result(folder / "result.json")
+    assert after["splits"] == before["splits"]
+    assert "fitting.csv" in (folder / "SHA256SUMS").read_text()
+    # Both members share a training, and the record of the ensemble says so.
+    assert [len(names) for names in result["trainings"]] == [1]
+    own = trainings_of(after)[0]
+    assert set(result["trainings"][0]) < own
+    assert shared_in_words(trainings_of(result), trainings_of(after)) == "same trainings"
 
 
 def test_members_are_rows_of_their_own_with_their_own_files(run: tuple) -> None:

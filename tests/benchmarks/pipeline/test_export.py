@@ -20,7 +20,7 @@ from benchmarks.evaluation.bootstrap import STEPS, best_threshold
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.export import export_row
 from benchmarks.pipeline.session import Session
-from benchmarks.rows.predictions import find_row
+from benchmarks.rows.find import find_row
 from benchmarks.scoring.looks import COST, looks_at
 from benchmarks.system.locks import locked
 from registry import UserError

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -6,15 +7,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.recipe import Recipe
 from benchmarks.config.resolve import resolve
 from benchmarks.data.dataset import Ego4D
+from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
 from benchmarks.pipeline.session import Session
 from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
 from benchmarks.rows.predictions import read_predictions as read_predictions_of_row
+from benchmarks.rows.trainings import cluster_of
 from benchmarks.scoring.files import match, read_groundtruth, read_prediction_file
 from benchmarks.scoring.smooth import WINDOWS, smooth_scores
 from registry import HEADS, UserError
@@ -104,30 +108,94 @@ def test_the_files_of_a_row_score_as_the_record_says(three: tuple, split: str) -
         assert lam_map(matched, truth["label"].to_numpy()).map == pytest.approx(value, abs=1e-12)
 
 
-def test_the_smoothing_window_is_chosen_on_validation(lam_tree: Path, tmp_path: Path) -> None:
-    """Written into the record, the best of all on these scores, and shared with the unsmoothed row's training."""
-    hardly = "training.epochs=1", "training.lr=1e-5"  # so that scores are bad enough to be worth smoothing
-    rows = [recipe(name, *hardly) for name in ("internlstm_flip_tta", "internlstm_flip_tta_smooth")]
-    plain, smooth = pipeline.run(rows, Session(Ego4D(lam_tree), seeds=2, out=tmp_path))
-    assert len(list((tmp_path / "trainings").iterdir())) == 1
-    table = pd.read_csv(folder_of(tmp_path, plain) / "predictions.csv", dtype={"clip": str, "track": str})
+def test_whole_videos_are_resampled_where_they_have_several_clips(
+    lam_tree: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """The annotation file of validation puts two clips into each video; test has none, and train one clip per video."""
+    root = tmp_path / "tree"
+    shutil.copytree(lam_tree, root)
+    (root / "json").mkdir(exist_ok=True)
+    for split, size in (("val", 2), ("train", 1)):
+        clips = (root / "split" / f"{split}.list").read_text().split()
+        videos = [clips[start : start + size] for start in range(0, len(clips), size)]
+        listed = [
+            {"video_uid": f"v{n}", "clips": [{"clip_uid": clip, "social_segments_looking": None} for clip in of_video]}
+            for n, of_video in enumerate(videos)
+        ]
+        (root / "json" / f"av_{split}.json").write_text(json.dumps({"videos": listed}))
+    val = (root / "split" / "val.list").read_text().split()
+    video_of = {clip: f"v{number // 2}" for number, clip in enumerate(val)}
+    assert len(set(video_of.values())) < len(val)
+    row = pipeline.run([recipe("probe")], Session(Ego4D(root), seeds=2, out=tmp_path / "runs"))[0]
+    assert f"val: {len(val)} clips of {len(set(video_of.values()))} videos; intervals resample videos" in (
+        capsys.readouterr().err
+    )
+    own, others = row["splits"]["val"], (row["splits"]["train"], row["splits"]["test"])
+    assert own["videos"] == video_of and own["clips"] == len(val)
+    assert not any("videos" in figures for figures in others)
+    table = pd.read_csv(folder_of(tmp_path / "runs", row) / "predictions.csv", dtype={"clip": str, "track": str})
+    of_seeds = [rows_of for _, rows_of in table[table["split"] == "val"].groupby("seed")]
+    scores = np.stack([rows_of["score"] for rows_of in of_seeds])
+    labels, videos = of_seeds[0]["label"].to_numpy(), of_seeds[0]["clip"].map(video_of).to_numpy()
+    bounds = bootstrap_interval(scores, labels, videos).bounds["mAP"]
+    assert own["metrics"]["mAP"]["interval"] == (None if bounds is None else pytest.approx(list(bounds)))
+    for video, values in own["without_clip"].items():
+        keep = videos != video
+        expected = [lam_map(of_seed[keep], labels[keep]).map for of_seed in scores]
+        assert values == pytest.approx(expected, abs=5e-7)
+    assert own["without_clip"].keys() == set(video_of.values())
+    assert cluster_of(row, "val") == "video" and cluster_of(row, "test") == "clip"
+
+
+def test_smoothing_is_fitted_on_validation_at_the_stride_of_test(lam_tree: Path, tmp_path: Path) -> None:
+    """The window is the best of all on every validation frame; the row's own key frames are taken after smoothing.
+
+    The unsmoothed row is made a member of an ensemble, which writes its scores on every validation frame. Both rows
+    share a training, whose epoch is chosen at the recipe's stride.
+    """
+    hardly = ["training.epochs=1", "training.lr=1e-5"]  # so that scores are bad enough to be worth smoothing
+    plain, smooth = (recipe(name, *hardly) for name in ("internlstm_flip_tta", "internlstm_flip_tta_smooth"))
+    assert plain.windows == smooth.windows and (plain.windows.stride.val, plain.windows.stride.test) == (2, 1)
+    both = dataclasses.replace(resolve_row("ensemble", "ego4d"), members=(plain, recipe("probe", *hardly)))
+    rows = pipeline.run([plain, smooth, both], Session(Ego4D(lam_tree), seeds=2, out=tmp_path))
+    assert rows[0]["training"] == rows[1]["training"] and rows[0]["fitted"] == {}
+    dense = pd.read_csv(folder_of(tmp_path, rows[0]) / "fitting.csv", dtype={"clip": str, "track": str})
+    assert len(dense) == 2 * len(Ego4D(lam_tree).frames("val"))
     own = {}
     for window in WINDOWS:
         scored = [
             lam_map(smooth_scores(rows_of, rows_of["score"].to_numpy(), "median", window), rows_of["label"].to_numpy())
-            for _, rows_of in table[table["split"] == "val"].groupby("seed")
+            for _, rows_of in dense.groupby("seed")
         ]
         own[window] = np.mean([figures.map for figures in scored])
-    assert plain["fitted"] == {}
-    assert smooth["fitted"] == {"smoothing window": max(own, key=own.get)} and own[1] < max(own.values())
-    assert smooth["splits"]["val"]["metrics"]["mAP"]["mean"] == pytest.approx(max(own.values()), abs=1e-12)
+    best = max(own, key=own.get)
+    assert rows[1]["fitted"] == {"smoothing window": best} and own[1] < own[best]
+    written = pd.read_csv(folder_of(tmp_path, rows[1]) / "predictions.csv", dtype={"clip": str, "track": str})
+    written = written[written["split"] == "val"]
+    assert len(written) < len(dense) / 1.5 and rows[1]["splits"]["val"]["stride"] == 2
+    smoothed = [
+        rows_of.assign(smooth=smooth_scores(rows_of, rows_of["score"].to_numpy(), "median", best))
+        for _, rows_of in dense.groupby("seed")
+    ]
+    joined = written.merge(pd.concat(smoothed), on=["seed", "clip", "track", "frame"], validate="one_to_one")
+    assert len(joined) == len(written)
+    np.testing.assert_allclose(joined["score_x"], joined["smooth"], atol=1e-6)
+
+
+def test_strides_that_smoothing_cannot_use_are_refused_before_any_work(lam_tree: Path, tmp_path: Path) -> None:
+    row = recipe("internlstm_flip_tta_smooth", "windows.stride.val=3", "windows.stride.test=2")
+    with pytest.raises(UserError, match=r"windows.stride.val, 3, must be a multiple of windows.stride.test, 2"):
+        pipeline.run([row], Session(Ego4D(lam_tree), out=tmp_path))
+    assert not list(tmp_path.iterdir())
+    plain = recipe("probe", "windows.stride.val=3", "windows.stride.test=2")  # nothing is fitted
+    assert pipeline.run([plain], Session(Ego4D(lam_tree), out=tmp_path))[0]["splits"]["val"]["stride"] == 3
 
 
 def test_a_record_says_where_it_came_from(three: tuple) -> None:
     out, rows = three
     row = schema.read_result(folder_of(out, rows[2]) / "result.json")
     assert row == rows[2]
-    assert row.keys() == schema.Result.__annotations__.keys()
+    assert row.keys() == schema.Result.__annotations__.keys() - {"trainings"}  # of ensembles
     assert row["seeds"] == [3407, 3408]
     assert row["environment"]["packages"]["torch"]
     assert row["environment"]["deterministic"] == {"features": True, "training": True, "scores": True}

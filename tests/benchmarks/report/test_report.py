@@ -27,8 +27,8 @@ from benchmarks.report import charts
 from benchmarks.report.crops import SIDE, data_uri
 from benchmarks.report.page import render_page
 from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, read_row, shared
+from benchmarks.rows.find import RECORDS
 from benchmarks.system.cores import cores
-from benchmarks.table.table import RECORDS
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=2", "training.lr=0.01"]
 HOSTILE = "</td></title><script>alert('1')</script><img src=x onerror=alert(2)>"
@@ -200,16 +200,16 @@ def test_the_page_is_complete_and_self_contained(text: str) -> None:
 
 
 def test_the_table_has_the_figures_of_the_record(rows: list[ReportRow], text: str) -> None:
-    lines = [cells for cells in Page(text).rows if len(cells) == 10]
+    lines = [cells for cells in Page(text).rows if len(cells) == 11]
     for row in rows:
         metrics = row.result["splits"]["test"]["metrics"]
         found = next(cells for cells in lines if cells[0].replace(" ", "").startswith(row.result["name"]))
         low, high = metrics["mAP"]["interval"]
         assert f"{100 * metrics['mAP']['mean']:.2f}" in found[1]
         assert f"{100 * metrics['mAP']['std']:.2f}" in found[1]
-        assert f"{100 * low:.2f} to {100 * high:.2f}" in found[2]
+        assert f"{100 * low:.2f} to {100 * high:.2f}" in found[3]
         names = ("AP.looking", "AP.not_looking", "accuracy")
-        assert [cell.strip() for cell in found[3:6]] == [f"{100 * metrics[name]['mean']:.2f}" for name in names]
+        assert [cell.strip() for cell in found[4:7]] == [f"{100 * metrics[name]['mean']:.2f}" for name in names]
 
 
 def test_the_confusion_matrix_matches_the_predictions(rows: list[ReportRow], lam_tree: Path) -> None:
@@ -435,3 +435,23 @@ def test_a_browser_opens_a_report_of_sixteen_rows_in_two_seconds(rows: list[Repo
             assert (contrast(found["paper"], "rgb(0, 0, 0)") < 3) == dark
             for ink in found["inks"]:
                 assert contrast(ink, found["paper"]) >= 4.5, (ink, found["paper"])
+
+
+def test_a_committed_record_is_a_row_without_scores(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """Its figures, calibration and provenance are there, and what needs scores is left out, with a sentence."""
+    path = tmp_path / "page.html"
+    name = "gazepose"
+    assert bench.main(["report", name, "internlstm", "-o", str(path), "--out", str(tmp_path)]) == 0
+    assert "2 rows" in capsys.readouterr().out
+    text = path.read_text(encoding="utf-8")
+    page = Page(text)
+    self_contained(page, text)
+    record = json.loads((RECORDS / "synthlam" / f"{name}.json").read_text())
+    mean = f"{100 * record['splits']['test']['metrics']['mAP']['mean']:.2f}"
+    line = next(row for row in page.rows if row and row[0].strip().startswith(name))
+    assert mean in line[1] and line[2].strip() == "2 (2-2)"
+    assert text.count("This row is a record, without scores") == 2 and "Score timelines" not in text
+    assert "No row has frames of both classes." in text and text.count("Reliability: share looking") == 2
+    assert "2 rows are compared in 1 pairs" in text
+    assert bench.main(["report", "gazepos", "-o", str(path), "--out", str(tmp_path)]) == 2
+    assert "did you mean 'gazepose'?" in capsys.readouterr().err

@@ -8,6 +8,8 @@ import pytest
 
 from benchmarks.rows.schema import SCHEMA, Result
 from benchmarks.table import table
+from benchmarks.table.groups import groups_of
+from registry import UserError
 
 METRIC = {"mean": 0.8123, "std": 0.0123, "interval": [0.78, 0.84], "per_seed": [0.8, 0.8246]}
 
@@ -21,6 +23,7 @@ def result(name: str = "internlstm", **changes: object) -> Result:
     }  # fmt: skip
     record: dict = {
         "schema": SCHEMA, "name": name, "settings": {}, "seeds": [1, 2], "training": [{}, {}], "counts": {},
+        "fitted": {},
         "config": {
             "recipe": "internlstm", "version": 1, "method": "InternLSTM", "published": "InternLSTM", "limit": None,
             "changes": [], "dataset": "synthlam",
@@ -57,7 +60,7 @@ def cells(text: str, method: str) -> list[str]:
 def test_a_row_in_print() -> None:
     text = table.render(table.rows([(result(), "this machine")]))
     assert cells(text, "InternLSTM") == [
-        "InternLSTM", "internlstm", "internvit_nano for internvit_6b", "lstm", "76.57", "81.23 ± 1.23",
+        "InternLSTM", "internlstm", "internvit_nano for internvit_6b", "lstm", "76.57", "81.23 ± 1.23", "",
         "78.00 to 84.00",
         "81.23", "2", "1.50 M + 0.42 M", "41 + 10", "this machine, 8812e03",
     ]  # fmt: skip
@@ -162,34 +165,113 @@ def with_clips(name: str, per_seed: list[float], steps: tuple[float, ...], **cha
     metric = {"mean": sum(per_seed) / len(per_seed), "std": 0.01, "interval": [0.7, 0.9], "per_seed": per_seed}
     without = {clip: [value + step for value in per_seed] for clip, step in zip(CLIPS, steps, strict=True)}
     test = record["splits"]["test"]
-    record["splits"]["test"] = {**test, "metrics": {**test["metrics"], "mAP": metric}, "without_clip": without}
+    record["splits"] = {"test": {**test, "metrics": {**test["metrics"], "mAP": metric}, "without_clip": without}}
+    record["seeds"] = list(range(1, len(per_seed) + 1))
+    record["training"] = record["training"] if "training" in changes else [{}] * len(per_seed)
     return record
 
 
-def test_rows_that_cannot_be_told_from_the_best_are_marked() -> None:
-    """Each difference from the best is one number a seed and clip, so whether 0 is inside can be seen."""
+def ranks_of(records: list[Result]) -> dict[str, tuple[bool | None, str]]:
+    """Row -> whether it is tied with the best, and its rank as printed."""
+    return {
+        row.recipe: (row.tied, "" if row.rank is None else f"{row.rank} ({row.rank_low}-{row.rank_high})")
+        for row in table.rows([(record, "x") for record in records])
+        if row.recipe
+    }
+
+
+def test_rows_are_marked_and_ranked_among_those_on_the_same_key_frames() -> None:
+    """Each difference from the best is one number per seed and clip, so it is plain whether 0 is inside."""
     even, uneven = (0.001, -0.001, 0.001, -0.001), (0.02, -0.02, 0.02, -0.02)
     records = [
-        with_clips("best", [0.800, 0.804], even),
-        with_clips("near", [0.799, 0.804], even),  # by 0.001 and 0: t = 1 with one degree of freedom
-        with_clips("far", [0.700, 0.7041], even),  # by 0.1 and 0.0999
-        with_clips("erratic", [0.700, 0.7041], uneven),  # as far, but each clip moves it by 6 points
-        with_clips("partial", [0.9, 0.9], even, config__limit=5),
+        with_clips("best", [0.800, 0.804, 0.802], even),
+        with_clips("near", [0.799, 0.804, 0.801], even),  # by 0.001, a third of the spread over seeds
+        with_clips("far", [0.700, 0.7041, 0.702], even),  # by 0.1
+        with_clips("erratic", [0.700, 0.7041, 0.702], uneven),  # as far, but each clip moves it by 6 points
+        with_clips("partial", [0.9, 0.9, 0.9], even, config__limit=5),
         result("old"),
     ]
     records[4]["splits"]["test"]["windows"] = 5
-    ours = {row.recipe: row.tied for row in table.rows([(record, "x") for record in records]) if row.recipe}
-    # The old record has 81.23, the most of all, but not what it takes to compare.
-    assert set(ours.values()) == {None}
-    records.pop()
-    ours = {row.recipe: row.tied for row in table.rows([(record, "x") for record in records]) if row.recipe}
-    assert ours == {"best": None, "near": True, "far": False, "erratic": True, "partial": None}
+    assert ranks_of(records) == {
+        "best": (True, "1 (1-3)"),
+        "near": (True, "1 (1-3)"),
+        "erratic": (True, "3 (1-4)"),
+        "far": (False, "3 (3-4)"),
+        "partial": (None, ""),  # other key frames
+        "old": (None, ""),  # lacks the figures to compare, though 81.23 is the highest
+    }
     rows = table.rows([(record, "x") for record in records])
     text = table.render(rows)
-    marked = {line.split("|")[2].strip() for line in text.splitlines() if "†" in line}
-    assert marked == {"near", "erratic"}
-    assert any(note.startswith("†: ") and "includes 0" in note for note in table.notes(rows))
-    assert json.loads(table.render(rows, "json"))[-1].keys() >= {"tied"}
+    cell = {line.split("|")[2].strip(): line.split("|")[6].strip() for line in text.splitlines()[2:]}
+    marks = {name: cell[name].rpartition(" ")[2] for name in ("best", "near", "erratic", "far", "partial", "old")}
+    assert marks == {"best": "†", "near": "†", "erratic": "†", "far": "1.00", "partial": "?", "old": "?"}
+    notes = table.notes(rows, groups_of(records))
+    (tie,) = (note for note in notes if note.startswith("†: statistically tied with the best row of synthlam test"))
+    assert "4 rows are compared in 6 pairs" in tie and "4 clips" in tie
+    assert any(note.startswith("?: not compared") for note in notes)
+    fields = json.loads(table.render(rows, "json"))
+    assert next(row for row in fields if row["recipe"] == "far")["rank_low"] == 3
+    for form in ("csv", "latex", "html"):
+        assert "rank" in table.render(rows, form)
+
+
+def test_rows_that_share_their_trainings_are_compared_by_pairs() -> None:
+    """Half a point on each of three trainings that differ by ten: found if both records name the same trainings."""
+    even = (0.001, -0.001, 0.001, -0.001)
+    maps = [0.70, 0.75, 0.80]
+    better = [0.7049, 0.7550, 0.8051]
+    reports = [
+        {"seed": seed, "best_epoch": 1, "best_mAP": value, "history": [value]}
+        for seed, value in enumerate(maps, start=1)
+    ]
+    start = [{**report, "history": [2, report["seed"]], "initial": {"sha256": "1f"}} for report in reports]
+    for ours, theirs, tied in (
+        (reports, reports, False),
+        (reports, [{**report, "history": [0.1]} for report in reports], True),
+        (start, [{**report, "history": [0.1], "initial": {"sha256": "1f"}} for report in reports], False),
+        (start, [{**report, "history": [0.1], "initial": {"sha256": "2f"}} for report in reports], True),
+        ([{}] * 3, [{}] * 3, True),
+    ):
+        records = [
+            with_clips("plain", maps, even, training=ours),
+            with_clips("smooth", better, even, training=theirs),
+        ]
+        assert ranks_of(records)["plain"][0] is tied
+
+
+def test_an_old_record_of_an_ensemble_knows_its_members_by_their_figures() -> None:
+    even = (0.001, -0.001, 0.001, -0.001)
+    member = with_clips("member", [0.70, 0.75, 0.80], even)
+    ensemble = with_clips("ensemble", [0.7049, 0.7550, 0.8051], even, training=[])
+    ensemble["head"] = {"type": "ensemble", "parameters": 1, "of": [member["head"]]}
+    ensemble["splits"]["test"]["views"] = {"member": member["splits"]["test"]["metrics"]["mAP"]}
+    assert ranks_of([member, ensemble])["member"][0] is False
+    ensemble["splits"]["test"]["views"] = {"other": member["splits"]["test"]["metrics"]["mAP"]}
+    assert ranks_of([member, ensemble])["member"][0] is True
+
+
+def test_figures_fitted_on_the_split_shown_are_marked() -> None:
+    """Windows and weights are fitted on validation; a test figure is not touched by that."""
+    fitted = {"smoothing window": 9}
+    on_test = table.rows([(result(fitted=fitted), "x")])
+    on_val = table.rows([(result(fitted=fitted, splits={"val": result()["splits"]["val"]}), "x")])
+    assert "‡" not in table.render(on_test)
+    assert "81.23 ± 1.23 ‡" in table.render(on_val)
+    assert [note for note in table.notes(on_val) if note.startswith("‡: ")] and not any(
+        note.startswith("‡: ") for note in table.notes(on_test)
+    )
+
+
+def test_named_rows_are_shown_and_compared_alone(tmp_path: Path) -> None:
+    record = tmp_path / "mine.json"
+    record.write_text(json.dumps(result("mine")))
+    text = table.table_text(tmp_path, names=["internlstm", "probe", str(record)])
+    assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| ")][1:] == [
+        "internlstm", "mine", "probe",
+    ]  # fmt: skip
+    assert "2 rows are compared in 1 pairs" in text
+    with pytest.raises(UserError, match="no finished row or committed record prob; did you mean 'probe'"):
+        table.table_text(tmp_path, names=["prob"])
 
 
 def test_without_ties_there_is_no_note() -> None:
