@@ -98,6 +98,7 @@ def test_every_field_is_as_published(name: str) -> None:
         "augment": wanted["augment"],
         "init": wanted["init"],
         "published_faults": False,
+        "checkpoint": None,
         "limit": None,
         "changes": [],
     }
