@@ -68,7 +68,7 @@ def test_the_shipped_model() -> None:
 @pytest.mark.parametrize(
     ("name", "record", "seed"),
     [
-        ("internlstm_nano", "benchmarks/records/synthlam/internlstm_flip_tta.json", 3407),
+        ("internlstm_nano", "zoo/weights/internlstm_nano/result.json", 3407),
         ("gaze_nano_lstm", "zoo/weights/gaze_nano_lstm/result.json", 3407),
     ],
 )
