@@ -6,7 +6,7 @@ import numpy as np
 
 from tools.synthlam import scene
 
-SPLITS = {"train": 140, "val": 70, "test": 360}  # clips
+SPLITS = {"train": 140, "val": 70, "test": 390}  # clips
 MOST_TIMES = 999 // SPLITS["train"]
 PEOPLE = (2, 1, 3, 2)  # per clip, repeating
 
