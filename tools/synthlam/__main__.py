@@ -6,7 +6,7 @@
     python -m tools.synthlam clips --seed 2 --times 2 --out CLIPS --workers 2
 
 `clips` writes more training clips, of other people, as a folder for `--dataset synthlam --root CLIPS`; a backbone
-learns more from a few frames of many clips (`--times 6 --every 10`). All but `card` need the extra `synth`. Finished
+learns more from a few frames of many clips (`--times 7 --every 10`). All but `card` need the extra `synth`. Finished
 clips are kept in `--work`, so the same command continues after an interruption. The archive is reproducible with the
 same seed, machine and versions; other graphics drivers round pixels differently.
 """
