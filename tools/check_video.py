@@ -28,6 +28,7 @@ import pandas as pd
 from PIL import Image
 
 from benchmarks.data import synthlam
+from benchmarks.data.dataset import SynthLAM
 from benchmarks.data.ego4d import read_split
 from benchmarks.system.progress import plural
 from benchmarks.video.bouts import Bout, BoutOptions, bout_f1, bouts_of
@@ -35,10 +36,11 @@ from benchmarks.video.detectors.base import iou
 from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.journal import read_rows
 from benchmarks.video.scorer import ScoredFace
-from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG, RATE
+from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG
 from tools.synthlam.statistics import SIZE_BINS
 
 HOME = Path(__file__).resolve().parent.parent
+RATE = round(SynthLAM.rate)  # frames per second
 LEAST = 0.2  # minimum overlap of a found box with the true one, which includes more of the head
 OVERLAPS = (0.1, 0.25, 0.5)
 NO_TRACK = "none"  # stands for the true track of a false bout

@@ -6,7 +6,7 @@ r"""Train the small gaze network on renders; it is the backbone of the model tha
 Faces in clips are turned, lit and blurred differently from faces that are drawn one by one. To learn from clips too, on
 all cores and from existing weights:
 
-    python -m tools.synthlam clips --seed 2 --times 16 --every 5 --out CLIPS
+    python -m tools.synthlam clips --seed 2 --times 7 --every 10 --out CLIPS
     python -m torch.distributed.run --nproc-per-node 2 -m tools.pretrain_gaze --renders RENDERS --clips CLIPS \
         --weights DIR --out zoo/weights/gaze_nano --threads 1
 

@@ -80,7 +80,7 @@ class SynthLAM(Ego4D):
     note = "synthetic data"
     rate = 15.0
     # Boxes and crops hold the head with its hair, without the neck, plus a margin of up to 22 % drawn by
-    # tools/synthlam/clips.py. `python -m tools.check_margin` compares them with a face detector's boxes.
+    # tools/synthlam/filming.py. `python -m tools.check_margin` compares them with a face detector's boxes.
     margin = (0.14, 0.37, 0.14, 0.09)
     square = False
     licence = "Apache-2.0"

@@ -38,7 +38,7 @@ def sample_camera(rng: np.random.Generator) -> Defects:
         noise=float(rng.uniform(4, 10) if dark else rng.uniform(0.8, 4)),
         sharpen=float(rng.choice([0, rng.uniform(0.2, 0.8)])),
         codec=int(rng.integers(28, 85)),
-        quality=int(rng.integers(66, 90)),
+        quality=int(rng.integers(54, 78)),
     )
 
 
@@ -105,6 +105,23 @@ def sample_occluder(rng: np.random.Generator) -> Occluder:
     )
 
 
+@dataclass
+class Shot:
+    """One exposure, all but the head.
+
+    Attributes:
+        behind: (h, w, 3) backdrop behind the square, of any size, display values 0..1.
+        defects: of the camera.
+        rng: for the noise.
+        occluder: drawn in front of the head.
+    """
+
+    behind: Array
+    defects: Defects
+    rng: np.random.Generator
+    occluder: Occluder | None = None
+
+
 def _draw_occluder(picture: Array, it: Occluder) -> None:
     import cv2
 
@@ -152,33 +169,23 @@ def _draw_occluder(picture: Array, it: Occluder) -> None:
     picture[:] = picture * (1 - soft) + soft * it.colour * (0.55 + 0.45 * light)
 
 
-def photograph(
-    rgba: Array,
-    behind: Array,
-    share: tuple[float, float],
-    size: tuple[int, int],
-    defects: Defects,
-    rng: np.random.Generator,
-    occluder: Occluder | None = None,
-) -> bytes:
+def photograph(rgba: Array, share: tuple[float, float], size: tuple[int, int], shot: Shot) -> bytes:
     """Return the JPEG of a rendered head.
 
     Args:
         rgba: (SIDE, SIDE, 4) of `Renderer.render`.
-        behind: (h, w, 3) backdrop behind the square, of any size, display values 0..1.
         share: width and height of the crop as shares of the square's side, the larger one is 1.
         size: width and height of the crop, pixels.
-        defects: of the camera.
-        rng: for the noise.
-        occluder: drawn in front of the head.
+        shot: background, camera and foreground.
     """
     import cv2
 
-    back = cv2.resize(behind, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    defects, rng = shot.defects, shot.rng
+    back = cv2.resize(shot.behind, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     solid = rgba[..., 3:]
     picture = rgba[..., :3] * solid + back * (1 - solid)
-    if occluder is not None:
-        _draw_occluder(picture, occluder)
+    if shot.occluder is not None:
+        _draw_occluder(picture, shot.occluder)
     scale = SIDE / max(size)
     length = float(np.hypot(*defects.motion)) * scale
     if length > 1:
@@ -205,5 +212,6 @@ def photograph(
     _, coded = cv2.imencode(".jpg", padded, [cv2.IMWRITE_JPEG_QUALITY, defects.codec])
     decoded = np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR))
     crop = decoded[dy : dy + size[1], dx : dx + size[0]]
-    _, kept = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, defects.quality, cv2.IMWRITE_JPEG_OPTIMIZE, 1])
+    # Huffman tables made for each picture would save less than the archive saves on tables that are all the same.
+    _, kept = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, defects.quality])
     return kept.tobytes()

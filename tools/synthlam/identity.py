@@ -42,6 +42,9 @@ IRISES = np.array(
 )
 
 
+SQUINT = 0.03  # share of people who squint
+
+
 @dataclass(frozen=True)
 class Identity:
     """A person; colours are sRGB in 0..255, lengths in metres."""
@@ -67,6 +70,9 @@ class Identity:
     headwear: Array
     lid: float  # how far the lids are closed at rest
     age: float
+    pupil: float  # half angle seen from the eye's centre, in light of strength one
+    leading: int  # the eye that meets the target: 0 left, 1 right
+    deviation: tuple[float, float]  # yaw and pitch of the other eye from its target, radians
 
 
 def sample_identity(seed: int, shape_labels: list[str]) -> Identity:
@@ -130,4 +136,15 @@ def sample_identity(seed: int, shape_labels: list[str]) -> Identity:
         headwear=rng.uniform(15, 225, 3),
         lid=float(np.clip(rng.normal(-0.12, 0.07), -0.26, 0.08)),
         age=age,
+        pupil=float(np.radians(np.clip(rng.normal(11.5 - 3 * (age - 0.5), 1.3), 7, 15))),  # smaller in the old
+        leading=int(rng.integers(2)),
+        deviation=_deviation(rng),
     )
+
+
+def _deviation(rng: np.random.Generator) -> tuple[float, float]:
+    """Draw the angles by which the eye that does not lead misses the target."""
+    yaw, pitch = rng.normal(0, np.radians(1.0)), rng.normal(0, np.radians(0.4))
+    if rng.random() < SQUINT:
+        yaw += np.radians(rng.uniform(6, 14)) * rng.choice([-1, 1])
+    return float(yaw), float(pitch)

@@ -31,9 +31,14 @@ def sample_light(rng: np.random.Generator) -> Light:
         )
     light = Light(sky, sky * rng.uniform(0.25, 0.7) * [1, 0.95, 0.88], lamps)
     # the camera exposes for the room, so the light on a face that looks at the camera varies threefold
-    ahead = np.clip(environment_directions() @ unit(np.array([0, 0.15, 1.0])), 0, None) * (4 / DIRECTIONS)
-    gain = rng.uniform(1.0, 2.6) / (ahead @ radiance(light, environment_directions())).mean()
+    gain = rng.uniform(1.0, 2.6) / strength(light)
     return Light(light.sky * gain, light.ground * gain, [(d, c * gain, t) for d, c, t in lamps])
+
+
+def strength(light: Light) -> float:
+    """Return the light on a face that looks at the camera, with the camera's exposure as the unit."""
+    ahead = np.clip(environment_directions() @ unit(np.array([0, 0.15, 1.0])), 0, None) * (4 / DIRECTIONS)
+    return float((ahead @ radiance(light, environment_directions())).mean())
 
 
 def radiance(light: Light, towards: Array) -> Array:

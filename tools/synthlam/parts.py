@@ -11,7 +11,7 @@ from tools.synthlam.head_model import HeadModel
 from tools.synthlam.identity import Identity
 from tools.synthlam.paint import hair_distance
 
-IRIS, PUPIL = np.radians(26.5), np.radians(9.5)  # half angles seen from the eye's centre
+IRIS = np.radians(26.5)  # half angle seen from the eye's centre
 
 
 @dataclass
@@ -196,18 +196,21 @@ def torso_part(who: Identity, points: Array) -> Part:
     )
 
 
-def eye_mesh() -> tuple[Array, Array, Array]:
-    """Return a unit eyeball around +z, dense at iris and pupil: points (N, 3), triangles, angle from the axis (N,)."""
+def eye_mesh(pupil: float) -> tuple[Array, Array, Array]:
+    """Return a unit eyeball around +z, dense at iris and pupil: points (N, 3), triangles, angle from the axis (N,).
+
+    Args:
+        pupil: half angle of the pupil seen from the eye's centre, radians, below 20 degrees. N does not depend on it.
+    """
+    edge = np.degrees(pupil)
     rings = np.concatenate(
         [
-            [0.0, 0.5, 0.9],
-            PUPIL / np.radians(1) * np.array([0.92, 1.08]),
-            np.linspace(np.degrees(PUPIL) + 3, np.degrees(IRIS) - 3, 4),
+            edge * np.array([0.0, 0.5, 0.9, 0.92, 1.08]),
+            np.linspace(edge + 3, np.degrees(IRIS) - 3, 4),
             np.degrees(IRIS) * np.array([0.95, 1.05]),
             [33, 42, 55, 70, 88],
         ]
     )
-    rings[1:3] *= np.degrees(PUPIL)
     angle, around = np.meshgrid(np.radians(rings), np.linspace(0, 2 * np.pi, 26, endpoint=False), indexing="ij")
     points = np.stack([np.sin(angle) * np.cos(around), np.sin(angle) * np.sin(around), np.cos(angle)], -1).reshape(
         -1, 3

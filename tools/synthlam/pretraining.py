@@ -7,11 +7,20 @@ from pathlib import Path
 
 import numpy as np
 
-from tools.synthlam.camera import make_backdrop, sample_camera, sample_occluder
+from tools.synthlam.camera import Shot, make_backdrop, sample_camera, sample_occluder
 from tools.synthlam.geometry import angles_of, direction, rotation
 from tools.synthlam.identity import sample_identity
 from tools.synthlam.light import sample_light
-from tools.synthlam.renderer import Pose, eye_in_head, landmarks_in_crop, limit_gaze, process_renderer, shoot
+from tools.synthlam.renderer import (
+    Pose,
+    View,
+    eye_angles,
+    eye_in_head,
+    landmarks_in_crop,
+    limit_gaze,
+    process_renderer,
+    shoot,
+)
 
 PRETRAINING_TARGETS = [
     "head_yaw",
@@ -119,7 +128,8 @@ def pretraining_shard(job: tuple[int, int, int, Path]) -> None:
         identity = (
             10_000_000 + seed * 100_000 + number * 100 + len(files) // PER_IDENTITY
         )  # above the numbers of all splits
-        renderer.set_identity(sample_identity(identity, renderer.model.shape_labels))
+        who = sample_identity(identity, renderer.model.shape_labels)
+        renderer.set_identity(who)
         backdrop = make_backdrop(rng)
         for k in range(min(PER_IDENTITY, count - len(files))):
             if k % 5 == 0:
@@ -140,18 +150,17 @@ def pretraining_shard(job: tuple[int, int, int, Path]) -> None:
                 occluder.at = rng.uniform(-0.6, 0.6, 2)
             x, y = int(rng.uniform(0, 960 - 120)), int(rng.uniform(0, 540 - 120))
             behind = backdrop[y : y + max(size[1] // 2, 8), x : x + max(size[0] // 2, 8)]
-            files.append(shoot(renderer, pose, light, roll, distance, box, size, behind, camera, rng, occluder))
+            view = View(roll, distance, box, size)
+            files.append(shoot(renderer, pose, light, view, Shot(behind, camera, rng, occluder)))
             seen_head = rotation(0, 0, roll) @ pose.head
-            eye_yaw, eye_pitch = eye_in_head(pose)
-            marks, _ = landmarks_in_crop(renderer, pose, roll, distance, box)
+            left_eye, right_eye = eye_angles(pose, who, eye_in_head(pose))
+            marks, _ = landmarks_in_crop(renderer, pose, view)
             a = pose.actions
             rows.append(
                 [
                     *angles_of(seen_head),
-                    eye_yaw - pose.vergence,
-                    eye_pitch,
-                    eye_yaw + pose.vergence,
-                    eye_pitch,
+                    *left_eye,
+                    *right_eye,
                     1 - pose.blink,
                     a["jawOpen"],
                     a["mouthSmileLeft"],

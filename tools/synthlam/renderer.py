@@ -12,13 +12,18 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from tools.synthlam.camera import SIDE, Defects, Occluder, photograph
+from tools.synthlam.camera import SIDE, Shot, photograph
 from tools.synthlam.geometry import HEAD_TO_RAY, Array, direction, normals_of, rotation, smoothstep, unit
 from tools.synthlam.head_model import ACTIONS, DIRECTIONS, TEXTURE, environment_directions, head_model
 from tools.synthlam.identity import Identity
-from tools.synthlam.light import Light, encode, radiance
+from tools.synthlam.light import Light, encode, radiance, strength
 from tools.synthlam.paint import paint
-from tools.synthlam.parts import IRIS, PUPIL, eye_mesh, glasses_parts, hair_parts, merge, torso_part
+from tools.synthlam.parts import IRIS, eye_mesh, glasses_parts, hair_parts, merge, torso_part
+
+#: The points of `Renderer.landmarks`, left and right of the person.
+POINTS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+LID = 0.65  # of the action that raises the lower lid, taken back when the gaze is 20 degrees down
+PUPILS = np.radians((5, 16))  # smallest and largest half angle seen from the eye's centre
 
 
 @dataclass
@@ -26,11 +31,26 @@ class Pose:
     """The part of a person that changes from frame to frame; angles in radians."""
 
     head: Array  # (3, 3) rotation from a head that faces the camera to the ray frame
-    gaze: Array  # (3,) unit vector of the gaze in the ray frame (both eyes, target at infinity; see vergence)
-    vergence: float = 0.0  # inward turn of each eye
+    gaze: Array  # (3,) unit vector of the gaze in the ray frame, from between the eyes to the target
+    vergence: float = 0.0  # inward turn of each eye towards a target that is not at infinity
     blink: float = 0.0  # 0 open, 1 shut
     actions: dict[str, float] = field(default_factory=dict)
     torso: float = 0.0  # yaw of the body in the ray frame
+
+
+@dataclass
+class View:
+    """Where the camera is, and the part of its picture that is a crop."""
+
+    roll: float  # the camera's, in radians, by which the head appears turned
+    distance: float  # from camera to head, metres
+    box: Array  # (4,) left, bottom, right, top of the crop in metres on the image's axes at the head's distance
+    size: tuple[int, int]  # width and height of the crop, pixels
+
+    @property
+    def extent(self) -> float:
+        """Larger side of the box, metres."""
+        return float(max(self.box[2] - self.box[0], self.box[3] - self.box[1]))
 
 
 class Renderer:
@@ -49,12 +69,12 @@ class Renderer:
         self.plotter.ren_win.SetMultiSamples(0)  # the picture is larger than the crop, which already antialiases
         self.plotter.set_background("black")
         self.plotter.renderer.SetBackgroundAlpha(0.0)
-        self.ball, ball_triangles, self.ball_angle = eye_mesh()
-        count = len(self.ball)
+        ball, ball_triangles, _ = eye_mesh(PUPILS[0])
+        count = len(ball)
         self.eye_triangles = np.concatenate([ball_triangles, ball_triangles + count])
         self.skin_mesh = self._mesh(self.model.template[self.model.source], self.model.triangles)
         self.skin_mesh.GetPointData().SetTCoords(self._vtk(self.model.uv.astype(np.float32)))
-        self.eye_polydata = self._mesh(np.concatenate([self.ball, self.ball]), self.eye_triangles)
+        self.eye_polydata = self._mesh(np.concatenate([ball, ball]), self.eye_triangles)
         self.actors: dict[str, Any] = {}
         self._show("skin", self.skin_mesh)
         self._show("eyes", self.eye_polydata)
@@ -152,7 +172,7 @@ class Renderer:
         return np.array([seen[:, 0].min(), seen[:, 1].min(), seen[:, 0].max(), seen[:, 1].max()])
 
     def landmarks(self, pose: Pose) -> tuple[Array, Array]:
-        """Return eyes, nose tip, mouth corners (left first) as (5, 3) in the ray frame, and how much each faces it."""
+        """Return `POINTS` as (5, 3) in the ray frame, and how much each faces it (5,)."""
         to_ray = pose.head @ HEAD_TO_RAY
         template = self.model.template
         pick = [
@@ -163,19 +183,8 @@ class Renderer:
         normals = np.concatenate([np.array([[0.35, -0.9, 0], [-0.35, -0.9, 0]]), self.normals[pick]])
         return points @ to_ray.T, normals @ to_ray[2]
 
-    def render(
-        self, pose: Pose, light: Light, centre: Array, extent: float, distance: float, roll: float = 0.0
-    ) -> Array:
-        """Render (SIDE, SIDE, 4) RGBA in 0..1, premultiplied, display-encoded colour.
-
-        Args:
-            pose: of the person.
-            light: of the place.
-            centre: (2,) centre of the picture in metres on the image's axes.
-            extent: side of the picture in metres at the head's distance.
-            distance: from camera to head, metres.
-            roll: the camera's roll in radians, by which the head appears turned.
-        """
+    def render(self, pose: Pose, light: Light, view: View) -> Array:
+        """Render the square around a view's box: (SIDE, SIDE, 4) RGBA in 0..1, premultiplied display colour."""
         assert self.who is not None
         head = self.model
         to_ray = pose.head @ HEAD_TO_RAY
@@ -199,15 +208,16 @@ class Renderer:
         torso = (self.torso.points - neck) @ body.T + neck
         shade = self._soft_light(self.torso_normals @ body.T, arriving) * self.torso.open_sky[:, None]
         self._update(self.torso_mesh, torso, encode(shade * 0.42 + 0.01) * self.torso.albedo)
-        self._eyes(pose, light, arriving, eye_yaw, eye_pitch, from_ray)
+        self._eyes(pose, light, arriving, from_ray, (eye_yaw, eye_pitch))
 
         camera = self.plotter.renderer.GetActiveCamera()
+        roll, distance, centre = view.roll, view.distance, (view.box[:2] + view.box[2:]) / 2
         right, up = np.array([np.cos(roll), -np.sin(roll), 0.0]), np.array([np.sin(roll), np.cos(roll), 0.0])
         at = centre[0] * right + centre[1] * up
         camera.SetPosition(*(from_ray @ np.array([0.0, 0.0, distance])))
         camera.SetFocalPoint(*(from_ray @ at))
         camera.SetViewUp(*(from_ray @ up))
-        camera.SetViewAngle(float(np.degrees(2 * np.arctan(extent / 2 / distance))))
+        camera.SetViewAngle(float(np.degrees(2 * np.arctan(view.extent / 2 / distance))))
         camera.SetClippingRange(distance - 0.6 if distance > 0.8 else 0.2, distance + 0.6)
         window = self.plotter.ren_win
         window.Render()
@@ -229,6 +239,9 @@ class Renderer:
             amount["eyeLookIn" + side] = float(np.clip(-sign * horizontal, 0, 1.4))
             amount["eyeLookUp" + side] = float(np.clip(up / 12, 0, 1.6)) * (1 - shut)
             amount["eyeLookDown" + side] = float(np.clip(-up / 16.3, 0, 1.7)) * (1 - shut)
+            # the lower lid's part, which eyeLookDown lacks and eyeLookUp has: a third of the pupil's way
+            lower = LID * float(np.clip(up / 20, -1.2, 0)) * (1 - shut)
+            amount["eyeSquint" + side] = amount.get("eyeSquint" + side, 0.0) + lower
         out = self.points.astype(np.float32)
         for name, weight in amount.items():
             if abs(weight) > 1e-3:
@@ -247,14 +260,17 @@ class Renderer:
             out += np.clip(normals @ half, 0, 1)[:, None] ** 22 * colour * 0.035
         return out * self.model.visible.mean(1, keepdims=True)
 
-    def _eyes(
-        self, pose: Pose, light: Light, arriving: Array, eye_yaw: float, eye_pitch: float, from_ray: Array
-    ) -> None:
+    def pupil(self, light: Light) -> float:
+        """Return the half angle of the pupils seen from the eye's centre, radians: smaller in stronger light."""
         assert self.who is not None
-        who, count = self.who, len(self.ball)
-        angle = self.ball_angle
+        return float(np.clip(self.who.pupil * strength(light) ** -0.35, *PUPILS))
+
+    def _eyes(self, pose: Pose, light: Light, arriving: Array, from_ray: Array, angles: tuple[float, float]) -> None:
+        assert self.who is not None
+        who, pupil = self.who, self.pupil(light)
+        ball, _, angle = eye_mesh(pupil)
         rng = np.random.default_rng([who.seed, 15])
-        fleck = 1 + 0.12 * rng.standard_normal(count)
+        fleck = 1 + 0.12 * rng.standard_normal(len(ball))
         limbus = smoothstep(IRIS * 0.78, IRIS, angle)
         iris = who.iris * fleck[:, None] * (1 - 0.5 * limbus)[:, None]
         white = (
@@ -262,14 +278,13 @@ class Renderer:
             - np.array([0, 14, 14]) * smoothstep(0.6, 1.2, angle)[:, None]
         )
         albedo = np.where((angle < IRIS)[:, None], iris, white)
-        albedo = np.where((angle < PUPIL)[:, None], 9.0, albedo)
+        albedo = np.where((angle < pupil)[:, None], 9.0, albedo)
         points, colours = [], []
-        for k, sign in enumerate((1, -1)):
-            yaw, pitch = eye_yaw - sign * pose.vergence, eye_pitch
+        for k, (yaw, pitch) in enumerate(eye_angles(pose, who, angles)):
             forward = np.array([np.sin(yaw) * np.cos(pitch), -np.cos(yaw) * np.cos(pitch), np.sin(pitch)])
             right = unit(np.cross(forward, [0, 0, 1.0]))
             basis = np.stack([right, np.cross(right, forward), forward])
-            outward = self.ball @ basis
+            outward = ball @ basis
             bulge = 1 + 0.035 * smoothstep(IRIS * 1.1, 0, angle)
             points.append(self.eyes[k] + self.eye_radius * outward * bulge[:, None])
             lids = 0.74 + 0.26 * smoothstep(0.34, -0.12, outward[:, 2] - 0.5 * forward[2])  # the upper lid's shadow
@@ -277,13 +292,11 @@ class Renderer:
             shade = self._soft_light(outward, arriving) * (lids * corners)[:, None] * 0.95
             colour = encode(shade * 0.42 + 0.01) * albedo
             # each lamp is mirrored in the cornea, a sphere of 7.8 mm around a point 5.6 mm in front of the eye's centre
-            glint_at = []
-            for lamp, strength, _ in light.lamps:
+            for lamp, brightness, _ in light.lamps:
                 half = unit(from_ray @ unit(lamp + np.array([0, 0, 1.0])))
-                glint_at.append((unit(0.0056 * forward + 0.0078 * half), strength))
-            for at, strength in glint_at:
+                at = unit(0.0056 * forward + 0.0078 * half)
                 spot = np.exp(-((np.arccos(np.clip(outward @ at, -1, 1)) / 0.10) ** 2))
-                colour = colour + 255 * spot[:, None] * np.clip(strength * 0.28, 0, 0.8)
+                colour = colour + 255 * spot[:, None] * np.clip(brightness * 0.28, 0, 0.8)
             colours.append(colour)
         self._update(self.eye_polydata, np.concatenate(points), np.concatenate(colours))
 
@@ -292,6 +305,15 @@ class Renderer:
         if points is not None:
             mesh.points = points.astype(np.float32)
         mesh["rgb"] = np.clip(colours, 0, 255).astype(np.uint8)
+
+
+def eye_angles(pose: Pose, who: Identity, angles: tuple[float, float]) -> tuple[tuple[float, float], ...]:
+    """Return yaw and pitch of the left and the right eye for a gaze of `angles`, relative to the head, radians."""
+    yaw, pitch = angles
+    eyes = [(yaw - pose.vergence, pitch), (yaw + pose.vergence, pitch)]
+    other = 1 - who.leading
+    eyes[other] = eyes[other][0] + who.deviation[0], eyes[other][1] + who.deviation[1]
+    return tuple(eyes)
 
 
 def eye_in_head(pose: Pose) -> tuple[float, float]:
@@ -316,31 +338,18 @@ def process_renderer() -> Renderer:
     return Renderer()
 
 
-def shoot(
-    renderer: Renderer,
-    pose: Pose,
-    light: Light,
-    roll: float,
-    distance: float,
-    box: Array,
-    size: tuple[int, int],
-    behind: Array,
-    defects: Defects,
-    rng: np.random.Generator,
-    occluder: Occluder | None = None,
-) -> bytes:
-    """Photograph `box` (left, bottom, right, top; metres on the image's axes) and returns the JPEG."""
-    extent = float(max(box[2] - box[0], box[3] - box[1]))
-    centre = np.array([box[0] + box[2], box[1] + box[3]]) / 2
-    rgba = renderer.render(pose, light, centre, extent, distance, roll)
-    share = ((box[2] - box[0]) / extent, (box[3] - box[1]) / extent)
-    return photograph(rgba, behind, share, size, defects, rng, occluder)
+def shoot(renderer: Renderer, pose: Pose, light: Light, view: View, shot: Shot) -> bytes:
+    """Photograph the box of `view` and return the JPEG."""
+    rgba = renderer.render(pose, light, view)
+    left, bottom, right, top = view.box
+    return photograph(rgba, ((right - left) / view.extent, (top - bottom) / view.extent), view.size, shot)
 
 
-def landmarks_in_crop(renderer: Renderer, pose: Pose, roll: float, distance: float, box: Array) -> tuple[Array, Array]:
-    """Return landmarks (5, 3) in crop units (x right, y down, z to the camera) and how much they face it (5,)."""
+def landmarks_in_crop(renderer: Renderer, pose: Pose, view: View) -> tuple[Array, Array]:
+    """Return `POINTS` (5, 3) in crop units (x right, y down, z to the camera) and how much they face it (5,)."""
     points, facing = renderer.landmarks(pose)
-    seen = points @ rotation(0, 0, roll).T
-    seen[:, :2] *= (distance / (distance - seen[:, 2]))[:, None]
-    width, height = box[2] - box[0], box[3] - box[1]
-    return np.stack([(seen[:, 0] - box[0]) / width, (box[3] - seen[:, 1]) / height, seen[:, 2] / width], 1), facing
+    seen = points @ rotation(0, 0, view.roll).T
+    seen[:, :2] *= (view.distance / (view.distance - seen[:, 2]))[:, None]
+    left, bottom, right, top = view.box
+    width, height = right - left, top - bottom
+    return np.stack([(seen[:, 0] - left) / width, (top - seen[:, 1]) / height, seen[:, 2] / width], 1), facing

@@ -13,7 +13,8 @@ import numpy as np
 
 from tools.synthlam.geometry import Array, unit
 
-RATE = 15  # frames a second; Ego4D has 30
+RATE = 30  # frames per second, as Ego4D
+SECONDS = (2.0, 2.6)  # length of a clip
 FRAME_SIZE = (1920, 1080)
 FOCAL = 560.0  # pixels: 119 degrees across, a wide-angle action camera
 HEAD = 0.29  # metres, about the larger side of a detector's box
@@ -22,6 +23,11 @@ CONFUSION_DEG = 0.7  # annotators' error on a steady gaze, plus CONFUSION_PX / (
 CONFUSION_PX = 28.0
 NEAR_DEG = (10, 24)  # gazes that just miss: how far beside the wearer's face they go
 FIXATION = (0.2, 2.5)  # seconds
+SPEAKER = (0.7, 3.0)  # seconds until another person speaks
+SMILE = 1.3  # seconds until a smile may change
+BLINK = (0.3, 0.8, 1.0, 0.9, 0.6, 0.25)  # lids of a blink, frame by frame: 0.2 s
+HOLE = round(0.13 * RATE)  # frames; annotators close holes in a look up to this length
+SHORTEST = round(0.27 * RATE)  # frames; annotators drop most shorter looks
 HEAD_SHARE = (0.45, 1.0)  # part of a turn of the gaze that the head takes over, by person
 EYE_YAW, EYE_PITCH = np.radians(30), np.radians(22)  # how far eyes turn in the head
 TARGETS = ("camera", "near", "partner", "hands", "own", "away")
@@ -51,6 +57,7 @@ class Person:
     blink: Array  # (F,)
     actions: dict[str, Array]  # (F,) each
     gaze_angle: Array  # (F,) between the gaze and the line to the camera
+    nearness: Array  # (F,) 1 / metres to the point where the eyes meet
     fixations: list[Fixation]
     speaking: Array  # (F,)
     labels: Array = field(default_factory=lambda: np.zeros(0, np.int64))  # (F,) annotators' 0 or 1
@@ -134,7 +141,7 @@ def _fixations(
     rng: np.random.Generator, frames: int, weights: Array, partners: list[int], distance: float
 ) -> list[Fixation]:
     out: list[Fixation] = []
-    t, last = -int(rng.integers(0, 12)), ""
+    t, last = -int(rng.uniform(0, 0.8) * RATE), ""
     while t < frames:
         p = weights.copy()
         if not partners:
@@ -158,7 +165,7 @@ def _fixations(
             offset = rng.normal(0, 0.03, 3)
         else:
             offset = np.array([rng.uniform(-1.3, 1.3), rng.normal(-0.05, 0.16), 0])  # yaw and pitch from the torso's
-        end = t + max(int(round(seconds * RATE)), 3)
+        end = t + round(seconds * RATE)
         if end > 0:
             out.append(Fixation(max(t, 0), min(end, frames), target, offset, other))
         t, last = end, target
@@ -168,7 +175,7 @@ def _fixations(
 def simulate(name: str, seed: int, identities: list[int]) -> Clip:
     """Simulate a clip with one person for each of `identities`."""
     rng = np.random.default_rng([seed, 31])
-    frames = int(rng.integers(42, 61))
+    frames = round(rng.uniform(*SECONDS) * RATE)
     count = len(identities)
     sociable = rng.choice([0.25, 1.0, 2.4], p=[0.3, 0.45, 0.25])  # some talk to the wearer, some rarely look
     middle = rng.normal(0, 0.12)
@@ -183,7 +190,7 @@ def simulate(name: str, seed: int, identities: list[int]) -> Clip:
     talker = np.full(frames, -2)  # the speaker's number; -1 the wearer, -2 silence
     t = 0
     while t < frames:
-        length = int(rng.uniform(0.7, 3) * RATE)
+        length = int(rng.uniform(*SPEAKER) * RATE)
         talker[t : t + length] = rng.integers(-2, count)
         t += length
 
@@ -195,17 +202,18 @@ def simulate(name: str, seed: int, identities: list[int]) -> Clip:
     people = []
     for k, identity in enumerate(identities):
         partners = [j for j in range(count) if j != k]
-        weights = np.array([0.085 * sociable, 0.17, 0.16, 0.12, 0.15, 0.18]) * np.exp(rng.normal(0, 0.35, len(TARGETS)))
+        weights = np.array([0.075 * sociable, 0.17, 0.16, 0.12, 0.15, 0.18]) * np.exp(rng.normal(0, 0.35, len(TARGETS)))
         fixations = _fixations(rng, frames, weights, partners, float(distance[k]))
-        people.append(_move(rng, frames, k, f"{k + 1}", identity, places, camera, fixations, talker == k))
+        gaze = _wanted(rng, fixations, k, places, camera)
+        people.append(_move(rng, f"{k + 1}", identity, gaze, talker == k))
     clip = Clip(
         name,
         seed,
-        int(rng.choice([0, int(rng.integers(1, 4400))], p=[0.08, 0.92])),
+        int(rng.choice([0, int(rng.uniform(0, 295) * RATE)], p=[0.08, 0.92])),
         camera,
         turn,
         people,
-        float(rng.uniform(0.08, 0.45)),
+        float(rng.uniform(0.16, 0.9)),
     )
     for person, px in zip(people, pixels, strict=True):
         person.labels, person.segments = annotate(
@@ -214,22 +222,25 @@ def simulate(name: str, seed: int, identities: list[int]) -> Clip:
     return clip
 
 
-def _move(
-    rng: np.random.Generator,
-    frames: int,
-    k: int,
-    name: str,
-    identity: int,
-    places: list[Array],
-    camera: Array,
-    fixations: list[Fixation],
-    speaking: Array,
-) -> Person:
-    place = places[k]
+@dataclass
+class _Wanted:
+    """Where a person wants to look through F frames, before head and eyes follow."""
+
+    place: Array  # (F, 3) of the head
+    to_camera: Array  # (F, 3) unit vectors
+    torso: Array  # (F,) yaw
+    direction: Array  # (F, 3) unit vectors
+    nearness: Array  # (F,) 1 / metres to the target, 0 for one far away
+    fixations: list[Fixation]
+
+
+def _wanted(rng: np.random.Generator, fixations: list[Fixation], k: int, places: list[Array], camera: Array) -> _Wanted:
+    """Find the points that the fixations of person `k` name."""
+    place, frames = places[k], len(camera)
     to_camera = unit(camera - place)
     facing = np.arctan2(to_camera[:, 0], to_camera[:, 2]).mean()
     torso = facing + rng.normal(0, np.radians(24)) + wander(rng, frames, np.radians(4), 2.0)
-    wanted = np.empty((frames, 3))
+    wanted, nearness = np.empty((frames, 3)), np.zeros(frames)
     for f in fixations:
         span = slice(f.start, f.end)
         if f.target == "away":
@@ -246,8 +257,15 @@ def _move(
         else:
             point = camera[span] + f.offset
         wanted[span] = unit(point - place[span])
-    yaw = np.unwrap(np.arctan2(wanted[:, 0], wanted[:, 2]))
-    pitch = np.arcsin(np.clip(wanted[:, 1], -1, 1))
+        nearness[span] = 1 / np.linalg.norm(point - place[span], axis=1)
+    return _Wanted(place, to_camera, torso, wanted, nearness, fixations)
+
+
+def _move(rng: np.random.Generator, name: str, identity: int, wanted: _Wanted, speaking: Array) -> Person:
+    """Let head, eyes and face follow the wanted gaze."""
+    torso, fixations, frames = wanted.torso, wanted.fixations, len(wanted.place)
+    yaw = np.unwrap(np.arctan2(wanted.direction[:, 0], wanted.direction[:, 2]))
+    pitch = np.arcsin(np.clip(wanted.direction[:, 1], -1, 1))
     # the head covers part of the turn, late; the eyes do the rest
     share, lag = rng.uniform(*HEAD_SHARE), rng.uniform(0.12, 0.35)
     rest_pitch = rng.normal(-0.02, 0.07)
@@ -255,7 +273,7 @@ def _move(
     goal_pitch = rest_pitch + share * 0.8 * (pitch - rest_pitch)
     goal_yaw = np.clip(goal_yaw, yaw - 0.9 * EYE_YAW, yaw + 0.9 * EYE_YAW)
     goal_pitch = np.clip(goal_pitch, pitch - 0.9 * EYE_PITCH, pitch + 0.9 * EYE_PITCH)
-    late = int(rng.integers(0, 3))
+    late = int(rng.uniform(0, 0.16) * RATE)
     shifted = np.concatenate([np.repeat(goal_yaw[:1], late), goal_yaw[: frames - late]])
     head_yaw = ease(ease(shifted, lag / 2), lag / 2) + wander(rng, frames, np.radians(1.2), 0.6)
     shifted = np.concatenate([np.repeat(goal_pitch[:1], late), goal_pitch[: frames - late]])
@@ -263,12 +281,15 @@ def _move(
     head_pitch = ease(ease(shifted, lag / 2), lag / 2) + wander(rng, frames, np.radians(1.0), 0.6) + nod
     head_roll = wander(rng, frames, np.radians(4.5), 1.2) + rng.normal(0, np.radians(3))
 
-    # eyes: saccades take a frame when they are large; small errors of fixation wander
+    # eyes: large saccades take one to three frames; small errors of fixation wander
     eye_yaw, eye_pitch = yaw.copy(), pitch.copy()
-    for f in fixations[1:]:
-        t = f.start
-        if 0 < t < frames and np.hypot(yaw[t] - yaw[t - 1], pitch[t] - pitch[t - 1]) > np.radians(12):
-            eye_yaw[t], eye_pitch[t] = (yaw[t] + yaw[t - 1]) / 2, (pitch[t] + pitch[t - 1]) / 2
+    for t in (f.start for f in fixations[1:]):
+        size = np.degrees(np.hypot(yaw[t] - yaw[t - 1], pitch[t] - pitch[t - 1]))
+        flight = int((0.021 + 0.0022 * size) * RATE)  # Bahill, Clark and Stark 1975: 21 ms and 2.2 ms per degree
+        for i in range(min(flight, frames - t)):
+            part = (i + 1) / (flight + 1)
+            eye_yaw[t + i] = yaw[t - 1] + part * (yaw[t + i] - yaw[t - 1])
+            eye_pitch[t + i] = pitch[t - 1] + part * (pitch[t + i] - pitch[t - 1])
     eye_yaw += wander(rng, frames, np.radians(0.8), 0.3)
     eye_pitch += wander(rng, frames, np.radians(0.8), 0.3)
     eye_yaw = np.clip(eye_yaw, head_yaw - EYE_YAW, head_yaw + EYE_YAW)
@@ -283,11 +304,11 @@ def _move(
     begins = set(np.flatnonzero(rng.random(frames) < 0.2 / RATE).tolist())
     begins |= {f.start for f in fixations[1:] if rng.random() < 0.1}
     for t in begins:
-        for i, shut in enumerate((0.55, 1.0, 0.6)):
-            if t + i < frames:
-                blink[t + i] = max(blink[t + i], shut)
+        for i, shut in enumerate(BLINK[: frames - t]):
+            blink[t + i] = max(blink[t + i], shut)
     mouth = np.clip(np.abs(wander(rng, frames, 0.32, 0.12)), 0, 0.6) * speaking
-    smile = np.clip(ease(np.repeat(rng.choice([0, 0, 0.4, 0.9], (frames + 19) // 20), 20)[:frames], 0.4), 0, 1)
+    steady = round(SMILE * RATE)
+    smile = np.clip(ease(np.repeat(rng.choice([0, 0, 0.4, 0.9], -(-frames // steady)), steady)[:frames], 0.4), 0, 1)
     brow = ease(wander(rng, frames, 0.3, 1.0), 0.2)
     actions = dict(
         jawOpen=mouth,
@@ -304,8 +325,11 @@ def _move(
         browDownLeft=np.clip(-brow, 0, 1),
         browDownRight=np.clip(-brow, 0, 1),
     )
-    angle = np.arccos(np.clip((gaze * to_camera).sum(1), -1, 1))
-    return Person(name, identity, place, gaze, heads, torso, blink, actions, angle, fixations, speaking)
+    angle = np.arccos(np.clip((gaze * wanted.to_camera).sum(1), -1, 1))
+    nearness = ease(wanted.nearness, 0.08)  # eyes turn inwards more slowly than they turn together
+    return Person(
+        name, identity, wanted.place, gaze, heads, torso, blink, actions, angle, nearness, fixations, speaking
+    )
 
 
 def runs(mask: Array) -> list[tuple[int, int]]:
@@ -320,7 +344,7 @@ def annotate(rng: np.random.Generator, person: Person, pixels: float) -> tuple[A
     1. A look is a run of frames whose gaze axis passes the camera within LOOKING_DEG.
     2. Annotators misjudge a steady gaze, more so on small faces: each fixation gets an error towards or away from the
        camera, so that some near misses become looks and some looks are missed.
-    3. Holes of up to two frames (blinks, corrective saccades) are closed; most looks shorter than four are dropped.
+    3. Holes of up to HOLE frames (corrective saccades) are closed; most looks shorter than SHORTEST are dropped.
     4. The ends move by a few frames, the start on average later: annotators take a moment to notice a look.
     """
     frames = len(person.gaze_angle)
@@ -329,14 +353,14 @@ def annotate(rng: np.random.Generator, person: Person, pixels: float) -> tuple[A
         error[f.start : f.end] = rng.normal(0, np.radians(CONFUSION_DEG + CONFUSION_PX / pixels))
     mask = person.gaze_angle + error < np.radians(LOOKING_DEG)
     for a, b in runs(~mask):
-        if b - a < 2 and a > 0 and b < frames - 1:
+        if b - a + 1 <= HOLE and a > 0 and b < frames - 1:
             mask[a : b + 1] = True
     labels, segments = np.zeros(frames, np.int64), []
     for a, b in runs(mask):
-        if b - a + 1 < 4 and rng.random() < 0.85:
+        if b - a + 1 < SHORTEST and rng.random() < 0.85:
             continue
-        start = a + int(round(rng.normal(0.7, 1.3))) if a > 0 else a
-        end = b + int(round(rng.normal(0.3, 1.3))) if b < frames - 1 else b
+        start = a + round(rng.normal(0.045, 0.087) * RATE) if a > 0 else a
+        end = b + round(rng.normal(0.02, 0.087) * RATE) if b < frames - 1 else b
         start, end = max(start, 0), min(end, frames - 1)
         if end >= start:
             segments.append((start, end))

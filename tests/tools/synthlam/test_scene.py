@@ -67,14 +67,41 @@ def _person(degrees):
 
 
 def test_annotation_rule():
-    # 5 degrees is a look, 7 is not; the start moves by round(0.7) = 1, the end by round(0.3) = 0
-    labels, segments = scene.annotate(_Still(), _person([20] * 5 + [5] * 8 + [7] * 5), 60)
-    assert segments == [(6, 12)]
-    assert labels.sum() == 7
-    # a gap of two frames is closed; a look of three frames is too short and dropped
-    _, segments = scene.annotate(
-        _Still(), _person([20] * 3 + [2] * 4 + [30] * 2 + [2] * 4 + [20] * 6 + [2] * 3 + [20] * 3), 60
-    )
-    assert segments == [(4, 12)]
+    # 5 degrees is a look, 7 is not; the start moves by round(0.045 * 30) = 1, the end by round(0.02 * 30) = 1
+    labels, segments = scene.annotate(_Still(), _person([20] * 5 + [5] * 10 + [7] * 5), 60)
+    assert segments == [(6, 15)]
+    assert labels.sum() == 10
+    # a hole of four frames is closed, one of five is not; a look of seven frames is too short and dropped
+    look, hole = [2] * 8, [30] * 4
+    _, segments = scene.annotate(_Still(), _person([20] * 3 + look + hole + look + [20] * 6 + [2] * 7 + [20] * 3), 60)
+    assert segments == [(4, 23)]
+    _, segments = scene.annotate(_Still(), _person([20] * 3 + look + [30] * 5 + look + [20] * 3), 60)
+    assert segments == [(4, 11), (17, 24)]
     # a look cut by the ends of the clip keeps them
-    assert scene.annotate(_Still(), _person([1] * 6), 60)[1] == [(0, 5)]
+    assert scene.annotate(_Still(), _person([1] * 10), 60)[1] == [(0, 9)]
+
+
+def test_eyes_converge_on_near_targets():
+    """Own hands are within reach; the camera is metres away."""
+    seen = {"own": [], "camera": []}
+    for clip in (scene.simulate("x", k, [k]) for k in range(40)):
+        person = clip.people[0]
+        for f in person.fixations:
+            if f.target in seen and f.end - f.start > 20:
+                seen[f.target].append((person.nearness[f.end - 1], f, clip, person))
+    assert len(seen["own"]) > 5
+    assert len(seen["camera"]) > 5
+    assert min(near for near, *_ in seen["own"]) > 1
+    for near, f, clip, person in seen["camera"]:
+        assert near == pytest.approx(1 / np.linalg.norm((clip.camera - person.position)[f.end - 1]), rel=0.05)
+
+
+def test_large_saccades_take_several_frames():
+    """The eyes pass through directions between the two targets; none is reached in one frame."""
+    steps = []
+    for clip in (scene.simulate("x", k, [k]) for k in range(30)):
+        person = clip.people[0]
+        turn = np.degrees(np.arccos(np.clip((person.gaze[1:] * person.gaze[:-1]).sum(1), -1, 1)))
+        steps += [turn[f.start - 1] for f in person.fixations[1:]]
+    assert max(steps) < 35  # of saccades of up to 90 degrees
+    assert sum(step > 10 for step in steps) > 10
