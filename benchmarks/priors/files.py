@@ -44,14 +44,16 @@ class FromFiles(Prior):
 
     #: Whether files without any of the requested frames are an error.
     must_match = True
-    #: The landmarks in the order of the files.
-    order: tuple[str, ...] = LANDMARKS
     #: Frames whose landmarks stand in for missing ones, as offsets.
     neighbours: tuple[int, ...] = ()
 
     def files(self) -> tuple[Sequence[Path], Sequence[Path]]:
         """Paths of the files of head poses, and of the files of landmarks."""
         raise NotImplementedError
+
+    def order(self) -> Sequence[str]:
+        """The landmarks in the order of the files."""
+        return LANDMARKS
 
     @functools.cached_property
     def _content(self) -> tuple[Entries, Entries]:
@@ -67,7 +69,8 @@ class FromFiles(Prior):
         poses, landmarks = self._content
         names = [", ".join(map(str, paths)) for paths in self.files()]
         found = self._look_up(names[0], poses, frames), self._look_up(names[1], landmarks, frames, self.neighbours)
-        return Priors(found[0], _relative(found[1][:, [self.order.index(name) for name in LANDMARKS]]))
+        order = self.order()
+        return Priors(found[0], _relative(found[1][:, [order.index(name) for name in LANDMARKS]]))
 
     def fingerprint(self) -> dict[str, Any]:
         """The sha256 of the files, and the version of this code."""
@@ -140,7 +143,6 @@ class SynthLAM(FromFiles):
     """
 
     how = "shipped with SynthLAM, for that data set only"
-    order = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
     def files(self) -> tuple[Sequence[Path], Sequence[Path]]:
         folder = self.root / "priors"
@@ -150,6 +152,11 @@ class SynthLAM(FromFiles):
                 "them, or file"
             )
         return [folder / "head_pose.json"], [folder / "landmarks.json"]
+
+    def order(self) -> Sequence[str]:
+        """As in `scene.json`; SynthLAM 1 does not name it there."""
+        of_scene = read_json(self.root / "scene.json", "the scene of SynthLAM")
+        return of_scene.get("landmarks", ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"))
 
 
 def read_head_pose(path: Path) -> Entries:

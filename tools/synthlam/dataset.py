@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from benchmarks.priors.base import LANDMARKS
 from tools.synthlam import scene
 from tools.synthlam.clips import plan
 from tools.synthlam.filming import Crop, render_clip
@@ -186,6 +187,7 @@ class Files:
                 frame_size=scene.FRAME_SIZE,
                 focal_pixels=scene.FOCAL,
                 looking_within_degrees=scene.LOOKING_DEG,
+                landmarks=LANDMARKS,
                 seed=seed,
             )
         )
