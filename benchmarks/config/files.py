@@ -58,6 +58,17 @@ def load_ensemble(name: str) -> dict[str, Any]:
     return _load(name, "ensemble", ENSEMBLE_KEYS, {}, "ensemble.py")
 
 
+def recipe_version(name: str) -> int | None:
+    """Read the version of a recipe or ensemble by name, without running its file; None if there is none."""
+    path = RECIPES / f"{name}.py"
+    if name not in recipe_names():
+        return None
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "version":
+            return int(ast.literal_eval(node.value))
+    return None
+
+
 def is_ensemble(name: str) -> bool:
     """Whether a recipe, by name or as a path ending in `.py`, is an ensemble of member rows."""
     return "members" in _read(_find(name, RECIPES, recipe_names(), "recipe"))

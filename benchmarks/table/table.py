@@ -15,6 +15,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.config.files import recipe_version
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
 from benchmarks.table.groups import FITTED, TIE, UNKNOWN, Group, groups_of, rank_notes
@@ -225,6 +226,8 @@ def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
             '"(random init)": the backbone starts from random weights, also where the published method starts from '
             "others; see docs/recipes.md."
         )
+    if any(_OLDER in row.origin for row in table):
+        lines.append(f'"{_OLDER} 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
     if any("(checkpoint)" in row.method for row in table):
         lines.append("(checkpoint): trained elsewhere and scored here as it is, with --checkpoint.")
     lines += rank_notes(groups)
@@ -254,6 +257,8 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     backbone = result["backbone"]
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
+    now, then = recipe_version(result["config"]["recipe"]), result["config"]["version"]
+    older = f", {_OLDER} {then} of {now}" if now is not None and then < now else ""
     return [
         TableRow(
             method=method,
@@ -275,7 +280,7 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
             head_parameters=result["head"]["parameters"],
             feature_seconds=result["seconds"]["features"],
             training_seconds=result["seconds"]["training"],
-            origin=origin + sha,
+            origin=origin + sha + older,
         )
     ]
 
@@ -308,6 +313,8 @@ def _has_own_weights(result: Result) -> bool:
     large = _LARGE_WEIGHTS.get(backbone["type"])
     return large is not None and backbone["weights"].get("name") == large
 
+
+_OLDER = "version"  # in the origin of a row that an older version of its recipe made
 
 # Backbone -> its published weights, which are too large to ship. A copy has the name of its folder in the record.
 _LARGE_WEIGHTS = {"internvit_6b": "InternViT-6B-448px-V1-5"}

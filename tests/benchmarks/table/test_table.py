@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.config.files import recipe_version
 from benchmarks.rows.schema import SCHEMA, Result
 from benchmarks.table import table
 from benchmarks.table.groups import groups_of
@@ -134,7 +135,8 @@ def test_naming_a_copy_of_the_published_backbone_is_no_change(name: str, method:
 def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
     """GazePose starts from Gaze360's weights, which are a file; with other weights it is another method."""
     config = {
-        "method": "GazePose", "published": "GazePose", "limit": None, "changes": ["weights=mine.safetensors"],
+        "recipe": "gazepose", "version": 2, "method": "GazePose", "published": "GazePose", "limit": None,
+        "changes": ["weights=mine.safetensors"],
         "init": "gaze360",
     }  # fmt: skip
     head: dict = {"type": "gazepose", "parameters": 1, "initialised_from": {"file": "mine.safetensors", "kind": None}}
@@ -316,3 +318,13 @@ def test_own_runs_take_the_place_of_records(tmp_path: Path, monkeypatch: pytest.
         "probe": "record of 2026-11-22",
     }
     assert len(table.collect(None)) == 2
+
+
+def test_a_record_of_an_older_version_of_its_recipe_is_marked() -> None:
+    """GazePose is at version 2 or later; its first version had other figures."""
+    for version, marked in ((1, True), (recipe_version("gazepose"), False)):
+        shown = table.rows([(result("gazepose", config__recipe="gazepose", config__version=version), "record")])
+        (row,) = (row for row in shown if row.recipe)
+        assert (f"version 1 of {recipe_version('gazepose')}" in row.origin) == marked
+        assert any("measured before its recipe was changed" in note for note in table.notes(shown)) == marked
+    assert recipe_version("no_such_recipe") is None
