@@ -15,7 +15,7 @@ from benchmarks.pipeline.ensemble import score_ensemble
 from benchmarks.pipeline.recipe import score_recipe
 from benchmarks.pipeline.row import RecipeRow, Row, rows_of
 from benchmarks.pipeline.session import Session
-from benchmarks.pipeline.sources import load_source, touched_rows, views_of
+from benchmarks.pipeline.sources import check_recipe_checkpoint, head_config, load_source, touched_rows, views_of
 from benchmarks.pixels.source import check_init
 from benchmarks.priors.base import lacking
 from benchmarks.rows.schema import Result
@@ -119,8 +119,8 @@ def build_parts(rows: Sequence[RecipeRow]) -> None:
         backbone = BACKBONES.build(group[0].recipe.backbone)
         for row in group:
             recipe = row.recipe
-            sizes = {"feature_dim": backbone.feature_dim, "window": 2 * recipe.windows.radius + 1}
-            HEADS.build({**recipe.head, **sizes})
+            HEADS.build(head_config(recipe, backbone.feature_dim))
+            check_recipe_checkpoint(recipe, backbone.feature_dim)
             if recipe.priors is not None:
                 row.session.prior(recipe.priors, recipe.dataset)
 
@@ -162,7 +162,7 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
         if row.recipe.checkpoint is not None:
-            check_checkpoint(row)
+            check_single_file(row)
         head: Any = HEADS.get(row.recipe.head["type"])
         if not row.recipe.on_pixels:
             check_takes_features(row.recipe.head["type"], head)
@@ -175,8 +175,8 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             )
 
 
-def check_checkpoint(row: RecipeRow) -> None:
-    """Check that a checkpoint is a readable file, and that one seed is asked for.
+def check_single_file(row: RecipeRow) -> None:
+    """Check that a checkpoint is a file, and that one seed is asked for.
 
     Raises:
         UserError: it is not.

@@ -39,6 +39,8 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
         for key in _LATER & section.keys():
             if section[key] == usual[key]:
                 del section[key]
+    if recipe.checkpoint is not None:
+        config["checkpoint"] = Path(recipe.checkpoint).name  # its sha256 follows; the folder does not matter
     frames = {split: info["sha256"] for split, info in dataset_info["splits"].items()}
     return {
         "config": config,
