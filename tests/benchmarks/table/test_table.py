@@ -217,6 +217,61 @@ def test_rows_are_marked_and_ranked_among_those_on_the_same_key_frames() -> None
         assert "rank" in table.render(rows, form)
 
 
+def reference(name: str, scorer: str, value: float, steps: tuple[float, ...]) -> Result:
+    """A record of a floor or ceiling."""
+    part = {"type": "none", "of": [], "parameters": 0}
+    config = {**result()["config"], "recipe": name, "method": name, "published": None, "scorer": scorer}
+    return with_clips(name, [value], steps, backbone=part, head=part, training=[], config=config)
+
+
+def test_floors_and_ceilings_stand_apart_and_rows_below_a_floor_are_named() -> None:
+    """Nothing else of the table changes when they are there: the best row is the best trained one."""
+    even, uneven = (0.001, -0.001, 0.001, -0.001), (0.02, -0.02, 0.02, -0.02)
+    trained = [
+        with_clips("best", [0.800, 0.804, 0.802], even),
+        with_clips("near", [0.739, 0.744, 0.741], uneven),  # by 0.009 below the floor, while each clip moves it by 6
+        with_clips("far", [0.500, 0.504, 0.502], even),  # below both floors
+    ]
+    floors = [reference("pose", "pose_prior", 0.75, even), reference("luck", "chance", 0.51, even)]
+    records = [reference("gaze", "truth", 0.95, even), *trained, *floors]
+    groups = groups_of(records)
+    rows = table.rows([(record, "x") for record in records], groups)
+    measured = {row.recipe: row for row in rows if row.recipe}
+    assert list(measured)[-3:] == ["gaze", "luck", "pose"]
+    alone = ranks_of(trained)
+    assert {name: places for name, places in ranks_of(records).items() if name in alone} == alone
+    assert {name: row.below for name, row in measured.items()} == {
+        "best": "", "near": "pose", "far": "pose, luck", "gaze": "", "luck": "", "pose": "",
+    }  # fmt: skip
+    assert [measured[name].bound for name in ("best", "gaze", "luck", "pose")] == ["", "ceiling", "floor", "floor"]
+
+    text = table.render(rows)
+    cell = {line.split("|")[2].strip(): line.split("|")[6].strip() for line in text.splitlines()[2:]}
+    assert cell["far"].endswith("§") and cell["near"].endswith("§") and "§" not in cell["best"]
+    assert [cell[name] for name in ("gaze", "luck", "pose")] == ["95.00", "51.00", "75.00"]  # no mark, no spread
+    assert cells(text, "pose (floor)")[9:12] == ["", "", ""]  # seeds, parameters, seconds
+    notes = table.notes(rows, groups)
+    assert any(note.startswith("(floor), (ceiling): nothing is trained") for note in notes)
+    pose, luck = (note for note in notes if note.startswith("§: "))
+    assert "pose trains nothing and has 75.00 on synthlam test; lower are near, far." in pose
+    assert pose.endswith("excludes 0 for far.")
+    assert "lower are far." in luck
+    assert "3 rows are compared in 3 pairs" in next(note for note in notes if note.startswith("†: "))
+
+
+def test_rows_above_their_floors_have_no_note() -> None:
+    even = (0.001, -0.001, 0.001, -0.001)
+    records = [with_clips("best", [0.800, 0.804, 0.802], even), reference("luck", "chance", 0.5, even)]
+    groups = groups_of(records)
+    rows = table.rows([(record, "x") for record in records], groups)
+    assert not any("§" in line for line in [table.render(rows), *table.notes(rows, groups)])
+
+
+def test_floors_alone_are_not_ranked() -> None:
+    records = [reference("luck", "chance", 0.5, (0.001, -0.001, 0.001, -0.001))]
+    assert groups_of(records) == [] and ranks_of(records) == {"luck": (None, "")}
+
+
 def test_rows_that_share_their_trainings_are_compared_by_pairs() -> None:
     """Half a point on each of three trainings that differ by ten: found if both records name the same trainings."""
     even = (0.001, -0.001, 0.001, -0.001)
