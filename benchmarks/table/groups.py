@@ -11,6 +11,7 @@ from benchmarks.evaluation.compare import Scored, difference
 from benchmarks.evaluation.rank import Rank, Resolution, rank_rows, resolution
 from benchmarks.rows.schema import Result, bound_of, shown_split
 from benchmarks.rows.trainings import cluster_of, frames_of, scored_of
+from benchmarks.system.progress import plural
 
 # Marks after a row's mAP.
 TIE, UNKNOWN, FITTED, BELOW = "†", "?", "‡", "§"
@@ -105,8 +106,8 @@ def rank_notes(groups: Sequence[Group]) -> list[str]:
             continue
         lines.append(
             f"{TIE}: statistically tied with the best row of {group.place}, because no row is better. {count} rows are "
-            f"compared in {count * (count - 1) // 2} pairs, all at once at 95 % (Holm), over {clips} {group.cluster}s "
-            "and over seeds. Rows that tie share a rank; in brackets the ranks that each may have."
+            f"compared in {plural(count * (count - 1) // 2, 'pair')}, all at once at 95 % (Holm), over {clips} "
+            f"{group.cluster}s and over seeds. Rows that tie share a rank; in brackets the ranks that each may have."
         )
         found = group.resolution
         if found is not None:

@@ -326,7 +326,7 @@ def test_named_rows_are_shown_and_compared_alone(tmp_path: Path) -> None:
     assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| ")][1:] == [
         "internlstm", "mine", "probe",
     ]  # fmt: skip
-    assert "2 rows are compared in 1 pairs" in text
+    assert "2 rows are compared in 1 pair," in text
     with pytest.raises(UserError, match="no finished row or committed record prob; did you mean 'probe'"):
         table.table_text(tmp_path, names=["prob"])
 
