@@ -452,6 +452,6 @@ def test_a_committed_record_is_a_row_without_scores(runs: Path, tmp_path: Path, 
     assert mean in line[1] and line[2].strip() == "2 (2-2)"
     assert text.count("This row is a record, without scores") == 2 and "Score timelines" not in text
     assert "No row has frames of both classes." in text and text.count("Reliability: share looking") == 2
-    assert "2 rows are compared in 1 pairs" in text
+    assert "2 rows are compared in 1 pair," in text
     assert bench.main(["report", "gazepos", "-o", str(path), "--out", str(tmp_path)]) == 2
     assert "did you mean 'gazepose'?" in capsys.readouterr().err
