@@ -1,5 +1,6 @@
 """Renders in memory, with the renderer's parameters as targets, and their augmentation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +75,18 @@ def load_renders(
     return together(parts) if parts else None
 
 
+def load_training(folder: Path, more: Callable[[], Renders | None]) -> Renders:
+    """Return the first crops of `more`, which reads those of ``folder`` that have not been read.
+
+    Raises:
+        UserError: there are none.
+    """
+    training = more()
+    if training is None:
+        raise UserError(f"{folder} has no training shards; write some with `python -m tools.synthlam pretraining`")
+    return training
+
+
 def together(parts: list[Renders]) -> Renders:
     """Concatenate parts. The list is emptied on the way, so that memory need not hold all crops twice."""
     count, targets = sum(map(len, parts)), torch.cat([part.targets for part in parts])
@@ -108,7 +121,7 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned
     """Mirror, shift, scale and recolour crops; targets follow. Blur and noise are already in the renders.
 
     Args:
-        images: ``(B, 3, S, S)`` in [0, 1].
+        images: ``(B, 3 T, S, S)`` in [0, 1]: the T frames of a window side by side are changed alike; T is 1 for crops.
         targets: ``(B, len(NAMES))``.
         generator: source of all random numbers.
         aligned: 1 enlarges the eyes and puts them at a fixed place; 0 keeps the framing of the crops.
@@ -124,7 +137,7 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = scale * sign, shift[:, 0] * sign
     theta[:, 1, 1], theta[:, 1, 2] = scale, shift[:, 1]
-    grid = functional.affine_grid(theta, [count, 3, size, size], align_corners=False)
+    grid = functional.affine_grid(theta, [count, images.shape[1], size, size], align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     targets = targets.clone()
     for axis, offset in (("x", shift[:, :1]), ("y", shift[:, 1:])):
@@ -159,4 +172,4 @@ def _recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
     gain = torch.exp(brightness + (_draw(generator, count, 3, 1, 1) * 2 - 1) * 0.08)
     contrast = torch.exp((_draw(generator, count, 1, 1, 1) * 2 - 1) * 0.25)
     mean = images.mean((1, 2, 3), keepdim=True)
-    return (((images - mean) * contrast + mean) * gain).clamp_(0, 1)
+    return (((images - mean) * contrast + mean) * gain.repeat(1, images.shape[1] // 3, 1, 1)).clamp_(0, 1)
