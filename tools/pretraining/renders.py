@@ -117,46 +117,60 @@ def mirror_targets(targets: Tensor) -> Tensor:
     return mirrored
 
 
-def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned: float = 0.0) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    aligned: float = 0.0,
+    groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Mirror, shift, scale and recolour crops; targets follow. Blur and noise are already in the renders.
 
     Args:
-        images: ``(B, 3 T, S, S)`` in [0, 1]: the T frames of a window side by side are changed alike; T is 1 for crops.
+        images: ``(B, 3, S, S)`` in [0, 1].
         targets: ``(B, len(NAMES))``.
         generator: source of all random numbers.
         aligned: 1 enlarges the eyes and puts them at a fixed place; 0 keeps the framing of the crops.
+        groups: ``(B,)`` int64 from 0; the frames of a group are changed alike. None: each crop is its own group.
 
     Returns:
         Images and targets of the same shapes.
     """
     count, size = len(images), images.shape[-1]
-    flip = _draw(generator, count) < 0.5
+    draw = _Draw(generator, torch.arange(count) if groups is None else groups)
+    flip = draw() < 0.5
     targets = torch.where(flip[:, None], mirror_targets(targets), targets)
     sign = torch.where(flip, -1.0, 1.0)
-    scale, shift = _framing(targets, generator, aligned)
+    scale, shift = _framing(targets, draw, aligned)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = scale * sign, shift[:, 0] * sign
     theta[:, 1, 1], theta[:, 1, 2] = scale, shift[:, 1]
-    grid = functional.affine_grid(theta, [count, images.shape[1], size, size], align_corners=False)
+    grid = functional.affine_grid(theta, [count, 3, size, size], align_corners=False)
     images = functional.grid_sample(images, grid, padding_mode="border", align_corners=False)
     targets = targets.clone()
     for axis, offset in (("x", shift[:, :1]), ("y", shift[:, 1:])):
         columns = [NAMES.index(f"{landmark}_{axis}") for landmark in LANDMARKS]
         targets[:, columns] = ((targets[:, columns] * 2 - 1 - offset) / scale[:, None] + 1) / 2
     targets[:, NAMES.index("log_size")] += scale.log()  # fewer of the crop's pixels are left
-    return _recoloured(images, generator), targets
+    return _recoloured(images, draw), targets
 
 
-def _draw(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=generator)
+@dataclass
+class _Draw:
+    """Draws random numbers in [0, 1), ``(B, *shape)``, equal within a group."""
+
+    generator: torch.Generator
+    groups: Tensor
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.rand((int(self.groups.max()) + 1, *shape), generator=self.generator)[self.groups]
 
 
-def _framing(targets: Tensor, generator: torch.Generator, aligned: float) -> tuple[Tensor, Tensor]:
+def _framing(targets: Tensor, draw: _Draw, aligned: float) -> tuple[Tensor, Tensor]:
     """Draw a scale ``(B,)`` and a shift ``(B, 2)``: output x in [-1, 1] is read at ``scale * x + shift``."""
-    count = len(targets)
-    framed = (_draw(generator, count) < 2 / 3).float()  # a third keep their exact framing
-    scale = torch.exp((_draw(generator, count) * 2 - 1) * 0.12 * framed)
-    shift = (_draw(generator, count, 2) * 2 - 1) * 0.12 * framed[:, None]
+    framed = (draw() < 2 / 3).float()  # a third keep their exact framing
+    scale = torch.exp((draw() * 2 - 1) * 0.12 * framed)
+    shift = (draw(2) * 2 - 1) * 0.12 * framed[:, None]
     if aligned:
         eyes = [[NAMES.index(f"{side}_eye_{axis}") for side in ("left", "right")] for axis in "xy"]
         between = targets[:, eyes].mean(2).clamp(0.2, 0.8) * 2 - 1  # (B, 2), in [-1, 1]
@@ -166,10 +180,9 @@ def _framing(targets: Tensor, generator: torch.Generator, aligned: float) -> tup
     return scale, shift
 
 
-def _recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
-    count = len(images)
-    brightness = (_draw(generator, count, 1, 1, 1) * 2 - 1) * 0.3
-    gain = torch.exp(brightness + (_draw(generator, count, 3, 1, 1) * 2 - 1) * 0.08)
-    contrast = torch.exp((_draw(generator, count, 1, 1, 1) * 2 - 1) * 0.25)
+def _recoloured(images: Tensor, draw: _Draw) -> Tensor:
+    brightness = (draw(1, 1, 1) * 2 - 1) * 0.3
+    gain = torch.exp(brightness + (draw(3, 1, 1) * 2 - 1) * 0.08)
+    contrast = torch.exp((draw(1, 1, 1) * 2 - 1) * 0.25)
     mean = images.mean((1, 2, 3), keepdim=True)
-    return (((images - mean) * contrast + mean) * gain.repeat(1, images.shape[1] // 3, 1, 1)).clamp_(0, 1)
+    return (((images - mean) * contrast + mean) * gain).clamp_(0, 1)
