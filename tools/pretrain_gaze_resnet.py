@@ -9,7 +9,7 @@ GazePose starts from the weights of Gaze360's authors (Kellnhofer et al. 2019, "
 estimation in the wild"), which may not be shipped. This is their task on renders of people who are in no split of
 SynthLAM: from a window of seven crops, yaw and pitch of the gaze in the middle one, seen from the camera, and how far
 off they may be. Loss: pinball, for the 10 % and the 90 % quantile. The label (looking at the camera or not) is no
-target, but who knows the gaze to a degree knows the label. How far off the gaze is, is in the card.
+target, but a network that knew the gaze to a degree would know the label; the card says how far off this one is.
 
 Renders are windows of one frame, repeated. In clips heads and eyes move. Each batch has 64 renders and, with
 ``--clips``, 45 windows in three stretches of clips; they share frames, so both halves of a batch cost the same.
@@ -285,6 +285,8 @@ def card_of(report: dict[str, Any]) -> dict[str, Any]:
         "limits": [
             "It was trained on rendered heads only. It is not fit for real faces.",
             "The renderer is that of SynthLAM. Figures of rows that start here say nothing about other data.",
+            "The gaze seen from the camera nearly contains the label, as in Gaze360's task. The pretraining of "
+            "internvit_nano leaves it out, so heads on the two do not start with the same knowledge.",
             "Its training schedule follows the clock, so a second training gives other bytes.",
         ],
         "weights": [
