@@ -279,8 +279,7 @@ def card_of(report: dict[str, Any]) -> dict[str, Any]:
         "training": "Task: yaw and pitch of the gaze, seen from the camera, and their 10 % and 90 % quantiles, from a "
         f"window of seven crops of {facts['size']} pixels (Gaze360's task and loss). Seen: {seen}, of people in no "
         "split of SynthLAM, drawn by its renderer; not the label, whether someone looks at the camera. "
-        f"{facts['minutes']:g} minutes on {facts['processes']} CPU cores shared with other work: "
-        f"`python -m tools.pretrain_gaze_resnet`, from random weights. The full report is "
+        f"{facts['minutes']:g} minutes in {facts['processes']} processes on a CPU: `python -m tools.pretrain_gaze_resnet`, from random weights. The full report is "
         f"zoo/weights/{folder}/pretraining.json.",
         "limits": [
             "It was trained on rendered heads only. It is not fit for real faces.",
