@@ -279,8 +279,9 @@ def card_of(report: dict[str, Any]) -> dict[str, Any]:
         "training": "Task: yaw and pitch of the gaze, seen from the camera, and their 10 % and 90 % quantiles, from a "
         f"window of seven crops of {facts['size']} pixels (Gaze360's task and loss). Seen: {seen}, of people in no "
         "split of SynthLAM, drawn by its renderer; not the label, whether someone looks at the camera. "
-        f"{facts['minutes']:g} minutes in {facts['processes']} processes on a CPU: `python -m tools.pretrain_gaze_resnet`, from random weights. The full report is "
-        f"zoo/weights/{folder}/pretraining.json.",
+        f"{facts['minutes']:g} minutes, {facts['steps']:,} steps in {facts['processes']} process"
+        f"{'es' * (facts['processes'] > 1)} on a CPU, from random weights: `python -m tools.pretrain_gaze_resnet`. "
+        f"The full report is zoo/weights/{folder}/pretraining.json.",
         "limits": [
             "It was trained on rendered heads only. It is not fit for real faces.",
             "The renderer is that of SynthLAM. Figures of rows that start here say nothing about other data.",
