@@ -130,7 +130,7 @@ class GazeResNetTraining(Training):
         windows = groups[:, None].expand(-1, WINDOW)
         if self.clips is not None:
             crops, of_clips = self.clips
-            for start in torch.randint(max(1, len(of_clips) - LENGTH), (STRETCHES,), generator=self.generator):
+            for start in torch.randint(len(of_clips) - LENGTH, (STRETCHES,), generator=self.generator):
                 frames, places = of_clips[start : start + LENGTH].unique(return_inverse=True)
                 windows = torch.cat([windows, len(images) + places])
                 groups = torch.cat([groups, (groups[-1] + 1).expand(len(frames))])

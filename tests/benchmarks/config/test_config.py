@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -155,7 +156,7 @@ def test_a_start_is_the_recipes_the_datasets_or_that_of_the_command_line() -> No
 def test_a_dataset_names_what_stands_in_for_a_start(tmp_path: Path) -> None:
     text = (DATASET_FILES / "synthlam.py").read_text()
     own = tmp_path / "synthlam.py"
-    own.write_text(text.replace('init=dict(gaze360="random")', 'init=dict(gaze360="renders")'))
+    own.write_text(re.sub(r"init=dict\(.*?\)", 'init=dict(gaze360="renders")', text))
     found = {name: resolve(name, str(own)) for name in ("gazelstm", "gazepose", "gazelstm_gaze360", "internlstm")}
     assert {name: recipe.init for name, recipe in found.items()} == {
         "gazelstm": "random",
@@ -177,7 +178,7 @@ def test_a_dataset_names_what_stands_in_for_a_start(tmp_path: Path) -> None:
             "init is 'render'; expected random or imagenet or gaze360 or renders or none",
         ),
     ):
-        own.write_text(text.replace('init=dict(gaze360="random")', wrong))
+        own.write_text(re.sub(r"init=dict\(.*?\)", wrong, text))
         with pytest.raises(UserError, match=words):
             resolve("gazepose", str(own))
 
