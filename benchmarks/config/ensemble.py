@@ -11,8 +11,9 @@ from typing import Any
 
 from typing_extensions import Unpack  # in typing from Python 3.11
 
-from benchmarks.config.files import ENSEMBLE_KEYS, is_ensemble, load_ensemble
+from benchmarks.config.files import ENSEMBLE_KEYS, kind_of, load_ensemble
 from benchmarks.config.recipe import Recipe, Smoothing, plain
+from benchmarks.config.reference import Reference, resolve_reference
 from benchmarks.config.resolve import Changes, resolve
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import smoothing_of, typed
@@ -65,11 +66,15 @@ class Ensemble:
         return {key: config[key] for key in ENSEMBLE_KEYS}
 
 
-def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]) -> Recipe | Ensemble:
-    """Resolve a recipe, or an ensemble with all its members.
+RowConfig = Recipe | Ensemble | Reference
+"""What a row of the table is made from."""
+
+
+def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]) -> RowConfig:
+    """Resolve a recipe, a reference row, or an ensemble with all its members.
 
     Args:
-        name: of a recipe or ensemble, or a path ending in `.py`.
+        name: of a recipe, reference row or ensemble, or a path ending in `.py`.
         dataset: name of a dataset, or a path ending in `.py`.
         changes: see `Changes`. In an ensemble, `backbone` and `weights` apply to the members on features; the settings
             `members` and `smoothing` to the ensemble; every other setting to each member that has the key and does
@@ -78,9 +83,10 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
     Raises:
         UserError: an unknown key or name, a wrong type, or a setting that no member has.
     """
-    if not is_ensemble(name):
+    kind = kind_of(name)
+    if kind != "ensemble":
         try:
-            return resolve(name, dataset, **changes)
+            return (resolve if kind == "recipe" else resolve_reference)(name, dataset, **changes)
         except UserError as error:
             if not name.endswith(".py") or name in str(error):
                 raise
@@ -165,7 +171,7 @@ def _parse_member(spelling: str) -> dict[str, Any]:
     """Parse a member such as `internlstm+head=gru` into arguments of `resolve`.
 
     Raises:
-        UserError: the member is an ensemble.
+        UserError: the member is an ensemble or a reference row.
     """
     recipe, *changes = _CHANGE.split(spelling)
     arguments: dict[str, Any] = {"recipe": recipe, "settings": []}
@@ -175,8 +181,11 @@ def _parse_member(spelling: str) -> dict[str, Any]:
             arguments[option] = value
         else:
             arguments["settings"].append(change)
-    if is_ensemble(recipe):
+    kind = kind_of(recipe)
+    if kind == "ensemble":
         raise UserError(f"member {recipe} is an ensemble; list its members instead")
+    if kind == "reference":
+        raise UserError(f"member {recipe} is a reference row; it has none of the seeds that members share")
     return arguments
 
 
@@ -217,10 +226,10 @@ def _share_setting(members: Sequence[dict[str, Any]], setting: str) -> bool:
     return changed
 
 
-def recipes_of(rows: Sequence[Recipe | Ensemble]) -> list[Recipe]:
+def recipes_of(rows: Sequence[RowConfig]) -> list[Recipe]:
     """The recipes among the rows and the ensembles' members, each once, in order."""
     found: dict[str, Recipe] = {}
     for row in rows:
-        for recipe in row.members if isinstance(row, Ensemble) else (row,):
+        for recipe in row.members if isinstance(row, Ensemble) else (row,) if isinstance(row, Recipe) else ():
             found.setdefault(recipe.name, recipe)
     return list(found.values())

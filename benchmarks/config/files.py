@@ -1,4 +1,4 @@
-"""Recipe, ensemble and dataset files.
+"""Recipe, ensemble, reference and dataset files.
 
 mmengine's Config reads and merges the files. It accepts unknown keys, and a `type` that changes while the old type's
 arguments stay; both are errors here that name the key and its nearest neighbour.
@@ -10,7 +10,7 @@ import ast
 import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mmengine.config import Config
 
@@ -20,6 +20,7 @@ from registry import DATASETS, UserError, did_you_mean, first_sentences
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
 ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
+REFERENCE_KEYS = ("version", "method", "published", "scorer", "windows", "priors")
 _DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
 # Of a dataset's section for recipes with a trainable backbone.
 _PIXELS_KEYS = ("backbones", "windows", "training", "augment", "init")
@@ -58,9 +59,34 @@ def load_ensemble(name: str) -> dict[str, Any]:
     return _load(name, "ensemble", ENSEMBLE_KEYS, {}, "ensemble.py")
 
 
-def is_ensemble(name: str) -> bool:
-    """Whether a recipe, by name or as a path ending in `.py`, is an ensemble of member rows."""
-    return "members" in _read(_find(name, RECIPES, recipe_names(), "recipe"))
+def recipe_version(name: str) -> int | None:
+    """Read the version of a recipe or ensemble by name, without running its file; None if there is none."""
+    path = RECIPES / f"{name}.py"
+    if name not in recipe_names():
+        return None
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "version":
+            return int(ast.literal_eval(node.value))
+    return None
+
+
+def load_reference(name: str) -> dict[str, Any]:
+    """Read the file of a reference row, by name or as a path ending in `.py`.
+
+    Raises:
+        UserError: no such file, or unknown or missing keys.
+    """
+    return _load(name, "reference", REFERENCE_KEYS[:-1], {"priors": None}, "chance.py")
+
+
+def kind_of(name: str) -> Literal["recipe", "ensemble", "reference"]:
+    """What a recipe file, by name or as a path ending in `.py`, describes; its key `members` or `scorer` shows it.
+
+    Raises:
+        UserError: no such file, or it cannot be read.
+    """
+    values = _read(_find(name, RECIPES, recipe_names(), "recipe"))
+    return "ensemble" if "members" in values else "reference" if "scorer" in values else "recipe"
 
 
 def load_dataset(name: str) -> dict[str, Any]:

@@ -136,7 +136,7 @@ def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, f
     values["init"] = stand_ins.get(values["init"], values["init"])
     for section in ("windows", "training", "augment"):
         for part, of_part in ((scale, where), (pixels, f"{where}: pixels")):
-            values[section] = _merge(values[section], part.get(section, {}), f"{of_part}: {section}")
+            values[section] = merge_values(values[section], part.get(section, {}), f"{of_part}: {section}")
     if values["priors"] is None and _needs_priors(head):
         values["priors"] = scale.get("priors")
 
@@ -152,14 +152,29 @@ def _check_parts(values: Mapping[str, Any]) -> None:
             raise UserError(f"head.{key} follows from the backbone and windows.radius; it cannot be set")
     HEADS.check(values["head"])
     BACKBONES.check(values["backbone"])
-    if values["priors"] is None:
+    head = values["head"]["type"]
+    check_priors(values["priors"], f"head {head}", bool(_needs_priors(head)))
+
+
+def check_priors(priors: Any, reader: str, reads: bool) -> None:
+    """Check the arguments of a prior, if one is set.
+
+    Args:
+        priors: value of the key `priors`.
+        reader: what would read it, for the message.
+        reads: whether it does.
+
+    Raises:
+        UserError: an unknown prior, a wrong argument, or nothing reads it.
+    """
+    if priors is None:
         return
     for key in ("root", "cache"):
-        if key in typed(values["priors"], dict, "priors"):
+        if key in typed(priors, dict, "priors"):
             raise UserError(f"priors.{key} follows from --root and --out; it cannot be set")
-    PRIORS.check(values["priors"])
-    if not _needs_priors(values["head"]["type"]):
-        raise UserError(f"priors are set, but head {values['head']['type']} takes none; remove them")
+    PRIORS.check(priors)
+    if not reads:
+        raise UserError(f"priors are set, but {reader} takes none; remove them")
 
 
 def _spelled(dataset: str, changes: Changes) -> list[str]:
@@ -180,11 +195,11 @@ def _spelled_limit(limit: int | None) -> list[str]:
     return [] if limit is None else [f"limit={limit}"]
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any], where: str) -> dict[str, Any]:
+def merge_values(base: Mapping[str, Any], over: Mapping[str, Any], where: str) -> dict[str, Any]:
     """Deep merge. A key that the base lacks is an error, because every recipe is complete."""
     check_keys(over, list(base), where)
     merged = dict(base)
     for key, value in over.items():
         nested = isinstance(value, Mapping) and isinstance(base[key], Mapping)
-        merged[key] = _merge(base[key], value, f"{where}.{key}") if nested else value
+        merged[key] = merge_values(base[key], value, f"{where}.{key}") if nested else value
     return merged

@@ -50,6 +50,10 @@ class Dataset:
         """Returns clip -> video where this is known; intervals resample whole videos that have several clips."""
         return {}
 
+    def truth(self) -> pd.DataFrame | None:
+        """Returns clip, track, frame and gaze_angle, the angle between gaze and camera in degrees; None if unknown."""
+        return None
+
     def checksum(self) -> str | None:
         """Returns the sha256 of the data if it is shipped with the project."""
         return None
@@ -88,6 +92,9 @@ class SynthLAM(Ego4D):
     def __init__(self, root: Path | None = None) -> None:
         self._shipped = root is None
         super().__init__(synthlam.root() if root is None else root)
+
+    def truth(self) -> pd.DataFrame:
+        return synthlam.truth(self.root)
 
     def checksum(self) -> str | None:
         return synthlam.checksum() if self._shipped else None

@@ -14,12 +14,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from benchmarks.data.cache import cache_folder
+from benchmarks.data.csv_fields import read_csv
+from benchmarks.data.frames import KEY
 from benchmarks.system.locks import locked
 from registry import UserError
-from zoo.files.untrusted import read_json
+from zoo.files.untrusted import read_bytes, read_json
 
 ARCHIVE = Path(__file__).with_name("synthlam") / "synthlam-1.tar.xz"
 MARKER = ".unpacked.json"  # written last; holds the file sizes of a complete copy
@@ -147,6 +150,19 @@ def truth(folder: Path) -> pd.DataFrame:
     gaze and the line to the camera), gaze_yaw, gaze_pitch, head_yaw, head_pitch, head_roll (relative to that line; the
     head's with the camera's roll), eye_yaw, eye_pitch (in the head), blink (0 open, 1 shut), distance, occluded,
     motion (pixels of blur).
+
+    Raises:
+        UserError: the file is missing or broken, or has a frame twice.
     """
+    path = folder / "truth.csv"
     text = dict.fromkeys(("split", "clip", "track", "person", "identity", "image"), str)
-    return pd.read_csv(folder / "truth.csv", dtype=text)
+    try:
+        table = read_csv(read_bytes(path, "the ground truth"), dtype={**text, "frame": np.int64, "gaze_angle": float})
+        missing = [name for name in (*KEY, "gaze_angle") if name not in table]
+        if missing:
+            raise ValueError(f"no column {', '.join(missing)}")
+        if table.duplicated(KEY).any():
+            raise ValueError("a frame of a track is listed twice")
+    except ValueError as error:
+        raise UserError(f"{path}: not SynthLAM's ground truth ({error})") from error
+    return table

@@ -21,6 +21,10 @@ BLOCK = 1 << 18
 # a fiftieth of the uncertainty that a thousand resamples leave.
 RANK_BINS = 1 << 14
 
+# Ties are mixed before clips are drawn, which is fast, and right unless a tie holds many rows: of a constant score the
+# resamples would have an mAP several points too high. Above this share of the rows, ties are mixed in each resample.
+WIDE_TIE = 0.01
+
 
 def best_threshold(looks: np.ndarray, labels: np.ndarray, clips: np.ndarray) -> float:
     """Choose the threshold with the best F1 for looking frames: the mean over resamples of the clips.
@@ -199,23 +203,67 @@ def resampled(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: n
         draws: float64 (R, C) weight of each clip.
 
     Returns:
-        float64 (4, R) in the order of `NAMES`, NaN if a class is missing. mAP is exact for up to 16,384 rows, and
-        within 0.0001 for more.
+        float64 (4, R) in the order of `NAMES`, NaN if a class is missing. mAP is exact for up to 16,384 rows without
+        ties, or with a wide one, and within 0.0001 for more.
     """
-    clips, bins = draws.shape[1], min(len(scores), RANK_BINS)
-    bin_of_rank = np.arange(len(scores)) * bins // max(len(scores), 1)
     values = np.empty((len(NAMES), len(draws)))
-    step = max(1, BLOCK // max(bins, 1))
-    for figure, own, order in zip((1, 2), (1, 0), _rankings(scores, labels, clip), strict=True):
-        cell = clip[order] * bins + bin_of_rank
-        ours = np.bincount(cell, labels[order] == own, clips * bins).reshape(clips, bins)
-        others = np.bincount(cell, minlength=clips * bins).reshape(clips, bins) - ours
-        for begin in range(0, len(draws), step):
-            block = slice(begin, begin + step)
-            values[figure, block] = _average_precision(draws[block] @ ours, draws[block] @ others)
+    wide = len(scores) and np.unique(scores, return_counts=True)[1].max() > max(1, WIDE_TIE * len(scores))
+    values[1:3] = (_mixed_after_drawing if wide else _mixed_before_drawing)(scores, labels, clip, draws)
     both = ~np.isnan(values[1] + values[2])
     values[1:3, ~both] = np.nan
     values[0] = (values[1] + values[2]) / 2
     correct = np.bincount(clip, (scores >= THRESHOLD) == (labels == 1), minlength=draws.shape[1])
     values[3] = (draws @ correct) / (draws @ np.bincount(clip, minlength=draws.shape[1]))
     return values
+
+
+def _mixed_before_drawing(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """AP of looking and of not looking, (2, R), of R resamples; arguments as in `resampled`."""
+    clips, bins = draws.shape[1], min(len(scores), RANK_BINS)
+    bin_of_rank = np.arange(len(scores)) * bins // max(len(scores), 1)
+    values = np.empty((2, len(draws)))
+    step = max(1, BLOCK // max(bins, 1))
+    for figure, own, order in zip((0, 1), (1, 0), _rankings(scores, labels, clip), strict=True):
+        cell = clip[order] * bins + bin_of_rank
+        ours = np.bincount(cell, labels[order] == own, clips * bins).reshape(clips, bins)
+        others = np.bincount(cell, minlength=clips * bins).reshape(clips, bins) - ours
+        for begin in range(0, len(draws), step):
+            block = slice(begin, begin + step)
+            values[figure, block] = _average_precision(draws[block] @ ours, draws[block] @ others)
+    return values
+
+
+def _mixed_after_drawing(scores: np.ndarray, labels: np.ndarray, clip: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Like `_mixed_before_drawing`, for whole weights: the rows of each tie are mixed in each resample."""
+    order = np.argsort(-scores)
+    starts = np.flatnonzero(np.diff(-scores[order], prepend=-np.inf))
+    looking, of_rows = (labels[order] == 1).astype(np.int64), clip[order]
+    values = np.empty((2, len(draws)))
+    for number, draw in enumerate(draws.astype(np.int64)):
+        weight = draw[of_rows]
+        ours = np.add.reduceat(weight * looking, starts)
+        others = np.add.reduceat(weight, starts) - ours
+        values[:, number] = _ties_precision(ours, others, True), _ties_precision(others[::-1], ours[::-1], False)
+    return values
+
+
+def _ties_precision(own: np.ndarray, others: np.ndarray, others_first: bool) -> float:
+    """VOC average precision of a class whose ties are mixed evenly, as by `benchmarks.evaluation.metrics.mix_ties`.
+
+    Args:
+        own: int (G,) rows of the class in each tie, best first.
+        others: int (G,) other rows in each tie.
+        others_first: whether other rows come first if places are equal.
+
+    Returns:
+        Fraction; NaN if the class has no row.
+    """
+    hits = np.arange(1, own.sum() + 1)
+    if not len(hits):
+        return np.nan
+    tie = np.repeat(np.arange(len(own)), own)
+    p, q, place = own[tie], others[tie], hits - (np.cumsum(own) - own)[tie]
+    # Of q others at (j - 1/2) / q, those before the k-th of p own at (k - 1/2) / p.
+    within = (q * (2 * place - 1) + p - (not others_first)) // (2 * p)
+    precision = hits / (hits + (np.cumsum(others) - others)[tie] + within)
+    return float(np.maximum.accumulate(precision[::-1]).mean())

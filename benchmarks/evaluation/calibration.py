@@ -61,7 +61,7 @@ def fit_platt(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     positives, count = int(looking.sum()), len(looking)
     target = np.where(looking, (positives + 1) / (positives + 2), 1 / (count - positives + 2))
     x = log_odds(scores)
-    spread = float(x.std()) or 1.0  # 0 for constant scores, whose slope has no effect
+    spread = float(x.std()) if np.ptp(x) else 1.0  # of constant scores it is 0, or the rounding of their mean
 
     def loss(parameters: np.ndarray) -> tuple[float, np.ndarray]:
         at = parameters[0] * x / spread + parameters[1]

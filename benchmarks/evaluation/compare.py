@@ -35,6 +35,7 @@ class Scored:
         without: float64 (S, C) mAP of all clips but one; NaN if the others have one class only.
         trainings: per seed, names of the trainings and initial weights behind it. Seeds of two rows with a name in
             common are paired. Empty if unknown: nothing is paired.
+        fixed: whether nothing about the row is drawn, so that its one seed has no spread.
     """
 
     seeds: tuple[int, ...]
@@ -42,6 +43,7 @@ class Scored:
     clips: tuple[str, ...]
     without: np.ndarray
     trainings: tuple[frozenset[str], ...] = ()
+    fixed: bool = False
 
 
 class SeedSpread(NamedTuple):
@@ -64,7 +66,7 @@ class Difference:
         seed_error: standard error over seeds; 0 if both rows have a single seed.
         seed_freedom: degrees of freedom of `seed_error`.
         freedom: degrees of freedom of the interval.
-        seed_count: number of seeds of the row with fewer.
+        seed_count: number of seeds of the row with fewer, of those that have a spread.
         clip_count: number of clips.
         paired: seeds of the first row that are paired with seeds of the second.
     """
@@ -127,10 +129,14 @@ def scored(
     per_seed: Sequence[float],
     without: Mapping[str, list[float | None]],
     trainings: Sequence[frozenset[str]] = (),
+    fixed: bool = False,
 ) -> Scored:
-    """A row for `difference`, from its record's `seeds`, mAP `per_seed`, `without_clip`, and names of its trainings."""
+    """A row for `difference`, from its record's `seeds`, mAP `per_seed`, `without_clip`, and names of its trainings.
+
+    `fixed`: as in `Scored`.
+    """
     values = np.array([without[name] for name in without], dtype=np.float64).T  # None becomes NaN
-    return Scored(tuple(seeds), np.array(per_seed, dtype=np.float64), tuple(without), values, tuple(trainings))
+    return Scored(tuple(seeds), np.array(per_seed, dtype=np.float64), tuple(without), values, tuple(trainings), fixed)
 
 
 def difference(a: Scored, b: Scored, spread: SeedSpread | None = None) -> Difference | None:
@@ -142,8 +148,8 @@ def difference(a: Scored, b: Scored, spread: SeedSpread | None = None) -> Differ
     `seeds + max(clips - cells, 0)`, with Student's quantile at Satterthwaite's degrees of freedom.
 
     Seeds that share a training or initial weights are a pair and count as one draw; other seeds are independent, even
-    if their numbers are equal. A row with a single seed is given the spread of the other row. If both have a single
-    seed, the interval is over clips alone.
+    if their numbers are equal. A row with a single seed is given the spread of the other row, unless it is fixed. If no
+    row has several seeds, the interval is over clips alone.
 
     Args:
         a: one row.
@@ -172,7 +178,7 @@ def difference(a: Scored, b: Scored, spread: SeedSpread | None = None) -> Differ
         of_seeds = _squared(_by_seed(a, b, a.map[:, None], b.map[:, None]))
         freedom = _freedom(a, b) if of_seeds else math.inf
     else:
-        of_seeds = sum(max(_variance(row), spread.variance) / len(row.seeds) for row in (a, b))
+        of_seeds = sum(max(_variance(row), spread.variance) / len(row.seeds) for row in (a, b) if not row.fixed)
         freedom = spread.freedom
     beyond = max(of_clips - of_cells, 0.0)
     variance = of_seeds + beyond
@@ -190,7 +196,7 @@ def difference(a: Scored, b: Scored, spread: SeedSpread | None = None) -> Differ
         seed_error=math.sqrt(of_seeds),
         seed_freedom=freedom,
         freedom=of_interval,
-        seed_count=min(len(a.seeds), len(b.seeds)),
+        seed_count=min((len(row.seeds) for row in (a, b) if not row.fixed), default=MIN_SEEDS),
         clip_count=count,
         paired=tuple(a.seeds[one] for one, _ in pairs),
     )
@@ -293,7 +299,7 @@ def _by_seed(a: Scored, b: Scored, of_a: np.ndarray, of_b: np.ndarray) -> np.nda
         if size > 1:
             own = sign * (values - values.mean(axis=0)) / math.sqrt(size * (size - 1))
             shares[draws] += own
-            if len(other.seeds) == 1:
+            if len(other.seeds) == 1 and not other.fixed:
                 lent = own * math.sqrt(size)
     return shares if isinstance(lent, float) else np.concatenate([shares, lent])
 

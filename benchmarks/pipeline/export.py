@@ -97,7 +97,7 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
         The model's card.
 
     Raises:
-        UserError: the row is an ensemble, was not run with this seed, or its weights are missing or damaged.
+        UserError: the row has no weights of its own, was not run with this seed, or its weights are missing or damaged.
     """
     result = read_result(row / "result.json")
     name, config = result["name"], result["config"]
@@ -107,6 +107,8 @@ def export_row(row: Path, folder: Path, seed: int | None = None) -> Card:
             f"{row}: {name} is an ensemble and has no weights of its own; export its members: "
             f"{', '.join(map(str, members))}"
         )
+    if "scorer" in config:
+        raise UserError(f"{row}: {name} is a reference row, which has no weights to export")
     try:
         checked(config, _Config, "config")
         checked(result["training"], list[_Report], "training")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.config.ensemble import Ensemble
-from benchmarks.config.recipe import Recipe
+from benchmarks.config.ensemble import RowConfig
 from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions
 from benchmarks.pipeline.row import rows_of
 from benchmarks.pipeline.run import by_backbone, check_needs
@@ -16,7 +15,7 @@ from zoo.files.atomic import check_writable
 
 
 def extract_features(
-    recipes: Sequence[Recipe | Ensemble],
+    recipes: Sequence[RowConfig],
     session: Session,
     options: ExtractOptions = DEFAULT_OPTIONS,
     engine: str = "local",
@@ -24,7 +23,7 @@ def extract_features(
     """Encode the frames in the windows of some rows into the stores that `run` reads.
 
     Args:
-        recipes: resolved recipes and ensembles of one dataset.
+        recipes: resolved rows of one dataset.
         session: dataset and options.
         options: how to extract; device, `skip_damaged` and `plugins` come from the session.
         engine: `local`, or `ray` for the machines of a cluster.
@@ -35,12 +34,14 @@ def extract_features(
     Raises:
         UserError: see `run`.
     """
-    rows, _ = rows_of(recipes, session)
+    rows, _, references = rows_of(recipes, session)
     check_needs(rows)
     check_writable(session.out)
     for row in rows:
         if row.recipe.on_pixels:
             say(f"{row.name}: its backbone trains, so there are no features to extract")
+    for reference in references:
+        say(f"{reference.name}: it has no backbone, so there are no features to extract")
     total = Extraction()
     for group in by_backbone([row for row in rows if not row.recipe.on_pixels]):
         plan = plan_features(group, session.device if engine == "local" else "cpu")

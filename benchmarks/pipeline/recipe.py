@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pipeline.row import RecipeRow
-from benchmarks.pipeline.sources import Source
+from benchmarks.pipeline.sources import Source, head_config
 from benchmarks.rows.identity import short_hash, training_identity
 from benchmarks.rows.record import RowScores
 from benchmarks.scoring.smooth import FITTING, smooth_splits, split_of
@@ -82,13 +82,12 @@ def training_job(row: RecipeRow, source: Source, key_frames: Mapping[str, KeyFra
         key_frames: split, or `FITTING` -> key frames to train on or to score.
     """
     recipe, session = row.recipe, row.session
-    sizes = {"feature_dim": source.backbone["feature_dim"], "window": 2 * recipe.windows.radius + 1}
     identity = training_identity(recipe, row.identity, row.dataset_info, source)
     labels = session.tables["train"]["label"].to_numpy()
     if recipe.training.class_weight == "balanced_key_frames":
         labels = key_frames["train"].labels
     return TrainingJob(
-        head_config={**recipe.head, **sizes},
+        head_config=head_config(recipe, source.backbone["feature_dim"]),
         backbone_config=recipe.backbone if recipe.on_pixels else None,
         training=recipe.training,
         data=source.windows(key_frames["train"], "train", recipe.views.train),

@@ -14,12 +14,15 @@ import numpy as np
 import pandas as pd
 
 from backbones.checksums import file_sha256
-from benchmarks.config.ensemble import Ensemble, recipes_of
+from benchmarks.config.ensemble import Ensemble, RowConfig, recipes_of
 from benchmarks.config.recipe import Recipe
+from benchmarks.config.reference import Reference
+from benchmarks.data.dataset import table_sha256
+from benchmarks.data.frames import KEY
 from benchmarks.data.windows import KeyFrames, key_frames, windows
 from benchmarks.pipeline.session import Session
 from benchmarks.pixels.properties import frame_properties
-from benchmarks.priors.base import Prior
+from benchmarks.priors.base import Prior, lacking
 from benchmarks.rows import identity, provenance, schema
 from benchmarks.rows.folder import result_folder, write_row_sums
 from benchmarks.rows.record import FITTING_FILE, RowContext, RowScores, make_record, write_row
@@ -34,6 +37,8 @@ from zoo.files.checksums import damaged
 # Weights up to this size are hashed again before a finished row is reused; 200 MB take 0.2 s.
 _RECHECKED_BYTES = 200_000_000
 
+REFERENCE_SEEDS = [0]  # a reference row has one set of scores; prediction files name it seed 0
+
 
 class Row(ABC):
     """One row of the table on a session's dataset: found finished, or computed and kept.
@@ -43,7 +48,7 @@ class Row(ABC):
         session: shared by all rows of the command.
     """
 
-    def __init__(self, recipe: Recipe | Ensemble, session: Session) -> None:
+    def __init__(self, recipe: RowConfig, session: Session) -> None:
         self.recipe = recipe
         self.session = session
         self.name = recipe.name
@@ -165,7 +170,24 @@ class Row(ABC):
         return found
 
 
-class RecipeRow(Row):
+class KeyFrameRow(Row):
+    """A row that scores key frames of its own, of a recipe or a reference."""
+
+    recipe: Recipe | Reference
+
+    @cached_property
+    def key_frames(self) -> dict[str, KeyFrames]:
+        """Split -> key frames and the windows around them."""
+        return {split: _choose_key_frames(self.recipe, split, table) for split, table in self.session.tables.items()}
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The prior that the recipe names."""
+        config = self.recipe.priors
+        return None if config is None else self.session.prior(config, self.recipe.dataset)
+
+
+class RecipeRow(KeyFrameRow):
     """The row of a recipe.
 
     Args:
@@ -179,11 +201,6 @@ class RecipeRow(Row):
     def __init__(self, recipe: Recipe, session: Session, is_member: bool = False) -> None:
         super().__init__(recipe, session)
         self.is_member = is_member
-
-    @cached_property
-    def key_frames(self) -> dict[str, KeyFrames]:
-        """Split -> key frames and the windows around them."""
-        return {split: _choose_key_frames(self.recipe, split, table) for split, table in self.session.tables.items()}
 
     @cached_property
     def fitting(self) -> KeyFrames | None:
@@ -228,15 +245,53 @@ class RecipeRow(Row):
         return self.fitting is not None and not (self.folder / FITTING_FILE).exists()
 
     @cached_property
-    def prior(self) -> Prior | None:
-        """The prior that the recipe names."""
-        config = self.recipe.priors
-        return None if config is None else self.session.prior(config, self.recipe.dataset)
-
-    @cached_property
     def identity(self) -> dict[str, Any]:
         """Configuration, data, priors and versions of the code."""
         return identity.recipe_identity(self.recipe, self.dataset_info, self.prior)
+
+
+class ReferenceRow(KeyFrameRow):
+    """The row of a floor or ceiling, scored from the frames' angles without training."""
+
+    recipe: Reference
+
+    @property
+    def strides(self) -> dict[str, int]:
+        """Split -> frames between two key frames of a track."""
+        return {split: getattr(self.recipe.windows.stride, split) for split in self.session.tables}
+
+    @cached_property
+    def truth(self) -> pd.DataFrame | None:
+        """The dataset's true angles, if these are the scores."""
+        return self.session.dataset.truth() if self.recipe.scorer == "truth" else None
+
+    def check_source(self) -> None:
+        """Check that the angles behind the scores are known.
+
+        Raises:
+            UserError: no prior is named, or the dataset does not know the true angles.
+        """
+        if self.recipe.scorer == "pose_prior" and self.recipe.priors is None:
+            raise lacking(self.name, ["head pose"])
+        if self.recipe.scorer == "truth" and self.truth is None:
+            raise UserError(f"recipe {self.name} needs true gaze angles, which dataset {self.recipe.dataset} lacks")
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Configuration, data, source of the scores and versions of the code."""
+        source: dict[str, Any] = {} if self.prior is None else {"priors": self.prior.fingerprint()}
+        if self.truth is not None:
+            source["truth"] = table_sha256(self.truth[[*KEY, "gaze_angle"]])
+        return identity.reference_identity(self.recipe, self.dataset_info, source)
+
+    def _frame_properties(self, key_frames: Mapping[str, KeyFrames]) -> dict[str, dict[str, np.ndarray]]:
+        """Head yaw alone. Sharpness needs the crops, which nothing else of this row opens."""
+        session = self.session
+        prior = self.prior or session.shipped_prior(self.recipe.dataset)
+        return frame_properties(session.dataset.root, session.tables, key_frames, None, prior)
+
+    def _asked_seeds(self) -> list[int]:
+        return REFERENCE_SEEDS
 
 
 class EnsembleRow(Row):
@@ -259,8 +314,10 @@ class EnsembleRow(Row):
         return identity.ensemble_identity(self.recipe, {member.name: member.identity for member in self.members})
 
 
-def rows_of(recipes: Sequence[Recipe | Ensemble], session: Session) -> tuple[list[RecipeRow], list[EnsembleRow]]:
-    """The rows of recipes, ensembles' members included, each once; and the rows of ensembles.
+def rows_of(
+    recipes: Sequence[RowConfig], session: Session
+) -> tuple[list[RecipeRow], list[EnsembleRow], list[ReferenceRow]]:
+    """The rows of recipes, ensembles' members included, each once; those of ensembles; and those of references.
 
     Raises:
         UserError: two different recipes have the same name.
@@ -276,17 +333,18 @@ def rows_of(recipes: Sequence[Recipe | Ensemble], session: Session) -> tuple[lis
         for recipe in recipes
         if isinstance(recipe, Ensemble)
     ]
-    return list(rows.values()), ensembles
+    references = [ReferenceRow(recipe, session) for recipe in recipes if isinstance(recipe, Reference)]
+    return list(rows.values()), ensembles, references
 
 
-def _choose_key_frames(recipe: Recipe, split: str, table: pd.DataFrame) -> KeyFrames:
+def _choose_key_frames(recipe: Recipe | Reference, split: str, table: pd.DataFrame) -> KeyFrames:
     """Choose the key frames of one split and find the frames of their windows."""
     chosen = key_frames(table, getattr(recipe.windows.stride, split))
     labels = table["label"].to_numpy()
     if split == "train":
         # The published programs also train on windows whose key frame has no crop, as zeros. They teach nothing.
         chosen &= (labels >= 0) & (table["image"] != "").to_numpy(dtype=bool)
-        chosen &= recipe.checkpoint is None
+        chosen &= isinstance(recipe, Recipe) and recipe.checkpoint is None  # else nothing is trained
     if recipe.limit is not None:
         rows = np.flatnonzero(chosen)
         rows = rows[np.linspace(0, len(rows) - 1, min(recipe.limit, len(rows))).round().astype(np.int64)]

@@ -8,14 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.config.ensemble import Ensemble
-from benchmarks.config.recipe import SEEDS, Recipe
+from benchmarks.config.ensemble import RowConfig
+from benchmarks.config.recipe import SEEDS
 from benchmarks.features.windows import check_takes_features
 from benchmarks.pipeline.ensemble import score_ensemble
 from benchmarks.pipeline.recipe import score_recipe
-from benchmarks.pipeline.row import RecipeRow, Row, rows_of
+from benchmarks.pipeline.reference import score_reference
+from benchmarks.pipeline.row import RecipeRow, ReferenceRow, Row, rows_of
 from benchmarks.pipeline.session import Session
-from benchmarks.pipeline.sources import load_source, touched_rows, views_of
+from benchmarks.pipeline.sources import check_recipe_checkpoint, head_config, load_source, touched_rows, views_of
 from benchmarks.pixels.source import check_init
 from benchmarks.priors.base import lacking
 from benchmarks.rows.schema import Result
@@ -26,11 +27,11 @@ from registry import BACKBONES, HEADS, UserError
 from zoo.files.atomic import check_writable
 
 
-def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
+def run(recipes: Sequence[RowConfig], session: Session) -> list[Result]:
     """Run each recipe to its record; the members of an ensemble first, each to its own record.
 
     Args:
-        recipes: resolved recipes and ensembles of one dataset.
+        recipes: resolved recipes, ensembles and references of one dataset.
         session: dataset and options.
 
     Returns:
@@ -52,12 +53,13 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
     """
     started = time.perf_counter()
     # -- frames, windows: read when a row first needs them
-    rows, ensembles = rows_of(recipes, session)
-    check_needs(rows)
+    rows, ensembles, references = rows_of(recipes, session)
+    check_needs(rows, references)
     check_writable(session.out)
-    session.check_splits(rows[0].recipe.dataset)
+    if rows:
+        session.check_splits(rows[0].recipe.dataset)
     say_many_absent(session)
-    todo = unfinished([*rows, *ensembles])
+    todo = unfinished([*rows, *ensembles, *references])
     if todo:
         say_videos(session)
         processes.barrier()  # nothing may be written while another process still looks rows up
@@ -80,18 +82,25 @@ def run(recipes: Sequence[Recipe | Ensemble], session: Session) -> list[Result]:
         if ensemble in todo:
             with ensemble.locked():
                 ensemble.keep(score_ensemble(ensemble))
+
+    # -- floors and ceilings: scored from angles
+    for reference in references if session.rank == 0 else ():
+        if reference in todo:
+            with reference.locked():
+                reference.keep(score_reference(reference))
     say_absent(session, todo)
     say(f"finished in {time.perf_counter() - started:.0f} s")
-    found = {row.name: row.find() for row in (*rows, *ensembles)}
+    found = {row.name: row.find() for row in (*rows, *ensembles, *references)}
     return [result for recipe in recipes if (result := found[recipe.name]) is not None]
 
 
-def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
+def show_work(recipes: Sequence[RowConfig], session: Session) -> None:
     """Print what `run` would do."""
-    rows, ensembles = rows_of(recipes, session)
-    check_needs(rows)
-    session.check_splits(rows[0].recipe.dataset)
-    todo = unfinished([*rows, *ensembles])
+    rows, ensembles, references = rows_of(recipes, session)
+    check_needs(rows, references)
+    if rows:
+        session.check_splits(rows[0].recipe.dataset)
+    todo = unfinished([*rows, *ensembles, *references])
     build_parts([row for row in rows if row in todo])
     for row in rows:
         if row in todo:
@@ -106,6 +115,13 @@ def show_work(recipes: Sequence[Recipe | Ensemble], session: Session) -> None:
     for ensemble in ensembles:
         if ensemble in todo:
             print(f"{ensemble.name}: weights for {', '.join(member.name for member in ensemble.members)}")
+    for reference in references:
+        if reference in todo:
+            sizes = {split: len(each.centres) for split, each in reference.key_frames.items() if split != "train"}
+            print(
+                f"{reference.name}: scores without training; key frames: "
+                + ", ".join(f"{size:,} {split}" for split, size in sizes.items())
+            )
 
 
 def build_parts(rows: Sequence[RecipeRow]) -> None:
@@ -119,8 +135,8 @@ def build_parts(rows: Sequence[RecipeRow]) -> None:
         backbone = BACKBONES.build(group[0].recipe.backbone)
         for row in group:
             recipe = row.recipe
-            sizes = {"feature_dim": backbone.feature_dim, "window": 2 * recipe.windows.radius + 1}
-            HEADS.build({**recipe.head, **sizes})
+            HEADS.build(head_config(recipe, backbone.feature_dim))
+            check_recipe_checkpoint(recipe, backbone.feature_dim)
             if recipe.priors is not None:
                 row.session.prior(recipe.priors, recipe.dataset)
 
@@ -149,20 +165,22 @@ def by_backbone(rows: Sequence[RecipeRow]) -> list[list[RecipeRow]]:
     return list(groups.values())
 
 
-def check_needs(rows: Sequence[RecipeRow]) -> None:
-    """Check that each row's head gets the inputs that it needs, and its seeds are valid, before any work is done.
+def check_needs(rows: Sequence[RecipeRow], references: Sequence[ReferenceRow] = ()) -> None:
+    """Check that each row gets the inputs that it needs, and its seeds are valid, before any work is done.
 
     Raises:
         UserError: a head needs more than features from a frozen backbone, or a prior that is not named; the weights to
-            start from are not named; or the last seed is too large.
+            start from are not named; the last seed is too large; or the angles of a reference row are unknown.
     """
+    for reference in references:
+        reference.check_source()
     for row in rows:
         row.check_strides()
         last = row.recipe.training.seed + row.session.seeds - 1
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
         if row.recipe.checkpoint is not None:
-            check_checkpoint(row)
+            check_single_file(row)
         head: Any = HEADS.get(row.recipe.head["type"])
         if not row.recipe.on_pixels:
             check_takes_features(row.recipe.head["type"], head)
@@ -175,8 +193,8 @@ def check_needs(rows: Sequence[RecipeRow]) -> None:
             )
 
 
-def check_checkpoint(row: RecipeRow) -> None:
-    """Check that a checkpoint is a readable file, and that one seed is asked for.
+def check_single_file(row: RecipeRow) -> None:
+    """Check that a checkpoint is a file, and that one seed is asked for.
 
     Raises:
         UserError: it is not.

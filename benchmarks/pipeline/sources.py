@@ -32,6 +32,7 @@ from benchmarks.rows.identity import short_hash
 from benchmarks.rows.provenance import HOME
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
+from benchmarks.training.train import check_checkpoint
 from registry import BACKBONES, UserError
 from zoo.files.untrusted import below
 from zoo.weights import read_weights
@@ -148,6 +149,8 @@ def load_features(rows: Sequence[RecipeRow]) -> FeatureSource:
     """Encode the missing frames in the windows of some rows with one backbone, and read all features."""
     session = rows[0].session
     plan = plan_features(rows, session.device)
+    for row in rows:
+        check_recipe_checkpoint(row.recipe, plan.backbone.feature_dim)
     done = encode_missing(plan, session)
     say_encoded(plan, done, session.dataset.root)
     damaged = set(done.damaged)
@@ -169,6 +172,8 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     session, recipe = rows[0].session, rows[0].recipe
     check_init(recipe)
     backbone: Backbone = BACKBONES.build(recipe.backbone)
+    for row in rows:
+        check_recipe_checkpoint(row.recipe, backbone.feature_dim)
     if recipe.checkpoint is not None:
         backbone.weights_info = _checkpoint_info(Path(recipe.checkpoint))
     started = time.perf_counter()
@@ -193,6 +198,21 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     seconds = time.perf_counter() - started
     faults = recipe.published_faults
     return PixelSource(crops, positions, session.tables, section, seconds, damaged, blur, rows[0].prior, faults)
+
+
+def head_config(recipe: Recipe, feature_dim: int) -> dict[str, Any]:
+    """`type` and arguments of a recipe's head, with the sizes of its windows."""
+    return {**recipe.head, "feature_dim": feature_dim, "window": 2 * recipe.windows.radius + 1}
+
+
+def check_recipe_checkpoint(recipe: Recipe, feature_dim: int) -> None:
+    """Check that the checkpoint of a recipe, if it has one, fits its head.
+
+    Raises:
+        UserError: it does not.
+    """
+    if recipe.checkpoint is not None:
+        check_checkpoint(Path(recipe.checkpoint), head_config(recipe, feature_dim), recipe.on_pixels)
 
 
 def touched_rows(key_frames: Iterable[KeyFrames]) -> np.ndarray:

@@ -20,7 +20,7 @@ def frame_properties(
     root: Path,
     tables: Mapping[str, pd.DataFrame],
     key_frames: Mapping[str, KeyFrames],
-    cache: Path,
+    cache: Path | None,
     prior: Prior | None,
 ) -> dict[str, dict[str, np.ndarray]]:
     """Measure the sharpness and head yaw of the labelled key frames of every split except train.
@@ -30,6 +30,7 @@ def frame_properties(
         tables: split -> frame table.
         key_frames: split -> key frames of a row.
         cache: file of `benchmarks.pixels.sharpness.sharpness`; each missing crop takes about 2 ms of a core.
+            None opens no crop and leaves sharpness out.
         prior: source of head poses, or None.
 
     Returns:
@@ -45,7 +46,7 @@ def frame_properties(
         if split == "train" or not len(rows):
             continue
         frames = tables[split].iloc[rows]
-        known = {"sharpness": sharpness(root, frames["image"].tolist(), cache)}
+        known = {} if cache is None else {"sharpness": sharpness(root, frames["image"].tolist(), cache)}
         if prior is not None:
             known["head yaw"] = np.abs(prior.read(frames).head_pose[:, 0].astype(np.float64))
         properties[split] = {}

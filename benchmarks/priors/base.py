@@ -68,6 +68,6 @@ class Prior:
 
 
 def lacking(recipe: str, needs: Sequence[str]) -> UserError:
-    """The error for a recipe that lacks the priors its head needs; it lists the available ones."""
+    """The error for a recipe that lacks the priors it needs; it lists the available ones."""
     ways = "; ".join(f"{name}: {getattr(PRIORS.get(name), 'how', '')}".rstrip(": ") for name in PRIORS)
-    return UserError(f"recipe {recipe}: its head needs {' and '.join(needs)}; add --set priors=NAME ({ways})")
+    return UserError(f"recipe {recipe}: it needs {' and '.join(needs)}; add --set priors=NAME ({ways})")

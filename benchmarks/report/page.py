@@ -68,7 +68,9 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
             }
         )
         advance()
-    by_map = sorted((each for each in sections if each["table"].map is not None), key=lambda each: -each["table"].map)
+    # Highest first; floors and ceilings after the trained rows.
+    defined = [each for each in sections if each["table"].map is not None]
+    by_map = sorted(defined, key=lambda each: (each["table"].bound != "", -each["table"].map))
     lines = [each for each in (sections if named else by_map) if each["scores"] and each["table"].map is not None]
     environment = Environment(
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

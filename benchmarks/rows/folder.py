@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from zoo.files.checksums import write_sums
 
 if TYPE_CHECKING:
-    from benchmarks.config.ensemble import Ensemble
-    from benchmarks.config.recipe import Recipe
+    from benchmarks.config.ensemble import RowConfig
 
 
-def result_folder(out: Path, row: Recipe | Ensemble) -> Path:
+def result_folder(out: Path, row: RowConfig) -> Path:
     """Path of the folder with a row's `result.json`, `predictions.csv` and `config.py`."""
     return out / "results" / row.dataset / folder_name(row.name)
 

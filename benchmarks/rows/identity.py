@@ -13,6 +13,7 @@ from benchmarks.config.ensemble import Ensemble
 from benchmarks.config.recipe import OPTIONAL_KEYS, TRACKERS, Recipe, Training, defaults
 
 if TYPE_CHECKING:
+    from benchmarks.config.reference import Reference
     from benchmarks.priors.base import Prior
 
 # Raised when the same settings give other numbers than before. A training version is part of the hash that finds a
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 TRAINING_VERSIONS = {"features": 3, "pixels": 2}
 ROW_VERSION = 3
 FITTING_VERSION = 2  # of smoothed rows and ensembles
+REFERENCE_VERSION = 1  # of reference rows' scores
 
 # Keys that older rows lack. They are omitted at their defaults, so that these rows are found.
 _LATER = {"augment", "checkpoint", "init", "published_faults", "schedule_floor", "schedule_unit"}
@@ -39,10 +41,11 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
         for key in _LATER & section.keys():
             if section[key] == usual[key]:
                 del section[key]
-    frames = {split: info["sha256"] for split, info in dataset_info["splits"].items()}
+    if recipe.checkpoint is not None:
+        config["checkpoint"] = Path(recipe.checkpoint).name  # its sha256 follows; the folder does not matter
     return {
         "config": config,
-        "data": {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames},
+        "data": _data(dataset_info),
         **({} if prior is None else {"priors": prior.fingerprint()}),
         **({} if recipe.checkpoint is None else {"checkpoint": file_sha256(Path(recipe.checkpoint))}),
         "code": {
@@ -50,6 +53,25 @@ def recipe_identity(recipe: Recipe, dataset_info: Mapping[str, Any], prior: Prio
             "row": ROW_VERSION,
             **({} if recipe.smoothing is None else {"fitting": FITTING_VERSION}),
         },
+    }
+
+
+def reference_identity(
+    reference: Reference, dataset_info: Mapping[str, Any], source: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Identity of a reference row: configuration, data, source of the scores and code versions.
+
+    Args:
+        reference: resolved.
+        dataset_info: record section `dataset`.
+        source: the fingerprint of its prior under `priors`, or the sha256 of the true angles under `truth`; empty for
+            chance.
+    """
+    return {
+        "config": reference.as_dict(),
+        "data": _data(dataset_info),
+        **source,
+        "code": {"reference": REFERENCE_VERSION, "row": ROW_VERSION},
     }
 
 
@@ -130,6 +152,11 @@ def first_difference(old: Mapping[str, Any], new: Mapping[str, Any], path: str =
         elif a != b:
             return f"{where}: {a} there, {b} now"
     return None
+
+
+def _data(dataset_info: Mapping[str, Any]) -> dict[str, Any]:
+    frames = {split: info["sha256"] for split, info in dataset_info["splits"].items()}
+    return {"name": dataset_info["name"], "checksum": dataset_info["checksum"], **frames}
 
 
 def _training_version(recipe: Recipe) -> int:

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from benchmarks.config.ensemble import Ensemble
-from benchmarks.config.recipe import Recipe
+from benchmarks.config.ensemble import RowConfig
 from benchmarks.data.frames import BOX
 from benchmarks.data.windows import KeyFrames
 from benchmarks.evaluation.bootstrap import bootstrap_interval
@@ -37,12 +36,13 @@ class RowScores:
     Attributes:
         seeds: S seeds, ascending.
         key_frames: split -> its M key frames.
-        parts: split -> part -> S arrays (M,) of scores. Parts are the views of a recipe, or the members of an ensemble.
+        parts: split -> part -> S arrays (M,) of scores. Parts are the views of a recipe, or the members of an
+            ensemble; a reference row has none.
         fused: split -> (S, M) final scores of the row.
         fitted: record section `fitted`: values fitted on validation.
         backbone: record section `backbone`.
         head: record section `head`.
-        training: record section `training`, one report per seed.
+        training: record section `training`: one report per seed; none in ensembles and reference rows.
         counts: record section `counts` without the windows per split.
         seconds: record section `seconds`.
         trainings: record section `trainings` of an ensemble; None for a recipe.
@@ -86,7 +86,7 @@ class RowContext:
     environment: dict[str, Any]
 
 
-def make_record(recipe: Recipe | Ensemble, scores: RowScores, context: RowContext) -> schema.Result:
+def make_record(recipe: RowConfig, scores: RowScores, context: RowContext) -> schema.Result:
     """Compute a row's figures on every labelled split; returns the contents of its `result.json`."""
     labelled = {
         split: _labelled(scores, split, context)
@@ -170,7 +170,7 @@ def _metric(values: Sequence[float | None], interval: Sequence[float] | None) ->
 
 def write_row(
     folder: Path,
-    recipe: Recipe | Ensemble,
+    recipe: RowConfig,
     result: schema.Result,
     row_scores: RowScores,
     tables: Mapping[str, pd.DataFrame],
@@ -221,7 +221,7 @@ def _write_fitting(path: Path, row_scores: RowScores, table: pd.DataFrame) -> No
         pd.concat(parts).to_csv(temporary, index=False)
 
 
-def config_file(recipe: Recipe | Ensemble, date: str) -> str:
+def config_file(recipe: RowConfig, date: str) -> str:
     """The text of a recipe file that resolves to this row, for `--recipe PATH/config.py`."""
     values = recipe.as_file()
     lines = [f"{key} = {pformat(value, width=120, sort_dicts=False)}" for key, value in values.items()]

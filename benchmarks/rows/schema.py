@@ -8,6 +8,7 @@ from typing import Any, TypedDict
 
 from typing_extensions import NotRequired  # typing has it from Python 3.11 on
 
+from benchmarks.config.reference import BOUNDS, Bound, Scorer
 from benchmarks.evaluation.diagnosis import BINS, Diagnosis
 from registry import UserError
 from zoo.files.atomic import write_json
@@ -32,6 +33,7 @@ class ConfigSection(TypedDict):
     changes: list[str]
     init: NotRequired[str | None]
     checkpoint: NotRequired[str | None]
+    scorer: NotRequired[Scorer]
 
 
 class DatasetSplit(TypedDict):
@@ -69,7 +71,7 @@ class InitialWeights(TypedDict):
 
 
 class PartSection(TypedDict):
-    """Section `backbone` or `head`; an ensemble's `of` has the sections of its members."""
+    """Section `backbone` or `head`; an ensemble's `of` has the sections of its members, a reference row's is empty."""
 
     type: str
     parameters: int
@@ -190,7 +192,7 @@ class Result(TypedDict):
     name: str
     """Recipe and changes, for example `internlstm_flip_tta+head=gru`."""
     config: dict[str, Any]
-    """The resolved recipe, with all values that determine the figures."""
+    """The resolved recipe, with all values that determine the figures. A reference row has `scorer`."""
     settings: dict[str, Any]
     """The identity of the row: config, data and code versions. Another run with the same identity reuses the row."""
     dataset: dict[str, Any]
@@ -202,16 +204,18 @@ class Result(TypedDict):
     """`type`, `stands_in_for`, `feature_dim`, `parameters`, `fingerprint`, `weights` (name, origin, sha256, ...).
 
     For a trainable backbone, fingerprint and weights are the initial ones. An ensemble has `type`, `parameters` and
-    `of`, the sections of its members' backbones, each once.
+    `of`, the sections of its members' backbones, each once; so has a reference row, with an empty `of`.
     """
     head: dict[str, Any]
     """`type`, `parameters`, and `initialised_from`: `file`, `kind` and `tensors` of imported weights, or None.
 
-    An ensemble has `type`, `parameters` and `of`, the sections of its members.
+    An ensemble has `type`, `parameters` and `of`, the sections of its members; a reference row's `of` is empty.
     """
     seeds: list[int]
+    """A reference row, of which nothing is drawn, has the one entry 0."""
     training: list[dict[str, Any]]
-    """Per seed `seed`, `best_epoch`, `best_mAP` (validation, a fraction), `seconds`, `history`.
+    """Per seed `seed`, `best_epoch`, `best_mAP` (validation, a fraction), `seconds`, `history`. Empty if the row itself
+    trains nothing: in ensembles and reference rows.
 
     With a trainable backbone also `initial`, with the `sha256` of all initial weights.
     """
@@ -293,8 +297,8 @@ def read_result(path: Path) -> Result:
 def _check_lengths(result: Result) -> None:
     """Check the lengths of lists with one entry per seed, bin or group, and that all splits belong to the data set."""
     seeds, found = len(result["seeds"]), result["diagnosis"]
-    ensemble = "of" in result["backbone"]  # has no trainings
-    lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), 0 if ensemble else seeds)]
+    trained = "of" not in result["backbone"]  # ensembles and reference rows train nothing themselves
+    lengths: list[tuple[str, int, int]] = [("training", len(result["training"]), seeds if trained else 0)]
     lengths += [("trainings", len(result["trainings"]), seeds)] if "trainings" in result else []
     for split, figures in result["splits"].items():
         each = [*figures["metrics"].values(), *figures["views"].values()]
@@ -328,6 +332,12 @@ def _check_lengths(result: Result) -> None:
 def shown_split(result: Result) -> str | None:
     """The split that is shown in tables: test if labelled, else val; None if neither is."""
     return next((split for split in ("test", "val") if split in result["splits"]), None)
+
+
+def bound_of(result: Result) -> Bound | None:
+    """Whether a row is a floor or a ceiling; None if it is neither, but trained."""
+    scorer: Scorer | None = result["config"].get("scorer")
+    return None if scorer is None else BOUNDS[scorer]
 
 
 def parts_of(section: Mapping[str, Any]) -> list[Mapping[str, Any]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.evaluation.compare import Scored, scored
 from benchmarks.rows.identity import short_hash
-from benchmarks.rows.schema import Result
+from benchmarks.rows.schema import Result, bound_of
 
 # Starts of names: of a training, of the initial weights of one, and of a row's figures, which identify it as a member
 # of an ensemble.
@@ -86,7 +86,9 @@ def scored_of(result: Result, split: str) -> Scored | None:
     per_seed = [value for value in figures["metrics"]["mAP"]["per_seed"] if value is not None]
     if len(per_seed) < len(result["seeds"]):  # one class only
         return None
-    return scored(result["seeds"], per_seed, figures["without_clip"], trainings_of(result))
+    return scored(
+        result["seeds"], per_seed, figures["without_clip"], trainings_of(result), bound_of(result) is not None
+    )
 
 
 def frames_of(result: Result, split: str) -> tuple[Any, ...]:

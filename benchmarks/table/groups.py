@@ -7,25 +7,43 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from benchmarks.evaluation.compare import Scored
+from benchmarks.evaluation.compare import Scored, difference
 from benchmarks.evaluation.rank import Rank, Resolution, rank_rows, resolution
-from benchmarks.rows.schema import Result, shown_split
+from benchmarks.rows.schema import Result, bound_of, shown_split
 from benchmarks.rows.trainings import cluster_of, frames_of, scored_of
 
 # Marks after a row's mAP.
-TIE, UNKNOWN, FITTED = "†", "?", "‡"
+TIE, UNKNOWN, FITTED, BELOW = "†", "?", "‡", "§"
+
+
+@dataclass(frozen=True)
+class Floor:
+    """A row without training that trained rows should be above.
+
+    Attributes:
+        name: of the row.
+        map: fraction.
+        below: number of each row of the group with a lower mAP -> whether the interval of the difference excludes 0.
+    """
+
+    name: str
+    map: float
+    below: dict[int, bool]
 
 
 @dataclass(frozen=True)
 class Group:
-    """Rows on the same key frames, which are compared with each other.
+    """Rows on the same key frames, which are compared with each other, and the floors on these frames.
+
+    Floors and ceilings have no rank: the best row is the best trained one.
 
     Attributes:
         place: dataset and split.
         cluster: what comparisons resample, `clip` or `video`.
-        results: records of the K rows.
+        results: records of the K trained rows.
         figures: of the K rows.
         ranks: of the K rows.
+        floors: rows without training, each compared with the K rows.
     """
 
     place: str
@@ -33,6 +51,7 @@ class Group:
     results: list[Result]
     figures: list[Scored]
     ranks: list[Rank]
+    floors: list[Floor]
 
     @cached_property
     def resolution(self) -> Resolution | None:
@@ -49,16 +68,32 @@ def groups_of(results: Sequence[Result]) -> list[Group]:
         figures = None if split is None else scored_of(result, split)
         if split is not None and figures is not None:
             found.setdefault(frames_of(result, split), []).append((result, figures))
-    return [
-        Group(
-            place=f"{name} {split}",
-            cluster=cluster_of(group[0][0], split),
-            results=[result for result, _ in group],
-            figures=[figures for _, figures in group],
-            ranks=rank_rows([figures for _, figures in group]),
-        )
-        for (name, split, *_), group in found.items()
-    ]
+    groups = []
+    for (name, split, *_), group in found.items():
+        trained = [(result, figures) for result, figures in group if bound_of(result) is None]
+        own = [figures for _, figures in trained]
+        if own:
+            groups.append(
+                Group(
+                    place=f"{name} {split}",
+                    cluster=cluster_of(trained[0][0], split),
+                    results=[result for result, _ in trained],
+                    figures=own,
+                    ranks=rank_rows(own),
+                    floors=[_floor(result, floor, own) for result, floor in group if bound_of(result) == "floor"],
+                )
+            )
+    return groups
+
+
+def _floor(result: Result, floor: Scored, rows: Sequence[Scored]) -> Floor:
+    """Compare a floor with the rows of its group, one by one, as `compare` does."""
+    below = {}
+    for number, row in enumerate(rows):
+        if row.map.mean() < floor.map.mean():
+            found = difference(row, floor)
+            below[number] = found is not None and not (found.too_few or found.includes_zero)
+    return Floor(result["name"], float(floor.map.mean()), below)
 
 
 def rank_notes(groups: Sequence[Group]) -> list[str]:
@@ -80,6 +115,21 @@ def rank_notes(groups: Sequence[Group]) -> list[str]:
                 "top that share no training must differ by "
                 f"{100 * found.pair:.1f} points to be found different in 80 of 100 cases by `compare`, by "
                 f"{100 * found.table:.1f} in this table. {_halving(found, group.cluster)}"
+            )
+    return lines
+
+
+def floor_notes(groups: Sequence[Group]) -> list[str]:
+    """Notes on the rows below a floor."""
+    lines = []
+    for group in groups:
+        for floor in (each for each in group.floors if each.below):
+            names = {number: group.results[number]["name"] for number in floor.below}
+            clear = [names[number] for number, excludes in floor.below.items() if excludes]
+            lines.append(
+                f"{BELOW}: below a floor. {floor.name} trains nothing and has {100 * floor.map:.2f} on {group.place}; "
+                f"lower are {', '.join(names.values())}. A trained row below a floor is a fault to find. Compared one "
+                f"by one, the interval of the difference excludes 0 for {', '.join(clear) or 'none'}."
             )
     return lines
 

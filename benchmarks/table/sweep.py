@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from benchmarks.config.ensemble import Ensemble, resolve_row
-from benchmarks.config.recipe import Recipe
+from benchmarks.config.ensemble import RowConfig, resolve_row
 from benchmarks.rows.schema import Result, shown_split
 from registry import UserError
 from zoo.files.atomic import replacing, write_text
@@ -48,7 +47,7 @@ def parse_grid(sweeps: Sequence[str]) -> dict[str, list[str]]:
     return grid
 
 
-def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple[str, ...], Recipe | Ensemble]:
+def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple[str, ...], RowConfig]:
     """Resolve a recipe under every combination of the grid.
 
     Args:
@@ -63,7 +62,7 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
     Raises:
         UserError: a combination is invalid or equals another, or `given` changes what the grid changes.
     """
-    found: dict[tuple[str, ...], Recipe | Ensemble] = {}
+    found: dict[tuple[str, ...], RowConfig] = {}
     for values in itertools.product(*grid.values()):
         arguments: dict[str, Any] = {**given, "settings": list(given.get("settings", ()))}
         for key, value in zip(grid, values, strict=True):
@@ -81,9 +80,7 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
     return found
 
 
-def sweep_figures(
-    grid: Grid, rows: Mapping[tuple[str, ...], Recipe | Ensemble], results: Sequence[Result]
-) -> pd.DataFrame:
+def sweep_figures(grid: Grid, rows: Mapping[tuple[str, ...], RowConfig], results: Sequence[Result]) -> pd.DataFrame:
     """Collect the figures of a sweep in one table, one line per row.
 
     Args:

@@ -15,15 +15,16 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmarks.config.files import recipe_version
 from benchmarks.rows.find import RECORDS
-from benchmarks.rows.schema import Result, parts_of, read_result, shown_split
-from benchmarks.table.groups import FITTED, TIE, UNKNOWN, Group, groups_of, rank_notes
+from benchmarks.rows.schema import Result, bound_of, parts_of, read_result, shown_split
+from benchmarks.table.groups import BELOW, FITTED, TIE, UNKNOWN, Group, floor_notes, groups_of, rank_notes
 from registry import UserError, did_you_mean, printable
 from zoo.cards import in_markdown
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
 
-# Methods in the order of the published table; all others follow by name.
+# Methods in the order of the published table; all others follow by name, floors and ceilings last.
 ORDER = (
     *("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "InternLSTM", "InternLSTM*", "InternLSTM**"),
     *("InternLSTM** smoothed", "Ensemble"),
@@ -38,6 +39,7 @@ class TableRow:
     better; None if there is nothing to decide it by. `rank`, `rank_low`, `rank_high`: see
     `benchmarks.evaluation.rank.Rank`; None if `tied` is. `compared`: number of rows compared with each other, this one
     included. `fitted`: whether smoothing or weights were fitted on the split shown, so that the figure is optimistic.
+    `bound`: `floor` or `ceiling` if nothing is trained; such a row has no rank. `below`: floors above the row, by name.
     """
 
     method: str
@@ -58,6 +60,8 @@ class TableRow:
     rank_high: int | None = None
     compared: int = 0
     fitted: bool = False
+    bound: str = ""
+    below: str = ""
     accuracy: float | None = None
     seeds: int = 0
     backbone_parameters: int = 0
@@ -123,7 +127,12 @@ def rows(results: Sequence[tuple[Result, str]], groups: Sequence[Group] | None =
     place = {method: number for number, method in enumerate(ORDER)}
     return sorted(
         [*only_cited, *measured],
-        key=lambda row: (place.get(row.method.partition(" (")[0], len(ORDER)), row.method, row.recipe),
+        key=lambda row: (
+            row.bound != "",
+            place.get(row.method.partition(" (")[0], len(ORDER)),
+            row.method,
+            row.recipe,
+        ),
     )
 
 
@@ -142,6 +151,10 @@ def measured_rows(results: Sequence[tuple[Result, str]], groups: Sequence[Group]
         for result, rank in zip(group.results, group.ranks, strict=True)
         if rank.tied is not None
     }
+    for group in groups:
+        for number, result in enumerate(group.results):
+            below = ", ".join(floor.name for floor in group.floors if number in floor.below)
+            places.setdefault(id(result), {})["below"] = below
     return [
         replace(row, **places.get(id(result), {}))
         for result, origin in results
@@ -192,7 +205,7 @@ def render(table: Sequence[TableRow], form: str = "github") -> str:
             if row.map_low is None or row.map_high is None
             else f"{100 * row.map_low:.2f} to {100 * row.map_high:.2f}",
             "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
-            str(row.seeds or ""),
+            "" if row.bound else str(row.seeds or ""),
             _parameters(row),
             _seconds(row),
             shown(row.origin),
@@ -230,9 +243,16 @@ def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
             '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads, in place '
             "of Gaze360's; see `--show gaze_resnet18_renders`."
         )
+    if any(_OLDER in row.origin for row in table):
+        lines.append(f'"{_OLDER} 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
+    if any(row.bound for row in table):
+        lines.append(
+            "(floor), (ceiling): nothing is trained or drawn, so these rows have no seeds. They are not ranked; see "
+            "docs/statistics.md."
+        )
     if any("(checkpoint)" in row.method for row in table):
         lines.append("(checkpoint): trained elsewhere and scored here as it is, with --checkpoint.")
-    lines += rank_notes(groups)
+    lines += [*rank_notes(groups), *floor_notes(groups)]
     compared = compared_places(table)
     marks = {mark for row in table for mark in marks_of(row, compared)}
     if UNKNOWN in marks:
@@ -259,6 +279,8 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     backbone = result["backbone"]
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
+    now, then = recipe_version(result["config"]["recipe"]), result["config"]["version"]
+    older = f", {_OLDER} {then} of {now}" if now is not None and then < now else ""
     return [
         TableRow(
             method=method,
@@ -275,12 +297,13 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
             map_high=high,
             accuracy=figures["accuracy"]["mean"],
             fitted=split == "val" and bool(result["fitted"]),
+            bound=bound_of(result) or "",
             seeds=len(result["seeds"]),
             backbone_parameters=backbone["parameters"],
             head_parameters=result["head"]["parameters"],
             feature_seconds=result["seconds"]["features"],
             training_seconds=result["seconds"]["training"],
-            origin=origin + sha,
+            origin=origin + sha + older,
         )
     ]
 
@@ -305,8 +328,9 @@ def _method(result: Result) -> tuple[str, str | None]:
     start = "".join(in_words.get(change, "") for change in changes)
     changed = " (changed)" if [change for change in changes if change not in in_words] else ""
     scored = " (checkpoint)" if config.get("checkpoint") else ""
+    bound = f" ({bound_of(result)})" if bound_of(result) else ""
     partial = " (partial)" if limit else ""
-    return config["method"] + start + changed + scored + partial, None if changes else config["published"]
+    return config["method"] + bound + start + changed + scored + partial, None if changes else config["published"]
 
 
 def _has_own_weights(result: Result) -> bool:
@@ -317,6 +341,8 @@ def _has_own_weights(result: Result) -> bool:
     large = _LARGE_WEIGHTS.get(backbone["type"])
     return large is not None and backbone["weights"].get("name") == large
 
+
+_OLDER = "version"  # in the origin of a row that an older version of its recipe made
 
 _RENDERS = "gaze_resnet18_renders"  # name in records of the shipped weights for `init=renders`
 
@@ -345,9 +371,9 @@ def compared_places(table: Sequence[TableRow]) -> set[tuple[str, str]]:
 
 def marks_of(row: TableRow, compared: set[tuple[str, str]]) -> list[str]:
     """Marks after a row's mAP; `compared` from `compared_places`."""
-    unknown = row.tied is None and (row.dataset, row.split) in compared
+    unknown = row.tied is None and not row.bound and (row.dataset, row.split) in compared
     tie = [TIE] if row.tied and row.rank_high != 1 else [UNKNOWN] * unknown
-    return [*tie, *[FITTED] * row.fitted]
+    return [*tie, *[FITTED] * row.fitted, *[BELOW] * bool(row.below)]
 
 
 def rank_text(row: TableRow) -> str:
@@ -366,7 +392,11 @@ def _measured_cell(row: TableRow, with_place: bool, compared: set[tuple[str, str
 
 
 def _parameters(row: TableRow) -> str:
-    return f"{_millions(row.backbone_parameters)} + {_millions(row.head_parameters)}" if row.seeds else ""
+    return (
+        f"{_millions(row.backbone_parameters)} + {_millions(row.head_parameters)}"
+        if row.seeds and not row.bound
+        else ""
+    )
 
 
 def _millions(count: int) -> str:
@@ -374,7 +404,7 @@ def _millions(count: int) -> str:
 
 
 def _seconds(row: TableRow) -> str:
-    if row.feature_seconds is None or row.training_seconds is None:
+    if row.feature_seconds is None or row.training_seconds is None or row.bound:
         return ""
     return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, TypedDict
@@ -128,6 +128,28 @@ def build_model(job: TrainingJob, seed: int) -> tuple[nn.Module, dict[str, Any]]
     return model, {"initial": {"sha256": state_sha256(model.state_dict()), "lstm": lstm}}
 
 
+def check_checkpoint(path: Path, head_config: Mapping[str, Any], with_backbone: bool) -> None:
+    """Check that a checkpoint holds a head of this configuration, before any frame is encoded for it.
+
+    Args:
+        path: of the weights.
+        head_config: `type` and arguments of the head, including `feature_dim` and `window`.
+        with_backbone: the checkpoint is of a whole model, not of a head.
+
+    Raises:
+        UserError: the file is damaged, or has another head or size.
+    """
+    state, about = read_weights(path)
+    held, wanted = about.get("head"), head_config["type"]
+    if isinstance(held, dict) and held.get("type") != wanted:
+        raise UserError(f"{path} holds a head '{held.get('type')}', the recipe has '{wanted}'; name the head's recipe")
+    prefix = "head." if with_backbone else ""
+    with torch.device("meta"):
+        head = HEADS.build(head_config)
+    tensors = {prefix + name: tensor for name, tensor in head.state_dict().items()}
+    check_state({name: tensor for name, tensor in state.items() if name.startswith(prefix)}, tensors, str(path))
+
+
 def on_one_thread(model: nn.Module) -> bool:
     """Whether a model trains on one CPU thread, so that its weights do not depend on the number of cores.
 
@@ -201,12 +223,9 @@ def _load(model: nn.Module, job: TrainingJob, path: Path) -> dict[str, Any]:
     """Load a checkpoint into a model, and validate it.
 
     Raises:
-        UserError: the file is damaged, or has another head, backbone or size.
+        UserError: the file is damaged, or of another model.
     """
-    state, about = read_weights(path)
-    held, wanted = about.get("head"), job.head_config["type"]
-    if isinstance(held, dict) and held.get("type") != wanted:
-        raise UserError(f"{path} holds a head '{held.get('type')}', the recipe has '{wanted}'; name the head's recipe")
+    state, _ = read_weights(path)
     check_state(state, model.state_dict(), str(path))
     model.load_state_dict(state)
     model.to(job.device)

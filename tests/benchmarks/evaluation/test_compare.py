@@ -1,5 +1,6 @@
 """Differences of rows compared with brute force, and with the truth of simulated rows."""
 
+import dataclasses
 import json
 import math
 
@@ -126,6 +127,27 @@ def test_one_seed_borrows_the_spread_and_two_single_seeds_compare_over_clips():
     found = difference(a, b)
     assert (found.high - found.value) == pytest.approx(stats.t.ppf(0.975, 5) * stats.sem(pseudo))
     assert found.seed_error == 0
+
+
+def test_a_fixed_row_has_no_spread_to_lend_or_to_borrow():
+    """Five seeds against a number: Student's t of one sample. Without seeds on either side: of the clips."""
+    random = np.random.default_rng(13)
+    many, one, other = (random_row(random, seeds, 6) for seeds in (range(5), [7], [8]))
+    floor, ceiling = dataclasses.replace(one, fixed=True), dataclasses.replace(other, fixed=True)
+    many.without[:] = floor.without[:] = 0.8
+    for a, b in ((many, floor), (floor, many)):
+        found = difference(a, b)
+        assert found.seed_error == pytest.approx(stats.sem(many.map))
+        low, high = stats.ttest_1samp(many.map - floor.map, 0).confidence_interval()
+        assert sorted(map(abs, (found.low, found.high))) == pytest.approx(sorted(map(abs, (low, high))))
+        assert found.seed_count == 5
+    spread = SeedSpread(0.0025, 40)  # of a table, larger than that of the five
+    assert difference(many, floor, spread).seed_error == pytest.approx(math.sqrt(0.0025 / 5))
+    pseudo = -5 * (floor.without - ceiling.without)[0]
+    for known in (None, spread):
+        found = difference(floor, ceiling, known)
+        assert (found.high - found.value) == pytest.approx(stats.t.ppf(0.975, 5) * stats.sem(pseudo))
+        assert found.seed_error == 0
 
 
 def test_trainings_in_common_are_pairs_whatever_the_order():

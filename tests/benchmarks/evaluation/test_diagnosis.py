@@ -460,3 +460,12 @@ def test_older_records_have_no_diagnosis(tmp_path: Path) -> None:
     result = read_result(tmp_path / "result.json")
     assert result["diagnosis"] is None
     assert "run the recipe again" in diagnosis_text(result)
+
+
+@pytest.mark.parametrize("score", [0.0, 0.3, 0.5, 1.0])
+def test_platts_scaling_of_a_constant_score_is_the_share_of_looks(score: float) -> None:
+    """Of the softened labels, which are (P + 1) / (P + 2) and 1 / (N + 2)."""
+    labels = np.repeat([1, 0], [111, 664])
+    share = (111 * 112 / 113 + 664 / 666) / 775
+    fitted = fit_platt(np.full(775, score), labels)
+    assert recalibrate(np.full(775, score), *fitted) == pytest.approx(share, abs=1e-5)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, f1_score, precision_recall_curve
 
-from benchmarks.evaluation.bootstrap import STEPS, best_threshold, bootstrap_interval
+from benchmarks.evaluation.bootstrap import STEPS, best_threshold, bootstrap_interval, resampled
 from benchmarks.evaluation.metrics import NAMES, lam_map
 from registry import UserError
 
@@ -202,11 +202,28 @@ def test_bootstrap_is_that_of_the_repeated_rows(monkeypatch):
     assert bootstrap_interval(scores[order], labels[order], clips[order], repeats=50, seed=7) == interval
 
 
+@pytest.mark.parametrize("levels", [1, 3])
+def test_wide_ties_are_mixed_in_each_resample(levels):
+    """Constant scores and three levels, over clips of very unequal shares of looks; each resample as repeated rows."""
+    random = np.random.default_rng(levels)
+    clips = np.repeat(np.arange(6), 40)
+    labels = (random.random(240) < np.repeat([0.0, 0.1, 0.1, 0.2, 0.6, 0.9], 40)).astype(int)
+    scores = random.integers(0, levels, 240) / levels
+    draws = random.multinomial(6, [1 / 6] * 6, size=50).astype(float)
+    found = resampled(scores, labels, clips, draws)
+    for number, draw in enumerate(draws):
+        expected = resampled_by_loop(scores, labels, clips, dict(enumerate(draw))).to_dict()
+        assert found[:, number] == pytest.approx([expected[name] for name in NAMES], abs=1e-12)
+    whole = lam_map(scores, labels).map
+    low, high = bootstrap_interval(scores, labels, clips).bounds["mAP"]
+    assert low <= whole <= high
+
+
 def test_bootstrap_of_more_distinct_scores_than_bins(monkeypatch):
     random = np.random.default_rng(5)
     labels = (random.random(3000) < 0.2).astype(int)
     scores = 1 / (1 + np.exp(-random.normal(2 * labels, 1.2)))
-    scores[:700] = 0.125  # one distinct score far wider than a bin
+    scores[:20] = 0.125  # one distinct score wider than a bin
     clips = random.integers(0, 12, 3000)
     exact = bootstrap_interval(scores, labels, clips, repeats=100)
     monkeypatch.setattr("benchmarks.evaluation.bootstrap.RANK_BINS", 1000)

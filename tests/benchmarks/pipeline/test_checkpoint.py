@@ -85,6 +85,9 @@ def test_a_checkpoint_scores_like_the_row_that_trained_it(
     assert not found["backbone"]["weights"]["random_init"]
 
     capsys.readouterr()
+    moved = tmp_path / "elsewhere" / "best.safetensors"
+    moved.parent.mkdir()
+    recipe = row(kind, Path(shutil.move(checkpoint, moved)))
     run(recipe, lam_tree, tmp_path / "out")
     assert "done before, 1 seed reused" in capsys.readouterr().err
     shown = [each for each in table_rows([(found, "")]) if each.recipe == found["name"]]
@@ -112,9 +115,20 @@ def test_what_is_no_checkpoint_of_the_recipe_is_refused(trained: tuple, lam_tree
         run(row(kind, tmp_path / "no.safetensors"), lam_tree, tmp_path / "out")
     with pytest.raises(UserError, match="is one set of weights; it has no 2 seeds"):
         run(row(kind, weights), lam_tree, tmp_path / "out", seeds=2)
+    extracted = tmp_path / "other" / "features"
     with pytest.raises(UserError, match="holds a head .*the recipe has 'gru'; name the head's recipe"):
         recipe = resolve("internlstm", "ego4d", backbone="tiny_means", head="gru", checkpoint=str(weights))
-        run(recipe, lam_tree, tmp_path / "gru")
+        run(recipe, lam_tree, tmp_path / "other")
+    if kind == "features":
+        wider = [*QUICK, *SMALL, "head.hidden=5"]
+        with pytest.raises(UserError, match=r"tensor 'lstm.*' has shape .*, the model's is"):
+            recipe = resolve("internlstm", "ego4d", backbone="tiny_means", settings=wider, checkpoint=str(weights))
+            run(recipe, lam_tree, tmp_path / "other")
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(weights.read_bytes()[:-9])
+    with pytest.raises(UserError, match="damaged or not a safetensors file"):
+        run(row(kind, damaged), lam_tree, tmp_path / "other")
+    assert not extracted.exists()  # all of this is found before any frame is encoded
     with pytest.raises(UserError, match="--checkpoint: ensemble ensemble has weights of its own members only"):
         from benchmarks.config.ensemble import resolve_row
 

@@ -221,7 +221,7 @@ def test_mirrored() -> None:
 
 def test_the_error_for_missing_priors_lists_every_prior() -> None:
     text = str(lacking("gazepose", ("head_pose_bins", "landmarks")))
-    assert "recipe gazepose: its head needs head_pose_bins and landmarks" in text
+    assert "recipe gazepose: it needs head_pose_bins and landmarks" in text
     for name in PRIORS:
         assert f"{name}: {PRIORS.get(name).how}" in text
     assert "pip install" in text

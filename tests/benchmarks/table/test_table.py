@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.config.files import recipe_version
 from benchmarks.rows.schema import SCHEMA, Result
 from benchmarks.table import table
 from benchmarks.table.groups import groups_of
@@ -129,7 +130,10 @@ def test_a_start_from_renders_is_named_and_has_a_note() -> None:
     ],
 )
 def test_another_start_is_another_row_of_the_method(changes: list[str], method: str) -> None:
-    config = {"method": "GazePose", "published": "GazePose", "limit": None, "changes": changes, "init": None}
+    config = {
+        "recipe": "gazepose", "version": 2, "method": "GazePose", "published": "GazePose", "limit": None,
+        "init": None, "changes": changes,
+    }  # fmt: skip
     rows = table.rows([(result("gazepose+" + "+".join(changes), config=config), "x")])
     measured = [row for row in rows if row.recipe]
     assert [(row.method, row.published_map) for row in measured] == [(method, None)]
@@ -161,7 +165,8 @@ def test_naming_a_copy_of_the_published_backbone_is_no_change(name: str, method:
 def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
     """GazePose starts from Gaze360's weights, which are a file; with other weights it is another method."""
     config = {
-        "method": "GazePose", "published": "GazePose", "limit": None, "changes": ["weights=mine.safetensors"],
+        "recipe": "gazepose", "version": 2, "method": "GazePose", "published": "GazePose", "limit": None,
+        "changes": ["weights=mine.safetensors"],
         "init": "gaze360",
     }  # fmt: skip
     head: dict = {"type": "gazepose", "parameters": 1, "initialised_from": {"file": "mine.safetensors", "kind": None}}
@@ -240,6 +245,61 @@ def test_rows_are_marked_and_ranked_among_those_on_the_same_key_frames() -> None
     assert next(row for row in fields if row["recipe"] == "far")["rank_low"] == 3
     for form in ("csv", "latex", "html"):
         assert "rank" in table.render(rows, form)
+
+
+def reference(name: str, scorer: str, value: float, steps: tuple[float, ...]) -> Result:
+    """A record of a floor or ceiling."""
+    part = {"type": "none", "of": [], "parameters": 0}
+    config = {**result()["config"], "recipe": name, "method": name, "published": None, "scorer": scorer}
+    return with_clips(name, [value], steps, backbone=part, head=part, training=[], config=config)
+
+
+def test_floors_and_ceilings_stand_apart_and_rows_below_a_floor_are_named() -> None:
+    """Nothing else of the table changes when they are there: the best row is the best trained one."""
+    even, uneven = (0.001, -0.001, 0.001, -0.001), (0.02, -0.02, 0.02, -0.02)
+    trained = [
+        with_clips("best", [0.800, 0.804, 0.802], even),
+        with_clips("near", [0.739, 0.744, 0.741], uneven),  # by 0.009 below the floor, while each clip moves it by 6
+        with_clips("far", [0.500, 0.504, 0.502], even),  # below both floors
+    ]
+    floors = [reference("pose", "pose_prior", 0.75, even), reference("luck", "chance", 0.51, even)]
+    records = [reference("gaze", "truth", 0.95, even), *trained, *floors]
+    groups = groups_of(records)
+    rows = table.rows([(record, "x") for record in records], groups)
+    measured = {row.recipe: row for row in rows if row.recipe}
+    assert list(measured)[-3:] == ["gaze", "luck", "pose"]
+    alone = ranks_of(trained)
+    assert {name: places for name, places in ranks_of(records).items() if name in alone} == alone
+    assert {name: row.below for name, row in measured.items()} == {
+        "best": "", "near": "pose", "far": "pose, luck", "gaze": "", "luck": "", "pose": "",
+    }  # fmt: skip
+    assert [measured[name].bound for name in ("best", "gaze", "luck", "pose")] == ["", "ceiling", "floor", "floor"]
+
+    text = table.render(rows)
+    cell = {line.split("|")[2].strip(): line.split("|")[6].strip() for line in text.splitlines()[2:]}
+    assert cell["far"].endswith("§") and cell["near"].endswith("§") and "§" not in cell["best"]
+    assert [cell[name] for name in ("gaze", "luck", "pose")] == ["95.00", "51.00", "75.00"]  # no mark, no spread
+    assert cells(text, "pose (floor)")[9:12] == ["", "", ""]  # seeds, parameters, seconds
+    notes = table.notes(rows, groups)
+    assert any(note.startswith("(floor), (ceiling): nothing is trained") for note in notes)
+    pose, luck = (note for note in notes if note.startswith("§: "))
+    assert "pose trains nothing and has 75.00 on synthlam test; lower are near, far." in pose
+    assert pose.endswith("excludes 0 for far.")
+    assert "lower are far." in luck
+    assert "3 rows are compared in 3 pairs" in next(note for note in notes if note.startswith("†: "))
+
+
+def test_rows_above_their_floors_have_no_note() -> None:
+    even = (0.001, -0.001, 0.001, -0.001)
+    records = [with_clips("best", [0.800, 0.804, 0.802], even), reference("luck", "chance", 0.5, even)]
+    groups = groups_of(records)
+    rows = table.rows([(record, "x") for record in records], groups)
+    assert not any("§" in line for line in [table.render(rows), *table.notes(rows, groups)])
+
+
+def test_floors_alone_are_not_ranked() -> None:
+    records = [reference("luck", "chance", 0.5, (0.001, -0.001, 0.001, -0.001))]
+    assert groups_of(records) == [] and ranks_of(records) == {"luck": (None, "")}
 
 
 def test_rows_that_share_their_trainings_are_compared_by_pairs() -> None:
@@ -343,3 +403,13 @@ def test_own_runs_take_the_place_of_records(tmp_path: Path, monkeypatch: pytest.
         "probe": "record of 2026-11-22",
     }
     assert len(table.collect(None)) == 2
+
+
+def test_a_record_of_an_older_version_of_its_recipe_is_marked() -> None:
+    """GazePose is at version 2 or later; its first version had other figures."""
+    for version, marked in ((1, True), (recipe_version("gazepose"), False)):
+        shown = table.rows([(result("gazepose", config__recipe="gazepose", config__version=version), "record")])
+        (row,) = (row for row in shown if row.recipe)
+        assert (f"version 1 of {recipe_version('gazepose')}" in row.origin) == marked
+        assert any("measured before its recipe was changed" in note for note in table.notes(shown)) == marked
+    assert recipe_version("no_such_recipe") is None
