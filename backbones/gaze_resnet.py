@@ -1,6 +1,7 @@
 """The ResNet-18 trunk of Gaze360, GazeLSTM and GazePose: a vector of 256 features, and the 7 x 7 map before it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,10 +13,12 @@ from torch.nn import functional
 from backbones.base import Backbone, Preprocessing, Seed, WeightsInfo, check_state
 from backbones.checkpoints import check_finite
 from backbones.checksums import file_sha256
+from backbones.int8 import from_int8
 from backbones.timm_models import TimmModel
 from registry import BACKBONES, UserError
 
 PREFIX = "backbone.network."  # of the trunk's tensors in files written by `import`
+RENDERS = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "gaze_resnet18_renders" / "model.safetensors"
 IMAGENET_MODEL = "resnet18.tv_in1k"
 
 
@@ -31,7 +34,7 @@ class GazeResNet18(Backbone):
             twelve times as much as 64.
         weights: safetensors file written by `import --as gaze360`, `gazelstm` or `gazepose`.
         pretrained: ``imagenet`` for timm's ``resnet18.tv_in1k`` from the hub or its cache; the two linear layers stay
-            random.
+            random. ``renders`` for weights trained on the gaze of rendered heads, in `RENDERS`.
         seed: seed of random weights.
         frozen: exclude the trunk from training.
 
@@ -45,7 +48,7 @@ class GazeResNet18(Backbone):
         self,
         size: int = 224,
         weights: str | None = None,
-        pretrained: Literal["imagenet"] | None = None,
+        pretrained: Literal["imagenet", "renders"] | None = None,
         seed: Seed = 0,
         frozen: bool = True,
     ) -> None:
@@ -54,7 +57,7 @@ class GazeResNet18(Backbone):
         if weights and pretrained:
             raise UserError(f"backbone gaze_resnet18: weights={weights} and pretrained={pretrained} exclude each other")
         try:
-            trunk = TimmModel(IMAGENET_MODEL, pretrained=pretrained is not None, seed=seed)
+            trunk = TimmModel(IMAGENET_MODEL, pretrained=pretrained == "imagenet", seed=seed)
         except UserError as error:
             reason = str(error).partition(";")[0]
             raise UserError(f"{reason}; give weights=FILE, or leave pretrained out for random weights") from error
@@ -64,6 +67,10 @@ class GazeResNet18(Backbone):
             network.fc1, network.fc2 = nn.Linear(512, 1000), nn.Linear(1000, 256)
         if weights:
             info = _load(network, Path(weights))
+        elif pretrained == "renders":
+            if not RENDERS.is_file():
+                raise UserError(f"{RENDERS} does not exist; make it with python -m tools.pretrain_gaze_resnet")
+            info = replace(_load(network, RENDERS), name=RENDERS.parent.name)
         elif pretrained:
             name = f"{trunk.weights_info.name}, fc1 and fc2 random (seed {seed})"
             # No sha256: the file's would not cover the random layers, so the fingerprint hashes the tensors.
@@ -103,7 +110,7 @@ def _load(network: nn.Module, path: Path) -> WeightsInfo:
         with safe_open(path, "pt") as file:
             about = json.loads((file.metadata() or {}).get("lamzoo", "{}"))
             names = [name for name in file.keys() if name.startswith(PREFIX)]  # noqa: SIM118 - not a dict
-            state = {name.removeprefix(PREFIX): file.get_tensor(name) for name in names}
+            state = from_int8({name.removeprefix(PREFIX): file.get_tensor(name) for name in names})
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"weights {path} are damaged or not a safetensors file: {error}; {remedy}") from error
     if not state:

@@ -81,7 +81,7 @@ training = dict(epochs=1, batch_size=64)
 pixels = dict(
     backbones=dict(gaze_resnet18=dict(size=32)),
     windows=dict(stride=dict(train=24, val=24, test=24)),
-    init="random",
+    init=dict(gaze360="random"),
     training=dict(epochs=1, batch_size=8),
 )
 """,

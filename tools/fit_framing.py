@@ -36,7 +36,8 @@ from benchmarks.video.search import FaceSource, frames_with_faces
 from benchmarks.video.track import Tracker
 from registry import DETECTORS
 from tools.check_video import LEAST, clips_of, make_video
-from tools.pretrain_gaze import update_card
+from tools.pretrain_gaze import card_figures
+from tools.pretraining.loop import update_card
 from zoo.cards import FOLDER as CARDS
 from zoo.files.atomic import write_json
 from zoo.models import four_sides
@@ -142,7 +143,7 @@ def main() -> None:
     report["sha256"] = write_weights(args.out / "model.safetensors", state, words | {"framing": about})
     write_json(args.out / "pretraining.json", report | {"framing": about})
     if args.out.resolve() == FOLDER:
-        update_card(CARDS / "gaze_nano.json", report)
+        update_card(CARDS / "gaze_nano.json", report, card_figures(report))
 
 
 if __name__ == "__main__":

@@ -23,12 +23,11 @@ or so, so that the second stream can learn before the first has found the eyes.
 Time, not epochs, sets the schedule, so that a run on a busy machine ends on time.
 """
 
-import argparse
 import json
 import math
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,31 +35,27 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 from sklearn.metrics import average_precision_score
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from backbones.gaze_nano import ANGLES, EYES, FOLDER, PREPROCESSING, GazeNetwork
 from registry import UserError
 from tools.pretraining.clips import load_clips
-from tools.pretraining.figures import gaze_directions
+from tools.pretraining.figures import HELD_OUT, by_size, degrees_between, gazes
+from tools.pretraining.loop import Training, argument_parser, run, update_card
 from tools.pretraining.processes import Processes
-from tools.pretraining.renders import NAMES, Renders, augment, load_renders, together
-from tools.pretraining.steps import Average, Schedule, batches, huber
+from tools.pretraining.renders import NAMES, Renders, augment, load_renders, load_training, together
+from tools.pretraining.steps import Average, Schedule, huber
 from tools.synthlam.scene import LOOKING_DEG
 from zoo.cards import FOLDER as CARDS
 from zoo.files.atomic import write_json
 from zoo.weights import write_weights
 
-LEARNING_RATE, WARM_UP, WEIGHT_DECAY = 2e-3, 0.02, 0.05
+LEARNING_RATE, WARM_UP = 2e-3, 0.02
 ASIDE = 0.015  # standard deviation of the cut-outs around the true places of the eyes, in sides of the picture
 COLUMNS = [NAMES.index(name) for name in ANGLES]
 PLACES = [NAMES.index(name) for name in EYES]
 SIZE = NAMES.index("log_size")
-SIZES = ((0, 40), (40, 55), (55, 70), (70, 90), (90, 1000))  # pixels, of the report
-HELD_OUT = {
-    "held_out_renders": "held-out renders, people unseen in training",
-    "held_out_clips": "rendered clips, people unseen in training",
-}
 NEAR_DEG = 20  # gazes that pass the camera within this angle have a figure of their own
 
 
@@ -68,11 +63,6 @@ def between_eyes(targets: Tensor) -> Tensor:
     """Return the point between the eyes ``(B, 2)``, x and y in [0, 1], of ``targets (B, len(NAMES))``."""
     places = targets[:, PLACES]
     return (places[:, :2] + places[:, 2:]) / 2
-
-
-def gazes(targets: Tensor) -> Tensor:
-    """Return unit vectors ``(B, 3)`` of the gaze, seen from the camera; the third component points towards it."""
-    return torch.from_numpy(gaze_directions(targets.numpy().astype(np.float64)).astype(np.float32))
 
 
 def loss_of(network: GazeNetwork, images: Tensor, targets: Tensor, between: Tensor) -> Tensor:
@@ -115,20 +105,16 @@ def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
     across = gaze[:, 4:6]
     towards = (1 - across.square().sum(1, keepdim=True)).clamp_min(0).sqrt()
     found, true = functional.normalize(torch.cat([across, towards], 1)), gazes(held_out.targets)
-    error = torch.rad2deg((found * true).sum(1).clamp(-1, 1).acos()).numpy()
+    error = degrees_between(found, true)
     near = (true[:, 2] > math.cos(math.radians(NEAR_DEG))).numpy()
     looking = (true[:, 2] > math.cos(math.radians(LOOKING_DEG))).numpy()
-    side = held_out.targets[:, SIZE].exp().numpy()
     aside = (between_eyes(known * network.std + network.mean) - between_eyes(held_out.targets)).norm(dim=1)
     report: dict[str, Any] = {"crops": len(held_out), "median_error_degrees": round(float(np.median(error)), 2)}
     if aside.isfinite().all():
         report["eyes_found_within"] = round(float(aside.median()), 4)
     report["by_size"] = {}
-    for low, high in SIZES:
-        inside = (side >= low) & (side < high)
-        if not inside.any():
-            continue
-        report["by_size"][f"{low} to {high} px" if high < 1000 else f"from {low} px"] = {
+    for size, inside in by_size(held_out.targets):
+        report["by_size"][size] = {
             "crops": int(inside.sum()),
             "median_error_degrees": round(float(np.median(error[inside])), 2),
             f"median_error_degrees_within_{NEAR_DEG}": round(float(np.median(error[inside & near])), 2),
@@ -138,15 +124,12 @@ def errors_of(network: GazeNetwork, held_out: Renders) -> dict[str, Any]:
     return report
 
 
-def write(
-    average: Average, out: Path, facts: dict[str, Any], held_out: Mapping[str, Renders | None], about: Mapping[str, Any]
-) -> dict[str, Any]:
+def write(average: Average, out: Path, facts: dict[str, Any], held_out: Mapping[str, Renders | None]) -> dict[str, Any]:
     """Write the averaged network and its errors on held-out people; return the report."""
     network = GazeNetwork(NAMES)
     network.load_state_dict(average.state)
     network.eval()
     write_json(out / "config.json", {"names": [*NAMES]})
-    facts = {**{key: round(value, 2) for key, value in facts.items()}, **about}
     sha256 = write_weights(out / "model.safetensors", network.state_dict(), {"pretraining": facts})
     report: dict[str, Any] = {"sha256": sha256, "training": facts}
     report |= {name: errors_of(network, crops) for name, crops in held_out.items() if crops is not None}
@@ -154,44 +137,24 @@ def write(
     return report
 
 
-class GazeTraining:
-    """A pretraining in progress."""
+class GazeTraining(Training):
+    """A training of the gaze network in progress."""
+
+    network: GazeNetwork
 
     def __init__(self, network: GazeNetwork, schedule: Schedule, processes: Processes) -> None:
-        self.schedule = schedule
-        self.processes = processes
-        self.generator = torch.Generator().manual_seed(schedule.seed + processes.rank)
-        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.optimizer = torch.optim.AdamW(
-            network.parameters(), weight_decay=WEIGHT_DECAY, betas=(0.9, 0.98), fused=True
-        )
-        self.average = Average(network)
-        self.spent, self.seen = 0.0, 0  # minutes and crops, of all processes
-        self._started = time.monotonic()
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        super().__init__(network, network.parameters(), schedule, processes)
 
-    def step(self, images: Tensor, targets: Tensor) -> float:
-        """Learn from a batch of ``images (B, S, S, 3)`` uint8, renders before clips, and return the loss."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.schedule.rate(self.spent)
-        pixels = images.permute(0, 3, 1, 2).float() / 255
-        pixels, targets = augment(pixels, targets, self.generator)
+    def loss(self, images: Tensor, targets: Tensor) -> Tensor:
+        rows = targets.isnan().any(1).int().argsort(stable=True)  # renders before clips
+        pixels = images[rows].permute(0, 3, 1, 2).float() / 255
+        pixels, targets = augment(pixels, targets[rows], self.generator)
         pixels = PREPROCESSING.normalise((pixels * 255).permute(0, 2, 3, 1))
         between = between_eyes(targets)
         between = between[: int(between.isfinite().all(1).sum()) // 2]
         between = between + ASIDE * torch.randn(between.shape, generator=self.generator)
-        loss = loss_of(self.network, pixels.contiguous(memory_format=torch.channels_last), targets, between)
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.spent = self.processes.agree(self.network, (time.monotonic() - self._started) / 60)
-        nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.average.update(self.network)
-        self.seen += len(images) * self.processes.count
-        return loss.item()
-
-    def facts(self) -> dict[str, Any]:
-        """Minutes, steps and crops so far."""
-        return {"minutes": self.spent, "steps": self.average.steps, "crops": self.seen}
+        return loss_of(self.network, pixels.contiguous(memory_format=torch.channels_last), targets, between)
 
 
 def pretrain(
@@ -201,8 +164,9 @@ def pretrain(
 
     Args:
         renders: folder of shards; new shards are read between epochs.
-        out: folder for ``config.json``, ``model.safetensors`` and ``pretraining.json``.
-        schedule: of the training.
+        out: folder for ``config.json``, ``model.safetensors`` and ``pretraining.json``. ``training.pt`` beside them
+            lets an interrupted training resume; it is deleted at the end.
+        schedule: its minutes include earlier runs into the same folder.
         clips: folders in SynthLAM's layout. Their training splits are learnt from too; their validation splits are
             reported.
         start: folder of the initial weights.
@@ -211,10 +175,8 @@ def pretrain(
         UserError: there are no shards.
     """
     processes = Processes()
-    known: set[str] = set()
-    training = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
-    if training is None:
-        raise UserError(f"{renders} has no training shards; write some with `python -m tools.synthlam pretraining`")
+    more = partial(load_renders, renders, PREPROCESSING, set(), held_out=False, share=processes.share)
+    training = load_training(renders, more)
     torch.manual_seed(schedule.seed)
     network = GazeNetwork(NAMES, training.targets.mean(0), training.targets.std(0).clamp_min(1e-3))
     about: dict[str, Any] = {"processes": processes.count}
@@ -223,81 +185,50 @@ def pretrain(
         about["went_on_from"] = json.loads((start / "pretraining.json").read_text(encoding="utf-8"))["training"]
     processes.begin_alike(network)
     if clips:
-        parts = [training, *(load_clips(folder, "train", processes.share) for folder in clips)]
+        parts = [training, *(load_clips(folder, "train", PREPROCESSING, processes.share) for folder in clips)]
         del training  # `together` frees each part once it is copied
         training = together(parts)
     held_out = load_held_out(renders, clips) if processes.rank == 0 else {}
     work = GazeTraining(network, schedule, processes)
-    out.mkdir(parents=True, exist_ok=True)
-    reported, losses = 0.0, []
-    while work.spent < schedule.minutes:
-        more = load_renders(renders, PREPROCESSING, known, held_out=False, share=processes.share)
-        if more is not None:
-            training = together([training, more])
-        for rows in batches(len(training), work.generator):
-            rows = rows[training.targets[rows].isnan().any(1).int().argsort(stable=True)]  # renders before clips
-            losses.append(work.step(training.images[rows], training.targets[rows]))
-            if work.spent >= schedule.minutes:
-                break
-            if work.spent - reported >= schedule.every:
-                if processes.rank == 0:
-                    report = json.dumps(write(work.average, out, work.facts(), held_out, about))
-                    print(f"{work.spent:.1f} min, {work.seen} crops, loss {np.mean(losses):.4f}, {report}", flush=True)
-                reported, losses = work.spent, []
-    if processes.rank == 0:
-        write(work.average, out, work.facts() | {"distinct": len(training) * processes.count}, held_out, about)
+    run(work, training, more, out, lambda facts: json.dumps(write(work.average, out, facts | about, held_out)))
 
 
 def load_held_out(renders: Path, clips: Sequence[Path]) -> dict[str, Renders | None]:
     """Read the crops for the report: held-out shards, and the validation splits of clips."""
     held_out = {"held_out_renders": load_renders(renders, PREPROCESSING, set(), held_out=True)}
     if clips:
-        held_out["held_out_clips"] = together([load_clips(folder, "val") for folder in clips])
+        held_out["held_out_clips"] = together([load_clips(folder, "val", PREPROCESSING) for folder in clips])
     return held_out
 
 
-def update_card(card: Path, report: dict[str, Any]) -> None:
-    """Replace hash and figures in the model's card; keep its text."""
-    source = "zoo/weights/gaze_nano/pretraining.json"
-    figures: list[dict[str, Any]] = []
+def card_figures(report: dict[str, Any]) -> Iterator[tuple[str, float, str]]:
+    """Yield metric, value and split of the figures in the model's card."""
     for part, split in HELD_OUT.items():
         if part not in report:
             continue
-
-        def add(metric: str, value: float, split: str = split) -> None:
-            figures.append({"metric": metric, "value": value, "split": split, "source": source})
-
-        add("gaze: median error, degrees", report[part]["median_error_degrees"])
+        yield "gaze: median error, degrees", report[part]["median_error_degrees"], split
         for size, errors in report[part]["by_size"].items():
-            add(f"gaze: median error, degrees, faces of {size}", errors["median_error_degrees"])
             share = f"{100 * errors['share_looking']:.0f} % looking"
-            add(f"AP looking, faces of {size}, {share}", errors["AP_looking"])
-    data = json.loads(card.read_text(encoding="utf-8"))
-    data["weights"][0]["sha256"] = report["sha256"]
-    data["figures"] = figures
-    write_json(card, data)
+            yield f"gaze: median error, degrees, faces of {size}", errors["median_error_degrees"], split
+            yield f"AP looking, faces of {size}, {share}", errors["AP_looking"], split
 
 
 def main() -> None:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--renders", type=Path, required=True, help="folder of shards")
-    parser.add_argument("--out", type=Path, required=True, help="folder for the weights")
-    parser.add_argument("--minutes", type=float, default=60, help="training time (default: %(default)s)")
+    parser = argument_parser(__doc__, minutes=60)
     parser.add_argument("--clips", type=Path, nargs="+", default=[], help="folders in SynthLAM's layout to learn from")
     parser.add_argument("--weights", type=Path, help="folder of the initial weights")
     parser.add_argument(
         "--rate", type=float, default=LEARNING_RATE, help="peak of the learning rate (default: %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2, help="CPU threads (default: %(default)s)")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     try:
         schedule = Schedule(args.minutes, args.rate, WARM_UP, args.seed)
         pretrain(args.renders, args.out, schedule, args.clips, args.weights)
         if args.out.resolve() == FOLDER and os.environ.get("RANK", "0") == "0":
-            update_card(CARDS / "gaze_nano.json", json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8")))
+            report = json.loads((FOLDER / "pretraining.json").read_text(encoding="utf-8"))
+            update_card(CARDS / "gaze_nano.json", report, card_figures(report))
     except UserError as error:
         raise SystemExit(f"error: {error}") from error
 

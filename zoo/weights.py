@@ -13,6 +13,7 @@ from torch import Tensor
 from backbones.base import check_state
 from backbones.checkpoints import at_most, check_finite
 from backbones.checksums import file_sha256
+from backbones.int8 import from_int8
 from heads.base import Head
 from registry import HEADS, UserError
 from zoo.files.atomic import replacing
@@ -48,7 +49,8 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a file written by `write_weights`.
 
     Returns:
-        Tensors by name, and the metadata. The metadata of any other safetensors file is empty.
+        Tensors by name, those that `to_int8` rounded in float32; and the metadata, empty for any other safetensors
+        file.
 
     Raises:
         UserError: the file does not exist, is damaged, or has values that are not finite.
@@ -61,7 +63,7 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if not isinstance(about, dict):
                 raise ValueError(f"its metadata is not a JSON object: {about!r:.50}")
         # Not `get_tensor`: in safetensors 0.8 each call leaks a number.
-        state = safetensors.torch.load(path.read_bytes())
+        state = from_int8(safetensors.torch.load(path.read_bytes()))
     except OSError as error:
         raise UserError(f"cannot read weights {path}: {error.strerror or error}") from error
     except (SafetensorError, ValueError, RecursionError) as error:

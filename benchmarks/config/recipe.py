@@ -18,7 +18,8 @@ SEEDS = 1 << 32  # numpy takes seeds below
 SeedCount = Annotated[int, Meta(ge=1, le=1000)]
 ClassWeight = Annotated[float, Meta(gt=0, le=1000)]
 
-Init = Literal["random", "imagenet", "gaze360"] | None
+Start = Literal["random", "imagenet", "gaze360", "renders"]
+Init = Start | None
 TRACKERS = ("tensorboard", "wandb", "mlflow")  # keys of `training` that choose where its curves are logged
 
 
@@ -119,8 +120,9 @@ class Recipe:
         priors: `type` and arguments for `PRIORS`, for heads that need priors; else None.
         temporal_dropout: drop blurred neighbours from pixel windows (GazePose's Gaussian Temporal Dropout).
         augment: of pixel windows in training.
-        init: where a trainable backbone starts, and the head's LSTM with it: `random`; `imagenet`; or `gaze360`, an
-            imported file named by `--weights`. None: as the backbone's arguments say.
+        init: where a trainable backbone starts, and the head's LSTM with it: `random`; `imagenet`; `gaze360`, an
+            imported file named by `--weights`; or `renders`, shipped weights that stand in for it. None: as the
+            backbone's arguments say.
         published_faults: repeat the published program's fault that shows blurred key frames of the test split as black.
         checkpoint: file of trained weights that are scored instead of training; None trains.
         limit: at most this many windows per split, spread evenly; None for all.

@@ -7,12 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, get_args
 
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
-from benchmarks.config.recipe import RECIPE_KEYS, Augment, Count, Init, Recipe, Training, Views, Windows, defaults
+from benchmarks.config.recipe import (
+    RECIPE_KEYS,
+    Augment,
+    Count,
+    Init,
+    Recipe,
+    Start,
+    Training,
+    Views,
+    Windows,
+    defaults,
+)
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
 from benchmarks.config.values import build_section, check_values, smoothing_of, typed
 from registry import BACKBONES, HEADS, PRIORS, UserError
@@ -66,8 +77,8 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     checkpoint = changes.get("checkpoint")
     if checkpoint is not None:
         values["init"] = None  # nothing starts
-    if values["init"] == "imagenet":
-        values["backbone"] = {"pretrained": "imagenet", **values["backbone"]}
+    if values["init"] in ("imagenet", "renders"):
+        values["backbone"] = {"pretrained": values["init"], **values["backbone"]}
     _check_parts(values)
     stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
     resolved = Recipe(
@@ -120,8 +131,9 @@ def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, f
     values["backbone"] = {**pixels.get("backbones", {}).get(values["backbone"]["type"], {}), **values["backbone"]}
     values["training"] = {**defaults(Training), **values["training"]}
     values["augment"] = {**defaults(Augment), **typed(values["augment"], dict, "augment")}
-    if values["init"] is not None:
-        values["init"] = pixels.get("init", values["init"])
+    stand_ins = typed(pixels.get("init", {}), dict, f"{where}: pixels.init")
+    check_keys(stand_ins, get_args(Start), f"{where}: pixels.init")
+    values["init"] = stand_ins.get(values["init"], values["init"])
     for section in ("windows", "training", "augment"):
         for part, of_part in ((scale, where), (pixels, f"{where}: pixels")):
             values[section] = merge_values(values[section], part.get(section, {}), f"{of_part}: {section}")

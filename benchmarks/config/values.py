@@ -100,9 +100,11 @@ def check_values(recipe: Recipe) -> None:
         raise UserError("published_faults needs temporal_dropout; add --set temporal_dropout=true")
     if training.schedule == "cosine" and training.schedule_floor > training.lr:
         raise UserError(f"training.schedule_floor is {training.schedule_floor}, above training.lr, {training.lr}")
-    if recipe.init == "random" and (recipe.backbone.get("weights") or recipe.backbone.get("pretrained")):
+    own = recipe.backbone.get("weights") or (recipe.init == "random" and recipe.backbone.get("pretrained"))
+    if recipe.init in ("random", "renders") and own:
         raise UserError(
-            "init is random, but the backbone has weights; add --set init=gaze360 if they are Gaze360's, else init=none"
+            f"init is {recipe.init}, but the backbone has weights; add --set init=gaze360 if they are Gaze360's, "
+            "else init=none"
         )
 
 

@@ -25,8 +25,8 @@ priors = dict(type="synthlam")
 # Published values that this scale replaces:
 pixels = dict(
     backbones=dict(gaze_resnet18=dict(size=48)),
-    # SynthLAM must run without a download, and Gaze360's weights may not be shipped.
-    init="random",
+    # Stands in for a recipe's start: SynthLAM must run without a download, and Gaze360's weights may not be shipped.
+    init=dict(gaze360="random"),
     # Random crops differ from window to window: 28 frames to encode in place of 12, more than twice the time.
     augment=dict(flip=0.0, crop=None),
     training=dict(

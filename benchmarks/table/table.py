@@ -238,6 +238,11 @@ def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
             '"(random init)": the backbone starts from random weights, also where the published method starts from '
             "others; see docs/recipes.md."
         )
+    if any("(renders)" in row.backbone for row in table):
+        lines.append(
+            '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads, in place '
+            "of Gaze360's; see `--show gaze_resnet18_renders`."
+        )
     if any(_OLDER in row.origin for row in table):
         lines.append(f'"{_OLDER} 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
     if any(row.bound for row in table):
@@ -306,6 +311,8 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
 def _backbone(section: Mapping[str, Any]) -> str:
     name = section["type"]
     name += f" for {section['stands_in_for']}" if section["stands_in_for"] else ""
+    if section["weights"].get("name") == _RENDERS:
+        return name + " (renders)"
     return name + (" (random init)" if section["weights"]["random_init"] else "")
 
 
@@ -317,11 +324,13 @@ def _method(result: Result) -> tuple[str, str | None]:
     config, limit = result["config"], result["config"]["limit"]
     named = ["checkpoint=", *(["weights="] if _has_own_weights(result) else [])]
     changes = [change for change in config["changes"] if not change.startswith(tuple(named))]
-    changed = " (changed)" if [change for change in changes if change != f"limit={limit}"] else ""
+    in_words = {f"limit={limit}": ""} | {f"init={name}": f" ({words})" for name, words in _STARTS.items()}
+    start = "".join(in_words.get(change, "") for change in changes)
+    changed = " (changed)" if [change for change in changes if change not in in_words] else ""
     scored = " (checkpoint)" if config.get("checkpoint") else ""
     bound = f" ({bound_of(result)})" if bound_of(result) else ""
     partial = " (partial)" if limit else ""
-    return config["method"] + bound + changed + scored + partial, None if changes else config["published"]
+    return config["method"] + bound + start + changed + scored + partial, None if changes else config["published"]
 
 
 def _has_own_weights(result: Result) -> bool:
@@ -334,6 +343,16 @@ def _has_own_weights(result: Result) -> bool:
 
 
 _OLDER = "version"  # in the origin of a row that an older version of its recipe made
+
+_RENDERS = "gaze_resnet18_renders"  # name in records of the shipped weights for `init=renders`
+
+# A start that the command line chose, in words: the same method trained from other weights has a row of its own.
+_STARTS = {
+    "random": "from random weights",
+    "imagenet": "from ImageNet",
+    "gaze360": "from Gaze360",
+    "renders": "from renders",
+}
 
 # Backbone -> its published weights, which are too large to ship. A copy has the name of its folder in the record.
 _LARGE_WEIGHTS = {"internvit_6b": "InternViT-6B-448px-V1-5"}

@@ -11,6 +11,7 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
+from backbones import gaze_resnet
 from backbones.base import check_state, state_sha256
 from backbones.checksums import file_sha256
 from benchmarks.evaluation.metrics import lam_map
@@ -121,7 +122,8 @@ def build_model(job: TrainingJob, seed: int) -> tuple[nn.Module, dict[str, Any]]
         return head, {}
     model = LookingAtMeModel(build_backbone(job.backbone_config, seed), head)
     model.backbone.to(memory_format=torch.channels_last)  # the format of the pixels, in which convolutions are faster
-    file = Path(job.backbone_config.get("weights") or "")
+    shipped = job.backbone_config.get("pretrained") == "renders"
+    file = gaze_resnet.RENDERS if shipped else Path(job.backbone_config.get("weights") or "")
     lstm = initialise_lstm(head, file) if file.suffix == ".safetensors" else None
     return model, {"initial": {"sha256": state_sha256(model.state_dict()), "lstm": lstm}}
 

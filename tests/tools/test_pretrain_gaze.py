@@ -13,8 +13,9 @@ from backbones.gaze_nano import PREPROCESSING, GazeNetwork
 from benchmarks.data import synthlam
 from registry import UserError
 from tests.tools.test_pretrain_nano import dot, write_shard
-from tools.pretrain_gaze import COLUMNS, LEARNING_RATE, WARM_UP, between_eyes, gazes, loss_of, pretrain
+from tools.pretrain_gaze import COLUMNS, LEARNING_RATE, WARM_UP, between_eyes, loss_of, pretrain
 from tools.pretraining.clips import load_clips
+from tools.pretraining.figures import gazes
 from tools.pretraining.renders import NAMES, load_renders, together
 from tools.pretraining.steps import Schedule
 
@@ -50,7 +51,7 @@ def test_targets_of_clips_match_their_ground_truth() -> None:
     root = synthlam.root()
     truth = synthlam.truth(root)
     truth = truth[truth["split"] == "val"]
-    crops = load_clips(root, "val")
+    crops = load_clips(root, "val", PREPROCESSING)
     yaw, pitch = np.radians(truth["gaze_yaw"].to_numpy()), np.radians(truth["gaze_pitch"].to_numpy())
     found = gazes(crops.targets).numpy()
     np.testing.assert_allclose(found[:, 2], np.cos(yaw) * np.cos(pitch), atol=1e-4)
@@ -69,7 +70,7 @@ def test_processes_share_the_crops(tmp_path: Path) -> None:
     clips = _few_clips(tmp_path)
     for load in (
         lambda share: load_renders(tmp_path, PREPROCESSING, set(), held_out=False, share=share),
-        lambda share: load_clips(clips, "train", share),
+        lambda share: load_clips(clips, "train", PREPROCESSING, share),
     ):
         whole, shares = load(slice(None)), [load(slice(rank, None, 3)) for rank in range(3)]
         assert sum(map(len, shares)) == len(whole)

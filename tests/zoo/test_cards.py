@@ -7,7 +7,7 @@ import pytest
 
 from backbones.checksums import file_sha256
 from registry import BACKBONES, HEADS, UserError
-from tools.pretrain_gaze import HELD_OUT
+from tools.pretraining.figures import HELD_OUT
 from zoo.cards import load_card, load_cards
 from zoo.weights import FOLDER
 

@@ -1,1 +1,1 @@
-"""Data, networks and loop parts of `tools.pretrain_nano` and `tools.pretrain_gaze`."""
+"""Data, networks and loop of the pretrainings, `tools.pretrain_*`."""

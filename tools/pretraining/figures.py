@@ -1,14 +1,22 @@
 """Errors of predicted renderer parameters."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from tools.pretraining.renders import NAMES
 from tools.synthlam.geometry import direction, rotation
 
 SIZES = ((0, 40), (40, 70), (70, 1000))  # pixels, the crop's larger side
+FINER_SIZES = ((0, 40), (40, 55), (55, 70), (70, 90), (90, 1000))
+HELD_OUT = {
+    "held_out_renders": "held-out renders, people unseen in training",
+    "held_out_clips": "rendered clips, people unseen in training",
+}
 
 
 def gaze_directions(targets: np.ndarray) -> np.ndarray:
@@ -18,6 +26,25 @@ def gaze_directions(targets: np.ndarray) -> np.ndarray:
     pitch = (column["left_eye_pitch"] + column["right_eye_pitch"]) / 2
     heads = np.stack([rotation(*angles) for angles in targets[:, :3]])
     return np.einsum("nij,nj->ni", heads, direction(yaw, pitch))
+
+
+def gazes(targets: Tensor) -> Tensor:
+    """Return unit vectors ``(B, 3)`` of the gaze, seen from the camera; the third component points towards it."""
+    return torch.from_numpy(gaze_directions(targets.numpy().astype(np.float64)).astype(np.float32))
+
+
+def degrees_between(found: Tensor, true: Tensor) -> np.ndarray:
+    """Return the angles ``(B,)`` between unit vectors ``(B, 3)``, in degrees."""
+    return torch.rad2deg((found * true).sum(1).clamp(-1, 1).acos()).numpy()
+
+
+def by_size(targets: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the name of each of `FINER_SIZES` that occurs, such as `40 to 55 px`, and which crops have that size."""
+    side = targets[:, NAMES.index("log_size")].exp().numpy()
+    for low, high in FINER_SIZES:
+        inside = (side >= low) & (side < high)
+        if inside.any():
+            yield f"{low} to {high} px" if high < 1000 else f"from {low} px", inside
 
 
 def errors_of(predicted: np.ndarray, targets: np.ndarray) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Renders in memory, with the renderer's parameters as targets, and their augmentation."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -74,6 +75,18 @@ def load_renders(
     return together(parts) if parts else None
 
 
+def load_training(folder: Path, more: Callable[[], Renders | None]) -> Renders:
+    """Return the first crops of `more`, which reads those of ``folder`` that have not been read.
+
+    Raises:
+        UserError: there are none.
+    """
+    training = more()
+    if training is None:
+        raise UserError(f"{folder} has no training shards; write some with `python -m tools.synthlam pretraining`")
+    return training
+
+
 def together(parts: list[Renders]) -> Renders:
     """Concatenate parts. The list is emptied on the way, so that memory need not hold all crops twice."""
     count, targets = sum(map(len, parts)), torch.cat([part.targets for part in parts])
@@ -104,7 +117,13 @@ def mirror_targets(targets: Tensor) -> Tensor:
     return mirrored
 
 
-def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned: float = 0.0) -> tuple[Tensor, Tensor]:
+def augment(
+    images: Tensor,
+    targets: Tensor,
+    generator: torch.Generator,
+    aligned: float = 0.0,
+    groups: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
     """Mirror, shift, scale and recolour crops; targets follow. Blur and noise are already in the renders.
 
     Args:
@@ -112,15 +131,17 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned
         targets: ``(B, len(NAMES))``.
         generator: source of all random numbers.
         aligned: 1 enlarges the eyes and puts them at a fixed place; 0 keeps the framing of the crops.
+        groups: ``(B,)`` int64 from 0; the frames of a group are changed alike. None: each crop is its own group.
 
     Returns:
         Images and targets of the same shapes.
     """
     count, size = len(images), images.shape[-1]
-    flip = _draw(generator, count) < 0.5
+    draw = _Draw(generator, torch.arange(count) if groups is None else groups)
+    flip = draw() < 0.5
     targets = torch.where(flip[:, None], mirror_targets(targets), targets)
     sign = torch.where(flip, -1.0, 1.0)
-    scale, shift = _framing(targets, generator, aligned)
+    scale, shift = _framing(targets, draw, aligned)
     theta = torch.zeros(count, 2, 3)
     theta[:, 0, 0], theta[:, 0, 2] = scale * sign, shift[:, 0] * sign
     theta[:, 1, 1], theta[:, 1, 2] = scale, shift[:, 1]
@@ -131,19 +152,25 @@ def augment(images: Tensor, targets: Tensor, generator: torch.Generator, aligned
         columns = [NAMES.index(f"{landmark}_{axis}") for landmark in LANDMARKS]
         targets[:, columns] = ((targets[:, columns] * 2 - 1 - offset) / scale[:, None] + 1) / 2
     targets[:, NAMES.index("log_size")] += scale.log()  # fewer of the crop's pixels are left
-    return _recoloured(images, generator), targets
+    return _recoloured(images, draw), targets
 
 
-def _draw(generator: torch.Generator, *shape: int) -> Tensor:
-    return torch.rand(shape, generator=generator)
+@dataclass
+class _Draw:
+    """Draws random numbers in [0, 1), ``(B, *shape)``, equal within a group."""
+
+    generator: torch.Generator
+    groups: Tensor
+
+    def __call__(self, *shape: int) -> Tensor:
+        return torch.rand((int(self.groups.max()) + 1, *shape), generator=self.generator)[self.groups]
 
 
-def _framing(targets: Tensor, generator: torch.Generator, aligned: float) -> tuple[Tensor, Tensor]:
+def _framing(targets: Tensor, draw: _Draw, aligned: float) -> tuple[Tensor, Tensor]:
     """Draw a scale ``(B,)`` and a shift ``(B, 2)``: output x in [-1, 1] is read at ``scale * x + shift``."""
-    count = len(targets)
-    framed = (_draw(generator, count) < 2 / 3).float()  # a third keep their exact framing
-    scale = torch.exp((_draw(generator, count) * 2 - 1) * 0.12 * framed)
-    shift = (_draw(generator, count, 2) * 2 - 1) * 0.12 * framed[:, None]
+    framed = (draw() < 2 / 3).float()  # a third keep their exact framing
+    scale = torch.exp((draw() * 2 - 1) * 0.12 * framed)
+    shift = (draw(2) * 2 - 1) * 0.12 * framed[:, None]
     if aligned:
         eyes = [[NAMES.index(f"{side}_eye_{axis}") for side in ("left", "right")] for axis in "xy"]
         between = targets[:, eyes].mean(2).clamp(0.2, 0.8) * 2 - 1  # (B, 2), in [-1, 1]
@@ -153,10 +180,9 @@ def _framing(targets: Tensor, generator: torch.Generator, aligned: float) -> tup
     return scale, shift
 
 
-def _recoloured(images: Tensor, generator: torch.Generator) -> Tensor:
-    count = len(images)
-    brightness = (_draw(generator, count, 1, 1, 1) * 2 - 1) * 0.3
-    gain = torch.exp(brightness + (_draw(generator, count, 3, 1, 1) * 2 - 1) * 0.08)
-    contrast = torch.exp((_draw(generator, count, 1, 1, 1) * 2 - 1) * 0.25)
+def _recoloured(images: Tensor, draw: _Draw) -> Tensor:
+    brightness = (draw(1, 1, 1) * 2 - 1) * 0.3
+    gain = torch.exp(brightness + (draw(3, 1, 1) * 2 - 1) * 0.08)
+    contrast = torch.exp((draw(1, 1, 1) * 2 - 1) * 0.25)
     mean = images.mean((1, 2, 3), keepdim=True)
     return (((images - mean) * contrast + mean) * gain).clamp_(0, 1)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -5,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.config.ensemble import resolve_row
-from benchmarks.config.files import load_recipe, recipe_names
+from benchmarks.config.files import DATASET_FILES, load_recipe, recipe_names
 from benchmarks.config.resolve import resolve
 from benchmarks.config.settings import parse_setting
 from registry import HEADS, UserError
@@ -141,11 +142,45 @@ def test_a_start_is_the_recipes_the_datasets_or_that_of_the_command_line() -> No
         "gaze360",
         "x.safetensors",
     )
+    for own in ("gazelstm", "gazepose"):
+        started = resolve(own, settings=["init=renders"])
+        assert (started.init, started.backbone["pretrained"]) == ("renders", "renders")
+        assert started.name == f"{own}+init=renders"
     assert resolve("gazepose", "ego4d", settings=["init=imagenet"]).backbone["pretrained"] == "imagenet"
     assert "pretrained" not in resolve("gazepose", "ego4d").backbone
     # Another backbone starts as its own arguments say.
     assert resolve("gazelstm", "ego4d", backbone="timm:resnet18", settings=["backbone.frozen=false"]).init is None
     assert resolve("gazelstm", "ego4d", weights="x.safetensors", settings=["init=none"]).init is None
+
+
+def test_a_dataset_names_what_stands_in_for_a_start(tmp_path: Path) -> None:
+    text = (DATASET_FILES / "synthlam.py").read_text()
+    own = tmp_path / "synthlam.py"
+    own.write_text(re.sub(r"init=dict\(.*?\)", 'init=dict(gaze360="renders")', text))
+    found = {name: resolve(name, str(own)) for name in ("gazelstm", "gazepose", "gazelstm_gaze360", "internlstm")}
+    assert {name: recipe.init for name, recipe in found.items()} == {
+        "gazelstm": "random",
+        "gazepose": "renders",
+        "gazelstm_gaze360": "renders",
+        "internlstm": None,
+    }
+    assert found["gazepose"].backbone == {
+        "type": "gaze_resnet18", "size": 48, "frozen": False, "pretrained": "renders",
+    }  # fmt: skip
+    assert "pretrained" not in found["gazelstm"].backbone
+    with pytest.raises(UserError, match="init is renders, but the backbone has weights; add --set init=gaze360 if"):
+        resolve("gazepose", str(own), weights="x.safetensors")
+    for wrong, words in (
+        ('init="renders"', "dataset .*: pixels.init is 'renders'; "),
+        ('init=dict(gaze36="renders")', "pixels.init: unknown key 'gaze36'; did you mean 'gaze360'"),
+        (
+            'init=dict(gaze360="render")',
+            "init is 'render'; expected random or imagenet or gaze360 or renders or none",
+        ),
+    ):
+        own.write_text(re.sub(r"init=dict\(.*?\)", wrong, text))
+        with pytest.raises(UserError, match=words):
+            resolve("gazepose", str(own))
 
 
 def test_priors_of_gazepose_are_named() -> None:

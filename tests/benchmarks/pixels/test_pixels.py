@@ -34,14 +34,16 @@ from benchmarks.priors.base import Priors
 from benchmarks.rows import schema
 from benchmarks.rows.identity import training_identity
 from benchmarks.scoring.predict import score_windows
+from benchmarks.table.table import rows as table_rows
 from benchmarks.training import loop
 from benchmarks.training.checkpoint import CHECKPOINT
 from benchmarks.training.job import TrainingJob
 from benchmarks.training.train import build_model
 from registry import BACKBONES, UserError, load_plugin
 from tests.contracts import uniform
+from tools.pretrain_gaze_resnet import build_network, write
 from zoo.model import LookingAtMeModel, PixelWindow, read_model
-from zoo.weights import write_weights
+from zoo.weights import read_weights, write_weights
 
 HOME = Path(__file__).resolve().parents[3]
 TRUNK = HOME / "tests" / "parts" / "tiny_trunk.py"
@@ -504,6 +506,53 @@ def test_imported_weights_start_trunk_and_lstm(tmp_path: Path) -> None:
     write_weights(file, state, {})
     _, initial = build_model(job({"type": "gazelstm", "feature_dim": 256}, backbone), seed=1)
     assert initial["initial"]["lstm"] is None
+
+
+def test_a_row_that_starts_from_renders_records_it(
+    lam_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file that `tools.pretrain_gaze_resnet` writes, for trunk and LSTM; of other weights than the row draws."""
+    file = tmp_path / "gaze_resnet18_renders" / "model.safetensors"
+    monkeypatch.setattr("backbones.gaze_resnet.RENDERS", file)
+    short = ["backbone.size=32", "training.epochs=1", "training.batch_size=16"]
+    short += ["windows.stride.train=5", "windows.stride.val=5"]
+    row = resolve("gazelstm", "ego4d", settings=["init=renders", *short])
+    session = Session(Ego4D(lam_tree), out=tmp_path / "runs")
+    with pytest.raises(
+        UserError, match=r"model.safetensors does not exist; make it with python -m tools.pretrain_gaze"
+    ):
+        pipeline.run([row], session)
+    source = build_network(32, seed=9).state_dict()
+    file.parent.mkdir()
+    report = write(source, 32, file.parent, {}, {})
+    model, _ = build_model(job({**row.head, "feature_dim": 256}, row.backbone), seed=1)
+    stored = read_weights(file)[0]
+    missing = [key for key, value in model.state_dict().items() if not torch.equal(value, stored.get(key, value + 1))]
+    assert [key for key in missing if "last_layer" not in key] == []
+
+    record = pipeline.run([row], session)[0]
+    assert record["backbone"]["weights"] == {
+        "name": "gaze_resnet18_renders",
+        "origin": "model.safetensors",
+        "file": None,  # in the checkout it is that of the shipped file
+        "sha256": report["sha256"],
+        "licence": "Apache-2.0",
+        "random_init": False,
+    }
+    assert record["config"]["init"] == "renders"
+    assert record["head"]["initialised_from"] == {
+        "file": "model.safetensors",
+        "kind": "gaze360_renders",
+        "tensors": "lstm.*",
+    }
+    shown = [each for each in table_rows([(record, "")]) if each.recipe == record["name"]]
+    assert [(each.method, each.backbone) for each in shown] == [
+        ("GazeLSTM (from renders) (changed)", "gaze_resnet18 (renders)")
+    ]
+    # It is no import of Gaze360's, and a recipe that asks for one does not take it.
+    other = resolve("gazelstm_gaze360", "ego4d", weights=str(file))
+    with pytest.raises(UserError, match="was not written by import --as gaze360"):
+        pipeline.run([other], session)
 
 
 def test_random_trunks_differ_from_seed_to_seed_unless_one_is_named() -> None:

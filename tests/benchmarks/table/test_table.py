@@ -111,6 +111,36 @@ def test_a_random_start_has_a_note() -> None:
     assert "random" not in without
 
 
+def test_a_start_from_renders_is_named_and_has_a_note() -> None:
+    weights = {"name": "gaze_resnet18_renders", "random_init": False}
+    rows = table.rows([(result("gazepose", backbone__type="gaze_resnet18", backbone__weights=weights), "x")])
+    assert [row.backbone for row in rows if row.recipe] == ["gaze_resnet18 for internvit_6b (renders)"]
+    notes = "\n".join(table.notes(rows))
+    assert '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads' in notes
+    assert "random" not in notes
+
+
+@pytest.mark.parametrize(
+    ("changes", "method"),
+    [
+        (["init=random"], "GazePose (from random weights)"),
+        (["init=renders"], "GazePose (from renders)"),
+        (["init=imagenet", "training.lr=0.1"], "GazePose (from ImageNet) (changed)"),
+        (["init=None"], "GazePose (changed)"),
+    ],
+)
+def test_another_start_is_another_row_of_the_method(changes: list[str], method: str) -> None:
+    config = {
+        "recipe": "gazepose", "version": 2, "method": "GazePose", "published": "GazePose", "limit": None,
+        "init": None, "changes": changes,
+    }  # fmt: skip
+    rows = table.rows([(result("gazepose+" + "+".join(changes), config=config), "x")])
+    measured = [row for row in rows if row.recipe]
+    assert [(row.method, row.published_map) for row in measured] == [(method, None)]
+    place = [row.method.partition(" (")[0] for row in rows]
+    assert place.index("GazePose") < place.index("InternLSTM")
+
+
 def test_a_changed_recipe_answers_to_no_cited_figure() -> None:
     rows = table.rows([(result("internlstm+head=gru", config__changes=["head=gru"]), "x")])
     measured = next(row for row in rows if row.recipe)
