@@ -65,6 +65,11 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     settings = [parse_setting(setting) for setting in changes.get("settings", ())]
     limit = changes.get("limit")
     values: dict[str, Any] = {key: method[key] for key in RECIPE_KEYS}
+    for key in ("backbone", "head", "windows", "training"):  # the scale looks into these, and at the start
+        typed(values[key], dict, key)
+    for key in ("backbone", "head"):
+        typed(values[key].get("type"), str, f"{key}.type")
+    typed(values["init"], Init, "init")
 
     stands_in_for = _replace_parts(values, scale, changes)
     frozen = dict(settings).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False

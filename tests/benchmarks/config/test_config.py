@@ -382,3 +382,14 @@ def test_parse_setting(setting: str, expected: tuple) -> None:
 def test_an_argument_that_is_not_utf8_is_refused_in_a_line() -> None:
     with pytest.raises(UserError, match=r"training has text that is not Unicode: '\\udcff'"):
         resolve("internlstm", settings=["training.lr=\udcff"])
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["backbone = 'x'", "head = 3", "head = dict(_delete_=True)", "windows = 2.5", "init = dict(a=1)", "init = 'mine'"],
+)
+def test_a_recipe_file_with_a_part_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = [{str(RECIPE / 'gazelstm.py')!r}]\n{line}\n")
+    with pytest.raises(UserError, match=line.partition(" ")[0]):
+        resolve(str(path), "synthlam")
