@@ -167,5 +167,5 @@ def check_keys(values: Mapping[str, Any], known: Sequence[str], where: str) -> N
     for key in values:
         if key not in known:
             raise UserError(
-                f"{where}: unknown key '{key}'{did_you_mean(key, list(known))}; there are: {', '.join(known)}"
+                f"{where}: unknown key '{key}'{did_you_mean(str(key), list(known))}; there are: {', '.join(known)}"
             )

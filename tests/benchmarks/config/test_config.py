@@ -386,7 +386,15 @@ def test_an_argument_that_is_not_utf8_is_refused_in_a_line() -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["backbone = 'x'", "head = 3", "head = dict(_delete_=True)", "windows = 2.5", "init = dict(a=1)", "init = 'mine'"],
+    [
+        "backbone = 'x'",
+        "head = 3",
+        "head = dict(_delete_=True)",
+        "windows = 2.5",
+        "augment = {1: 2}",
+        "init = dict(a=1)",
+        "init = 'mine'",
+    ],
 )
 def test_a_recipe_file_with_a_part_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "mine.py"
