@@ -12,11 +12,11 @@ from typing import Any
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import ENSEMBLE_KEYS, kind_of, load_ensemble
-from benchmarks.config.recipe import Recipe, Smoothing, plain
+from benchmarks.config.recipe import Recipe, RowFields, Smoothing, plain
 from benchmarks.config.reference import Reference, resolve_reference
 from benchmarks.config.resolve import Changes, resolve
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
-from benchmarks.config.values import smoothing_of, typed
+from benchmarks.config.values import row_fields, smoothing_of, typed
 from registry import UserError
 
 # Separates the changes of a member, `internlstm+head=gru+training.lr=1e-3`, but not the plus in `1e+3`.
@@ -24,16 +24,10 @@ _CHANGE = re.compile(r"\+(?=[A-Za-z_][\w.]*=)")
 
 
 @dataclass(frozen=True)
-class Ensemble:
+class Ensemble(RowFields):
     """A resolved ensemble. Its scores are the weighted mean of its members' logits, with weights fitted per seed.
 
     Attributes:
-        name: file stem plus the changes from the command line.
-        recipe: file stem alone.
-        version: raised by its authors when its number would change.
-        method: name of the row in print.
-        published: method in `published.csv` that this row reproduces, or None.
-        dataset: the dataset's name.
         members: rows of their own, each with all its seeds.
         spellings: the members as spelled in `members` of a file.
         smoothing: of the fused scores, or None.
@@ -41,12 +35,6 @@ class Ensemble:
         changes: from the command line, as spelled in the name.
     """
 
-    name: str
-    recipe: str
-    version: int
-    method: str
-    published: str | None
-    dataset: str
     members: tuple[Recipe, ...]
     spellings: tuple[str, ...]
     smoothing: Smoothing | None
@@ -119,11 +107,7 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
             raise UserError(f"members name {each} twice")
     spelled += [f"limit={limit}"] if limit is not None else []
     return Ensemble(
-        name="+".join([Path(name).stem, *spelled]),
-        recipe=Path(name).stem,
-        version=typed(values["version"], int, "version"),
-        method=typed(values["method"], str, "method"),
-        published=typed(values["published"], str | None, "published"),
+        **row_fields(name, spelled, values),
         dataset=resolved[0].dataset,
         members=resolved,
         spellings=tuple(map(_spell_member, members)),

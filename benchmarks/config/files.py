@@ -103,6 +103,9 @@ def load_dataset(name: str) -> dict[str, Any]:
     path = _find(name, DATASET_FILES, known, "dataset")
     values = _read(path)
     check_keys(values, _DATASET_KEYS, f"dataset {path.name}")
+    for key in _DATASET_KEYS[1:]:
+        if not isinstance(values.get(key, {}), dict):
+            raise UserError(f"dataset {path.name}: {key} is {values[key]!r}; it must be a dict")
     check_keys(values.get("pixels", {}), _PIXELS_KEYS, f"dataset {path.name}: pixels")
     if "type" not in values:
         raise UserError(f"dataset {path.name} lacks type, the name of its reader ({', '.join(DATASETS.names())})")

@@ -100,8 +100,8 @@ class Smoothing:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A resolved recipe: everything that determines a row's numbers except the data and the seeds.
+class RowFields:
+    """What recipes, ensembles and reference rows have in common.
 
     Attributes:
         name: file stem plus the changes from the command line: `internlstm+head=gru`.
@@ -110,6 +110,21 @@ class Recipe:
         method: name of the row in print.
         published: method in `published.csv` that this row reproduces, or None.
         dataset: the dataset's name.
+    """
+
+    name: str
+    recipe: str
+    version: int
+    method: str
+    published: str | None
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Recipe(RowFields):
+    """A resolved recipe: everything that determines a row's numbers except the data and the seeds.
+
+    Attributes:
         backbone: `type` and arguments for `BACKBONES`.
         stands_in_for: the recipe's own backbone, if the dataset's scale replaced it; else None.
         head: `type` and arguments for `HEADS`, without `feature_dim` and `window`.
@@ -129,12 +144,6 @@ class Recipe:
         changes: from the command line, as spelled in the name.
     """
 
-    name: str
-    recipe: str
-    version: int
-    method: str
-    published: str | None
-    dataset: str
     backbone: dict[str, Any]
     stands_in_for: str | None
     head: dict[str, Any]

@@ -10,10 +10,10 @@ from typing import Any, Literal
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import REFERENCE_KEYS, load_dataset, load_reference
-from benchmarks.config.recipe import Count, Windows, plain
+from benchmarks.config.recipe import Count, RowFields, Windows, plain
 from benchmarks.config.resolve import Changes, check_priors, merge_values
 from benchmarks.config.settings import parse_setting, set_value, spell
-from benchmarks.config.values import build_section, typed
+from benchmarks.config.values import build_section, row_fields, typed
 from registry import UserError
 
 Scorer = Literal["chance", "pose_prior", "truth"]
@@ -24,16 +24,10 @@ BOUNDS: dict[Scorer, Bound] = {"chance": "floor", "pose_prior": "floor", "truth"
 
 
 @dataclass(frozen=True)
-class Reference:
+class Reference(RowFields):
     """A resolved reference row. Nothing of it is trained or drawn, so it has no seeds.
 
     Attributes:
-        name: file stem plus the changes from the command line.
-        recipe: file stem alone.
-        version: raised by its authors when its number would change.
-        method: name of the row in print.
-        published: method in `published.csv` that this row reproduces, or None.
-        dataset: the dataset's name.
         scorer: source of the scores, see `benchmarks.scoring.reference`.
         windows: as in a recipe. Scores are of the key frame alone; the diagnosis counts the absent frames of windows.
         priors: `type` and arguments for `PRIORS` if the scorer is `pose_prior`; else None.
@@ -41,12 +35,6 @@ class Reference:
         changes: from the command line, as spelled in the name.
     """
 
-    name: str
-    recipe: str
-    version: int
-    method: str
-    published: str | None
-    dataset: str
     scorer: Scorer
     windows: Windows
     priors: dict[str, Any] | None = None
@@ -85,6 +73,7 @@ def resolve_reference(name: str, dataset: str = "synthlam", **changes: Unpack[Ch
             )
     values, scale, limit = load_reference(name), load_dataset(dataset), changes.get("limit")
     scorer: Scorer = typed(values["scorer"], Scorer, "scorer")
+    typed(values["windows"], dict, "windows")
     values["windows"] = merge_values(values["windows"], scale.get("windows", {}), f"dataset {dataset}: windows")
     if scorer == "pose_prior" and values["priors"] is None:
         values["priors"] = scale.get("priors")
@@ -97,11 +86,7 @@ def resolve_reference(name: str, dataset: str = "synthlam", **changes: Unpack[Ch
     spelled += [f"limit={limit}"] if typed(limit, Count | None, "--limit") is not None else []
     check_priors(values["priors"], f"scorer {scorer}", scorer == "pose_prior")
     return Reference(
-        name="+".join([Path(name).stem, *spelled]),
-        recipe=Path(name).stem,
-        version=typed(values["version"], int, "version"),
-        method=typed(values["method"], str, "method"),
-        published=typed(values["published"], str | None, "published"),
+        **row_fields(name, spelled, values),
         dataset=scale["type"],
         scorer=scorer,
         windows=build_section(Windows, values["windows"], "windows"),

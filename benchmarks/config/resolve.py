@@ -25,7 +25,7 @@ from benchmarks.config.recipe import (
     defaults,
 )
 from benchmarks.config.settings import is_tracker_key, parse_setting, set_value, spell
-from benchmarks.config.values import build_section, check_values, smoothing_of, typed
+from benchmarks.config.values import build_section, check_values, row_fields, smoothing_of, typed
 from registry import BACKBONES, HEADS, PRIORS, UserError
 
 
@@ -65,7 +65,7 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     settings = [parse_setting(setting) for setting in changes.get("settings", ())]
     limit = changes.get("limit")
     values: dict[str, Any] = {key: method[key] for key in RECIPE_KEYS}
-    for key in ("backbone", "head", "windows", "training"):  # the scale looks into these, and at the start
+    for key in ("backbone", "head", "windows", "training", "augment"):  # the scale looks into these, and at the start
         typed(values[key], dict, key)
     for key in ("backbone", "head"):
         typed(values[key].get("type"), str, f"{key}.type")
@@ -85,13 +85,9 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     if values["init"] in ("imagenet", "renders"):
         values["backbone"] = {"pretrained": values["init"], **values["backbone"]}
     _check_parts(values)
-    stem, spelled = Path(recipe).stem, [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
+    spelled = [*_spelled(dataset, changes), *changed, *_spelled_limit(limit)]
     resolved = Recipe(
-        name="+".join([stem, *spelled]),
-        recipe=stem,
-        version=typed(values["version"], int, "version"),
-        method=typed(values["method"], str, "method"),
-        published=typed(values["published"], str | None, "published"),
+        **row_fields(recipe, spelled, values),
         dataset=scale["type"],
         backbone=values["backbone"],
         stands_in_for=stands_in_for,
@@ -135,7 +131,7 @@ def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, f
     pixels = {} if frozen else scale.get("pixels", {})
     values["backbone"] = {**pixels.get("backbones", {}).get(values["backbone"]["type"], {}), **values["backbone"]}
     values["training"] = {**defaults(Training), **values["training"]}
-    values["augment"] = {**defaults(Augment), **typed(values["augment"], dict, "augment")}
+    values["augment"] = {**defaults(Augment), **values["augment"]}
     stand_ins = typed(pixels.get("init", {}), dict, f"{where}: pixels.init")
     check_keys(stand_ins, get_args(Start), f"{where}: pixels.init")
     values["init"] = stand_ins.get(values["init"], values["init"])

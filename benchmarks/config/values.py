@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -38,6 +39,27 @@ def build_section(cls: Any, values: Any, where: str) -> Any:
         if dataclasses.is_dataclass(kind) and isinstance(values.get(name), Mapping):
             check_keys(values[name], [field.name for field in dataclasses.fields(kind)], f"{where}.{name}")
     return typed(dict(values), cls, where)
+
+
+def row_fields(path: str, spelled: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `RowFields` of a row file, but the dataset.
+
+    Args:
+        path: of the file, or the recipe's name.
+        spelled: changes from the command line, as spelled in the row's name.
+        values: of the file.
+
+    Raises:
+        UserError: a value has the wrong type.
+    """
+    stem = Path(path).stem
+    return {
+        "name": "+".join([stem, *spelled]),
+        "recipe": stem,
+        "version": typed(values["version"], int, "version"),
+        "method": typed(values["method"], str, "method"),
+        "published": typed(values["published"], str | None, "published"),
+    }
 
 
 def typed(value: Any, kind: Any, where: str) -> Any:

@@ -136,7 +136,7 @@ def build_parts(rows: Sequence[RecipeRow]) -> None:
         for row in group:
             recipe = row.recipe
             HEADS.build(head_config(recipe, backbone.feature_dim))
-            check_recipe_checkpoint(recipe, backbone.feature_dim)
+            check_recipe_checkpoint(recipe, backbone)
             if recipe.priors is not None:
                 row.session.prior(recipe.priors, recipe.dataset)
 

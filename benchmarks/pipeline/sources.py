@@ -13,7 +13,6 @@ import torch
 
 from backbones.base import Backbone, WeightsInfo
 from backbones.checkpoints import all_finite
-from backbones.checksums import file_sha256
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
 from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
@@ -150,7 +149,7 @@ def load_features(rows: Sequence[RecipeRow]) -> FeatureSource:
     session = rows[0].session
     plan = plan_features(rows, session.device)
     for row in rows:
-        check_recipe_checkpoint(row.recipe, plan.backbone.feature_dim)
+        check_recipe_checkpoint(row.recipe, plan.backbone)
     done = encode_missing(plan, session)
     say_encoded(plan, done, session.dataset.root)
     damaged = set(done.damaged)
@@ -173,9 +172,9 @@ def load_pixels(rows: Sequence[RecipeRow]) -> PixelSource:
     check_init(recipe)
     backbone: Backbone = BACKBONES.build(recipe.backbone)
     for row in rows:
-        check_recipe_checkpoint(row.recipe, backbone.feature_dim)
+        check_recipe_checkpoint(row.recipe, backbone)
     if recipe.checkpoint is not None:
-        backbone.weights_info = _checkpoint_info(Path(recipe.checkpoint))
+        backbone.weights_info = _checkpoint_info(Path(recipe.checkpoint), rows[0].identity["checkpoint"])
     started = time.perf_counter()
     blur = None
     if recipe.temporal_dropout:  # relative to all frames of a split, even under --limit
@@ -205,14 +204,15 @@ def head_config(recipe: Recipe, feature_dim: int) -> dict[str, Any]:
     return {**recipe.head, "feature_dim": feature_dim, "window": 2 * recipe.windows.radius + 1}
 
 
-def check_recipe_checkpoint(recipe: Recipe, feature_dim: int) -> None:
-    """Check that the checkpoint of a recipe, if it has one, fits its head.
+def check_recipe_checkpoint(recipe: Recipe, backbone: Backbone) -> None:
+    """Check that the checkpoint of a recipe, if it has one, fits its parts.
 
     Raises:
         UserError: it does not.
     """
     if recipe.checkpoint is not None:
-        check_checkpoint(Path(recipe.checkpoint), head_config(recipe, feature_dim), recipe.on_pixels)
+        config = head_config(recipe, backbone.feature_dim)
+        check_checkpoint(Path(recipe.checkpoint), config, backbone if recipe.on_pixels else None)
 
 
 def touched_rows(key_frames: Iterable[KeyFrames]) -> np.ndarray:
@@ -269,10 +269,10 @@ def _backbone_section(recipe: Recipe, backbone: Backbone, fingerprint: Mapping[s
     }
 
 
-def _checkpoint_info(path: Path) -> WeightsInfo:
+def _checkpoint_info(path: Path, sha256: str) -> WeightsInfo:
     """Origin of the weights of a checkpoint that is scored as it is."""
     licence = read_weights(path)[1].get("licence") or "unknown"
-    return WeightsInfo(path.name, str(path), file_sha256(path), licence)
+    return WeightsInfo(path.name, str(path), sha256, licence)
 
 
 def _weights_section(info: WeightsInfo) -> dict[str, Any]:

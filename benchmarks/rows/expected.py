@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.schema import Result, read_result, shown_split
+from benchmarks.system.progress import plural
 
 
 def expected_in_words(result: Result) -> str | None:
@@ -29,7 +30,7 @@ def expected_in_words(result: Result) -> str | None:
     expected, found = (_range(each["splits"][split]["metrics"]["mAP"]["per_seed"]) for each in (record, result))
     if not expected or not found:
         return None
-    counts = [f"{len(each['seeds'])} seed{'s'[: len(each['seeds']) > 1]}" for each in (record, result)]
+    counts = [plural(len(each["seeds"]), "seed") for each in (record, result)]
     return f"{result['name']}: {split} mAP {expected} in {counts[0]} on record; yours {found} from {counts[1]}"
 
 

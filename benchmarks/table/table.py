@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -243,8 +244,8 @@ def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
             '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads, in place '
             "of Gaze360's; see `--show gaze_resnet18_renders`."
         )
-    if any(_OLDER in row.origin for row in table):
-        lines.append(f'"{_OLDER} 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
+    if any(_OLDER.search(row.origin) for row in table):
+        lines.append('"version 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
     if any(row.bound for row in table):
         lines.append(
             "(floor), (ceiling): nothing is trained or drawn, so these rows have no seeds. They are not ranked; see "
@@ -280,7 +281,7 @@ def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) 
     commit = result["environment"]["code"]
     sha = f", {commit['commit'][:7]}{'+' if commit['dirty'] else ''}" if commit["commit"] else ""
     now, then = recipe_version(result["config"]["recipe"]), result["config"]["version"]
-    older = f", {_OLDER} {then} of {now}" if now is not None and then < now else ""
+    older = f", version {then} of {now}" if now is not None and then < now else ""
     return [
         TableRow(
             method=method,
@@ -342,7 +343,7 @@ def _has_own_weights(result: Result) -> bool:
     return large is not None and backbone["weights"].get("name") == large
 
 
-_OLDER = "version"  # in the origin of a row that an older version of its recipe made
+_OLDER = re.compile(r", version \d+ of \d+$")  # in the origin of a row that an older version of its recipe made
 
 _RENDERS = "gaze_resnet18_renders"  # name in records of the shipped weights for `init=renders`
 

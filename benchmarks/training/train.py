@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from backbones import gaze_resnet
 from backbones.base import check_state, state_sha256
@@ -128,26 +128,27 @@ def build_model(job: TrainingJob, seed: int) -> tuple[nn.Module, dict[str, Any]]
     return model, {"initial": {"sha256": state_sha256(model.state_dict()), "lstm": lstm}}
 
 
-def check_checkpoint(path: Path, head_config: Mapping[str, Any], with_backbone: bool) -> None:
-    """Check that a checkpoint holds a head of this configuration, before any frame is encoded for it.
+def check_checkpoint(path: Path, head_config: Mapping[str, Any], backbone: nn.Module | None) -> None:
+    """Check that a checkpoint holds a model of this configuration, before any frame is read for it.
 
     Args:
         path: of the weights.
         head_config: `type` and arguments of the head, including `feature_dim` and `window`.
-        with_backbone: the checkpoint is of a whole model, not of a head.
+        backbone: of a checkpoint of a whole model; None if it is of a head.
 
     Raises:
-        UserError: the file is damaged, or has another head or size.
+        UserError: the file is damaged, or of another model.
     """
     state, about = read_weights(path)
     held, wanted = about.get("head"), head_config["type"]
     if isinstance(held, dict) and held.get("type") != wanted:
         raise UserError(f"{path} holds a head '{held.get('type')}', the recipe has '{wanted}'; name the head's recipe")
-    prefix = "head." if with_backbone else ""
     with torch.device("meta"):
-        head = HEADS.build(head_config)
-    tensors = {prefix + name: tensor for name, tensor in head.state_dict().items()}
-    check_state({name: tensor for name, tensor in state.items() if name.startswith(prefix)}, tensors, str(path))
+        tensors: dict[str, Tensor] = HEADS.build(head_config).state_dict()
+    if backbone is not None:
+        parts = {"backbone": backbone.state_dict(), "head": tensors}
+        tensors = {f"{part}.{name}": tensor for part, of_part in parts.items() for name, tensor in of_part.items()}
+    check_state(state, tensors, str(path))
 
 
 def on_one_thread(model: nn.Module) -> bool:

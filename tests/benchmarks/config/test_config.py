@@ -401,3 +401,18 @@ def test_a_recipe_file_with_a_part_of_the_wrong_type_is_refused(tmp_path: Path, 
     path.write_text(f"_base_ = [{str(RECIPE / 'gazelstm.py')!r}]\n{line}\n")
     with pytest.raises(UserError, match=line.partition(" ")[0]):
         resolve(str(path), "synthlam")
+
+
+def test_a_reference_row_with_windows_of_the_wrong_type_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"_base_ = [{str(RECIPE / 'chance.py')!r}]\nwindows = 2.5\n")
+    with pytest.raises(UserError, match="windows is 2.5"):
+        resolve_row(str(path), "synthlam")
+
+
+@pytest.mark.parametrize("line", ["windows = 3", "heads = 'x'", "pixels = [1]", "stand_in = None"])
+def test_a_dataset_file_with_a_section_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"type = 'synthlam'\n{line}\n")
+    with pytest.raises(UserError, match=f"dataset mine.py: {line.partition(' ')[0]} is .*; it must be a dict"):
+        resolve("internlstm", str(path))

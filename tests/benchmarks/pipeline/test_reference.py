@@ -121,7 +121,7 @@ def test_truth_is_the_renderers_angle(results: dict, out: Path, split: str) -> N
 
 @pytest.mark.parametrize("split", ["val", "test"])
 def test_chance_is_the_map_of_evenly_mixed_labels(results: dict, out: Path, split: str) -> None:
-    """Looking frame k of P stands at (k - 1/2) / P of the list, the others likewise; exact fractions."""
+    """Puts looking frame k of P at (k - 1/2) / P of the list, and the other frames in the same way; exact fractions."""
     labels = [int(row["label"]) for row in written(out, "chance", split)]
     positives = sum(labels)
     places = [

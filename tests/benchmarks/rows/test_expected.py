@@ -1,4 +1,4 @@
-"""What a run is told of the committed record of its row."""
+"""What a run says about the committed record of its row."""
 
 import copy
 import json
