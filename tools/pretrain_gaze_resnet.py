@@ -11,6 +11,10 @@ SynthLAM: from a window of seven crops, yaw and pitch of the gaze in the middle 
 off they may be. Loss: pinball, for the 10 % and the 90 % quantile. The label (looking at the camera or not) is no
 target, but a network that knew the gaze to a degree would know the label; the card says how far off this one is.
 
+Gaze360's network had seen ImageNet before. This one starts at random, and would learn the head's pose long before it
+finds the eyes. So while it trains, linear layers on its maps learn the renderer's parameters of the face, as in
+`pretrain_nano`: all of them from the last map, and the angles of the eyes from a middle one, where the eyes are.
+
 Renders are windows of one frame, repeated. In clips heads and eyes move. Each batch has 64 renders and, with
 ``--clips``, 45 windows in three stretches of clips; they share frames, so both halves of a batch cost the same.
 
@@ -26,7 +30,7 @@ import os
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -42,7 +46,8 @@ from tools.pretraining.clips import load_windows
 from tools.pretraining.figures import HELD_OUT, by_size, degrees_between, gazes
 from tools.pretraining.loop import Training, argument_parser, run
 from tools.pretraining.processes import Processes
-from tools.pretraining.renders import Renders, augment, load_renders, load_training
+from tools.pretraining.regressor import EYES, parameter_loss
+from tools.pretraining.renders import NAMES, Renders, augment, load_renders, load_training
 from tools.pretraining.steps import Schedule
 from zoo.cards import FOLDER as CARDS
 from zoo.files.atomic import write_json
@@ -55,13 +60,44 @@ QUANTILES = (0.1, 0.9)
 # Per batch, with clips: stretches of consecutive windows. Their windows share frames, so that they cost as much as the
 # renders of the batch.
 STRETCHES, LENGTH = 3, 15
-READOUT = "head.last_layer"  # not written: no recipe uses it
+NOT_WRITTEN = ("head.last_layer.", "face.")  # no recipe uses them
+GAZE_WEIGHT = 4.0  # pinball losses of radians are small beside those of standard deviations
 
 Windows = tuple[Renders, Tensor]  # crops, and (N, 7) rows of them
 
 
+class FaceLayers(nn.Module):
+    """Linear layers that learn the renderer's parameters of the face from the trunk's maps.
+
+    Args:
+        trunk: timm's ResNet-18, whose maps of the last batch are kept.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, trunk: Any) -> None:
+        super().__init__()
+        self.everything, self.eyes = nn.Linear(512, len(NAMES)), nn.Linear(128, len(EYES))
+        self.register_buffer("mean", torch.zeros(len(NAMES)))
+        self.register_buffer("std", torch.ones(len(NAMES)))
+        self._maps: dict[str, Tensor] = {}
+        for name in ("layer2", "layer4"):
+            getattr(trunk, name).register_forward_hook(partial(self._keep, name))
+
+    def _keep(self, name: str, _layer: nn.Module, _inputs: Any, maps: Tensor) -> None:
+        if self.training:
+            self._maps[name] = maps
+
+    def loss(self, targets: Tensor) -> Tensor:
+        """Return the loss of ``targets (B, len(NAMES))`` on the maps of the last batch."""
+        everything = self.everything(self._maps.pop("layer4").mean((2, 3)))
+        local = self.eyes(self._maps.pop("layer2").flatten(2).transpose(1, 2))
+        return parameter_loss(everything, local, targets, (targets - self.mean) / self.std)
+
+
 def build_network(size: int, seed: int) -> LookingAtMeModel:
-    """Return GazeLSTM with random weights and three outputs, as Gaze360 has, in place of two."""
+    """Return GazeLSTM with random weights, three outputs, as Gaze360 has, in place of two, and `FaceLayers`."""
     backbone = {"type": "gaze_resnet18", "size": size, "seed": seed, "frozen": False}
     torch.manual_seed(seed)
     network = LookingAtMeModel.build(backbone, {"type": "gazelstm", "bottleneck": None})
@@ -69,6 +105,7 @@ def build_network(size: int, seed: int) -> LookingAtMeModel:
     # The spread starts at 21 degrees, not at 90: angles within the spread get no gradient.
     nn.init.constant_(readout.bias[2:], -2.0)
     network.backbone.to(memory_format=torch.channels_last)
+    network.add_module("face", FaceLayers(network.backbone.network))
     return network
 
 
@@ -124,6 +161,7 @@ class GazeResNetTraining(Training):
     ) -> None:
         super().__init__(network, network.parameters(), schedule, processes)
         self.clips = clips
+        self.face = cast(FaceLayers, network.face)
 
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         groups = torch.arange(len(images))
@@ -139,7 +177,8 @@ class GazeResNetTraining(Training):
         pixels = images.permute(0, 3, 1, 2).float() / 255
         pixels, targets = augment(pixels, targets, self.generator, groups=groups)
         outputs = self.network.judge(PixelWindow(pixels.permute(0, 2, 3, 1) * 255, windows))
-        return pinball(outputs, gaze_angles(targets)[windows[:, WINDOW // 2]])
+        loss = GAZE_WEIGHT * pinball(outputs, gaze_angles(targets)[windows[:, WINDOW // 2]])
+        return loss + self.face.loss(targets)
 
 
 @torch.inference_mode()
@@ -192,7 +231,7 @@ def write(
     if renders is not None:
         report["median_error_degrees_before_rounding"] = errors_of(network, *renders)["median_error_degrees"]
     file = out / "model.safetensors"
-    kept = {name: tensor for name, tensor in state.items() if not name.startswith(READOUT)}
+    kept = {name: tensor for name, tensor in state.items() if not name.startswith(NOT_WRITTEN)}
     about = {"backbone": {"type": "gaze_resnet18"}, "kind": "gaze360_renders", "licence": "Apache-2.0"}
     report["sha256"] = write_weights(file, to_int8(kept), {**about, "pretraining": report["training"]})
     network.load_state_dict(read_weights(file)[0], strict=False)
@@ -217,10 +256,12 @@ def pretrain(renders: Path, out: Path, schedule: Schedule, size: int = 48, clips
     """
     processes = Processes()
     network = build_network(size, schedule.seed)
-    processes.begin_alike(network)
     preprocessing = network.backbone.preprocessing
     more = partial(load_renders, renders, preprocessing, set(), held_out=False, share=processes.share)
     training = load_training(renders, more)
+    face = cast(FaceLayers, network.face)
+    face.mean, face.std = training.targets.mean(0), training.targets.std(0).clamp_min(1e-3)
+    processes.begin_alike(network)
     moving: Windows | None = None
     about: dict[str, Any] = {"processes": processes.count}
     if clips is not None:

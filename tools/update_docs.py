@@ -11,6 +11,8 @@ import argparse
 import configparser
 import json
 import re
+import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,13 @@ from tabulate import tabulate
 
 from benchmarks.data.synthlam import root
 from benchmarks.rows.find import RECORDS
+from benchmarks.rows.folder import folder_name
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
 from benchmarks.table.table import collect, rows, table_text
 from tools.speed import harness
-from zoo.files.atomic import write_json, write_text
+from zoo.files.atomic import replacing, write_json, write_text
 
 README = HOME / "README.md"
 PICTURE = HOME / "docs" / "assets" / "crops.png"
@@ -36,6 +39,11 @@ BEGIN, END = "<!-- table: rendered by tools/update_docs.py -->", "<!-- end of ta
 
 RESULTS = HOME / "docs" / "results.md"
 SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
+
+# The sweep over backbones and heads: its figures, its picture, and its place in results.md.
+CROSSED = RECORDS / "sweeps" / "synthlam" / "backbone_head.json"
+CROSSED_PICTURE = HOME / "docs" / "assets" / "backbone_head.png"
+CROSSING = re.compile(r"(<!-- crossed: rendered by tools/update_docs.py -->\n).*?(<!-- end of crossed -->)", re.DOTALL)
 
 PERFORMANCE = HOME / "docs" / "performance.md"
 # Between the marks: the table of the records in `benchmarks/records/speed/<kind>/`.
@@ -75,7 +83,56 @@ def render_readme(text: str) -> str:
 
 def render_results(text: str) -> str:
     """The page on results with its figures of the committed records."""
-    return SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
+    text = SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
+    return CROSSING.sub(lambda marks: f"{marks[1]}\n{crossed_table(_crossed())}\n\n{marks[2]}", text)
+
+
+def update_crossed(out: Path) -> None:
+    """Record the finished sweep over `backbone` and `head`, if there is one, and copy its picture."""
+    for path in sorted(out.glob("sweeps/synthlam/*/table.csv")):
+        table = pd.read_csv(path)
+        if table.columns[:2].tolist() != ["backbone", "head"]:
+            continue
+        results = [read_result(out / "results" / "synthlam" / folder_name(row) / "result.json") for row in table["row"]]
+        commits = sorted({result["environment"]["code"]["commit"] for result in results})
+        dates = sorted(result["date"] for result in results)
+        content = {"commits": commits, "date": dates[-1], "rows": table.to_dict("records")}
+        write_json(CROSSED, content)
+        with replacing(CROSSED_PICTURE) as temporary:
+            shutil.copy(path.with_name("heatmap.png"), temporary)
+
+
+def _crossed() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(CROSSED.read_text(encoding="utf-8"))
+    return content
+
+
+def crossed_table(record: Mapping[str, Any]) -> str:
+    """Test mAP of each backbone under each head, with the means of lines and columns and what they explain."""
+    table = pd.DataFrame(record["rows"])
+    heads, backbones = table["head"].unique(), table["backbone"].unique()
+    means = table.pivot(index="backbone", columns="head", values="mAP").loc[backbones, heads]
+    body = []
+    for backbone, of_backbone in table.groupby("backbone", sort=False):
+        cells = [
+            f"{100 * row.mAP:.2f} ± {100 * row.std:.2f} ({100 * row.low:.1f} to {100 * row.high:.1f})"
+            for row in of_backbone.itertuples()
+        ]
+        body.append([backbone, *cells, f"{100 * means.loc[backbone].mean():.2f}"])
+    body.append(
+        ["mean", *(f"{100 * means[head].mean():.2f}" for head in heads), f"{100 * means.to_numpy().mean():.2f}"]
+    )
+    text = tabulate(body, ["backbone \\ head", *heads, "mean"], tablefmt="github", disable_numparse=True)
+    everything = means.to_numpy()
+    total = ((everything - everything.mean()) ** 2).mean()
+    by_backbone, by_head = (((means.mean(axis=axis) - everything.mean()) ** 2).mean() / total for axis in (1, 0))
+    neither = 1 - by_backbone - by_head
+    commits = ", ".join(commit[:7] for commit in record["commits"])
+    return (
+        f"{text}\n\n- mAP: mean and standard deviation over {table['seeds'].iloc[0]} seeds, with its 95 % interval.\n"
+        f"- Of the variance between the cells, {100 * by_backbone:.0f} % lies between backbones, {100 * by_head:.0f} % "
+        f"between heads, and {100 * neither:.0f} % in neither alone.\n- Measured on {record['date'][:10]} at {commits}."
+    )
 
 
 def splits_table() -> str:
@@ -324,6 +381,7 @@ def main() -> None:
     out = options.out
     for path in update_records(out):
         print(path.relative_to(HOME))
+    update_crossed(out)
     write_text(README, render_readme(README.read_text(encoding="utf-8")))
     write_text(RESULTS, render_results(RESULTS.read_text(encoding="utf-8")))
     folder = out / "results" / "synthlam" / PICTURED

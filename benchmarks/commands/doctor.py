@@ -224,7 +224,6 @@ def _torch_cuda() -> str:
 def data(root: Path | None) -> Iterator[Finding]:
     """SynthLAM, and the Ego4D folder."""
     from benchmarks.data import synthlam
-    from benchmarks.data.cache import cache_folder
 
     sha256 = synthlam.checksum()
     shipped = _sha256(synthlam.ARCHIVE) == sha256
@@ -234,7 +233,7 @@ def data(root: Path | None) -> Iterator[Finding]:
         f"git restore {_relative(synthlam.ARCHIVE)}",
         needed=True,
     )
-    unpacked = cache_folder() / f"synthlam-1-{sha256[:12]}"
+    unpacked = synthlam.unpacked()
     yield Finding(synthlam.is_whole(unpacked), f"SynthLAM unpacked: {unpacked}", "the first run unpacks it")
     if root is None:
         yield Finding(False, "Ego4D: licensed, not shipped", "python bench.py doctor --root DIR checks yours")

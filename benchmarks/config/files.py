@@ -21,7 +21,7 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
 ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
 REFERENCE_KEYS = ("version", "method", "published", "scorer", "windows", "priors")
-_DATASET_KEYS = ("type", "stand_in", "heads", "windows", "training", "priors", "pixels")
+_DATASET_KEYS = ("type", "stand_in", "backbones", "heads", "windows", "training", "priors", "pixels")
 # Of a dataset's section for recipes with a trainable backbone.
 _PIXELS_KEYS = ("backbones", "windows", "training", "augment", "init")
 

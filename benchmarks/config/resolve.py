@@ -129,7 +129,10 @@ def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, f
     head = values["head"]["type"]
     values["head"] = {**values["head"], **scale.get("heads", {}).get(head, {})}
     pixels = {} if frozen else scale.get("pixels", {})
-    values["backbone"] = {**pixels.get("backbones", {}).get(values["backbone"]["type"], {}), **values["backbone"]}
+    own = (scale if frozen else pixels).get("backbones", {}).get(values["backbone"]["type"], {})
+    if values["backbone"].get("weights"):
+        own = {key: value for key, value in own.items() if key != "pretrained"}
+    values["backbone"] = {**own, **values["backbone"]}
     values["training"] = {**defaults(Training), **values["training"]}
     values["augment"] = {**defaults(Augment), **values["augment"]}
     stand_ins = typed(pixels.get("init", {}), dict, f"{where}: pixels.init")

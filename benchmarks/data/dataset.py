@@ -82,7 +82,6 @@ class SynthLAM(Ego4D):
     """SynthLAM: rendered faces in Ego4D's layout, shipped with the project, every split labelled."""
 
     note = "synthetic data"
-    rate = 15.0
     # Boxes and crops hold the head with its hair, without the neck, plus a margin of up to 22 % drawn by
     # tools/synthlam/filming.py. `python -m tools.check_margin` compares them with a face detector's boxes.
     margin = (0.14, 0.37, 0.14, 0.09)

@@ -154,9 +154,8 @@ class SynthLAM(FromFiles):
         return [folder / "head_pose.json"], [folder / "landmarks.json"]
 
     def order(self) -> Sequence[str]:
-        """As in `scene.json`; SynthLAM 1 does not name it there."""
-        of_scene = read_json(self.root / "scene.json", "the scene of SynthLAM")
-        return of_scene.get("landmarks", ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth"))
+        """As in `scene.json`."""
+        return read_json(self.root / "scene.json", "the scene of SynthLAM")["landmarks"]
 
 
 def read_head_pose(path: Path) -> Entries:

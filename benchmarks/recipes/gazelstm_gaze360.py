@@ -2,7 +2,7 @@
 
 Published: 71.92 mAP on the Ego4D test set, in the table of GazePose's authors.
 Start: ResNet-18 and LSTM of Gaze360. On Ego4D name the file of import --as gaze360 with --weights FILE. SynthLAM starts
-at random.
+at weights trained on the gaze of rendered heads.
 Run: python bench.py --recipe gazelstm_gaze360
 """
 

@@ -2,7 +2,7 @@
 
 Published: 76.29 mAP on the Ego4D test set as cited by InternLSTM's authors, 77.02 over five runs by its own authors.
 Start: ResNet-18 and LSTM of Gaze360, which began at ImageNet. On Ego4D name the file of import --as gaze360 with
---weights FILE. SynthLAM starts at random.
+--weights FILE. SynthLAM starts at weights trained on the gaze of rendered heads.
 Priors: SynthLAM includes them; on other datasets --set priors=face_mesh computes them, and priors=file reads yours.
 Run: python bench.py --recipe gazepose
 """

@@ -89,8 +89,8 @@ def sweep_figures(grid: Grid, rows: Mapping[tuple[str, ...], RowConfig], results
         results: one per row, in order.
 
     Returns:
-        One column per key, then `row`, `split`, `mAP`, `std`, `seeds`. mAP and std are fractions, NaN if the split has
-        one class only.
+        One column per key, then `row`, `split`, `mAP`, `std`, `low`, `high`, `seeds`. mAP, its standard deviation over
+        the seeds and its interval are fractions, NaN if unknown, as where the split has one class only.
     """
     lines = []
     for values, result in zip(rows, results, strict=True):
@@ -98,8 +98,10 @@ def sweep_figures(grid: Grid, rows: Mapping[tuple[str, ...], RowConfig], results
         assert split is not None  # val always has labels
         metric = result["splits"][split]["metrics"]["mAP"]
         line = dict(zip(grid, values, strict=True), row=result["name"], split=split)
-        lines.append({**line, "mAP": metric["mean"], "std": metric["std"], "seeds": len(result["seeds"])})
-    return pd.DataFrame(lines).astype({"mAP": float, "std": float})
+        low, high = metric["interval"] or (None, None)
+        figures = {"mAP": metric["mean"], "std": metric["std"], "low": low, "high": high}
+        lines.append({**line, **figures, "seeds": len(result["seeds"])})
+    return pd.DataFrame(lines).astype(dict.fromkeys(("mAP", "std", "low", "high"), float))
 
 
 def write_sweep(grid: Grid, table: pd.DataFrame, folder: Path, title: str) -> str:

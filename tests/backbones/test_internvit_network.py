@@ -17,7 +17,7 @@ from backbones.internvit_network import InternViTNetwork, make_encoder, run_laye
 from registry import BACKBONES, UserError
 from tools.speed.vit import plain_model
 
-SYNTHLAM = Path(__file__).parents[2] / "benchmarks" / "data" / "synthlam" / "synthlam-1.tar.xz"
+SYNTHLAM = Path(__file__).parents[2] / "benchmarks" / "data" / "synthlam" / "synthlam-2.tar.xz"
 CONFIG: dict[str, Any] = {
     "hidden_size": 64,
     "num_hidden_layers": 4,

@@ -15,8 +15,10 @@ from registry import BACKBONES, HEADS, UserError
 from tests.tools.test_pretrain_nano import dot, write_shard
 from tests.zoo.test_upstream import gaze360_state, save, wrap
 from tools.pretrain_gaze_resnet import (
+    GAZE_WEIGHT,
     LEARNING_RATE,
     WARM_UP,
+    FaceLayers,
     GazeResNetTraining,
     build_network,
     card_of,
@@ -119,6 +121,7 @@ def test_training_lowers_the_error_on_held_out_windows(renders: Path) -> None:
     preprocessing = network.backbone.preprocessing
     training, held_out = (load_renders(renders, preprocessing, set(), held_out) for held_out in (False, True))
     assert training is not None and held_out is not None
+    network.face.mean = training.targets.mean(0)  # of the size, which is the same in all
     work = GazeResNetTraining(network, Schedule(1e9, LEARNING_RATE, warm_up=0), Processes(), None)
 
     def error() -> float:
@@ -131,7 +134,7 @@ def test_training_lowers_the_error_on_held_out_windows(renders: Path) -> None:
 
     untrained = error()
     losses = []
-    for _ in range(16):
+    for _ in range(30):
         rows = torch.randperm(len(training), generator=work.generator)[:64]
         losses.append(work.step(training.images[rows], training.targets[rows]))
     assert losses[-1] < losses[0]
@@ -140,6 +143,39 @@ def test_training_lowers_the_error_on_held_out_windows(renders: Path) -> None:
     middle = gazes(held_out.targets).mean(0)
     angles = torch.rad2deg((gazes(held_out.targets) @ (middle / middle.norm())).acos())
     assert guessing == pytest.approx(float(np.median(angles.numpy())), abs=0.01)
+
+
+def test_the_face_is_learnt_from_the_last_map_and_the_eyes_from_their_cells() -> None:
+    """The loss of two crops by hand; targets are standardised, and unknown ones do not count."""
+    trunk = build_network(SIZE, seed=0).backbone.network
+    face = FaceLayers(trunk)
+    face.std.fill_(2.0)
+    eyes = [NAMES.index(name) for name in ("left_eye_yaw", "left_eye_pitch", "right_eye_yaw", "right_eye_pitch")]
+    targets = torch.full((2, len(NAMES)), 0.3)
+    targets[:, NAMES.index("log_size")] = math.log(60)
+    targets[:, NAMES.index("right_eye_x")] = 1.2  # out of the picture
+    targets[1, NAMES.index("smile")] = math.nan
+    with torch.no_grad():
+        for layer in (face.everything, face.eyes):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        face.eyes.weight[:, 0] = 1
+    seen = {}
+    trunk.layer2.register_forward_hook(lambda *call: seen.update(middle=call[2]))
+    trunk.forward_features(torch.rand(2, 3, SIZE, SIZE))
+
+    def huber(error: float) -> float:
+        return error**2 / 2 if abs(error) < 1 / 3 else (abs(error) - 1 / 6) / 3
+
+    total = sum(
+        (4.0 if column in eyes else 1.0) * huber(float(targets[row, column]) / 2)
+        for row in range(2)
+        for column in range(len(NAMES))
+        if not targets[row, column].isnan()
+    )
+    at = int(0.3 * 4)  # of the four cells per side of layer2 at 32 pixels
+    local = np.mean([huber(seen["middle"][row, 0, at, at].item() - 0.15) for row in range(2)])
+    assert face.loss(targets).item() == pytest.approx(total / (2 * len(NAMES) - 1) + local, rel=1e-5)
 
 
 def test_a_batch_has_renders_and_stretches_of_clips(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,6 +193,7 @@ def test_a_batch_has_renders_and_stretches_of_clips(monkeypatch: pytest.MonkeyPa
         return torch.zeros(len(batch.rows), 3)
 
     monkeypatch.setattr("tools.pretrain_gaze_resnet.augment", unchanged)
+    monkeypatch.setattr(network.face, "loss", lambda targets: 7 * len(targets))
     monkeypatch.setattr(network, "judge", judge)
     images = torch.randint(0, 255, (4, SIZE, SIZE, 3), dtype=torch.uint8)
     targets = 0.3 * torch.randn(4, len(NAMES), generator=torch.Generator().manual_seed(0))
@@ -173,7 +210,8 @@ def test_a_batch_has_renders_and_stretches_of_clips(monkeypatch: pytest.MonkeyPa
         assert seen["groups"][places].tolist() == [4 + number] * len(rows.unique())
     assert torch.equal(shown, torch.cat(wanted))
     assert len(seen["batch"].pixels) < 4 + 3 * 22
-    assert float(loss) == pytest.approx(float(pinball(torch.zeros(49, 3), torch.cat(angles))))
+    gaze = float(pinball(torch.zeros(49, 3), torch.cat(angles)))
+    assert float(loss) == pytest.approx(GAZE_WEIGHT * gaze + 7 * len(seen["batch"].pixels))
 
 
 def test_the_file_has_the_tensors_of_an_import_of_gaze360(tmp_path: Path) -> None:
@@ -197,7 +235,7 @@ def test_the_file_has_the_tensors_of_an_import_of_gaze360(tmp_path: Path) -> Non
     )
     stored = load_file(path)
     for name, tensor in network.state_dict().items():
-        if name.startswith("head.last_layer"):
+        if name.startswith(("head.last_layer", "face.")):
             assert name not in found
         elif tensor.ndim < 2:
             assert torch.equal(found[name], tensor)

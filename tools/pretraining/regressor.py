@@ -1,5 +1,6 @@
 """The small InternViT with linear layers that regress the renderer's parameters."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,6 +73,33 @@ def whiten_patches(network: Any, images: Tensor, floor: float = 0.03) -> None:
     projection.bias.copy_(-weight @ mean)
 
 
+def parameter_loss(everything: Tensor, local: Tensor, targets: Tensor, wanted: Tensor) -> Tensor:
+    """Return the Huber loss, in standard deviations, of all targets and of the eye angles where the eyes are.
+
+    Args:
+        everything: ``(B, len(NAMES))`` predicted, standardised.
+        local: ``(B, side * side, len(EYES))`` predicted by each cell of a square map, standardised.
+        targets: ``(B, len(NAMES))``; NaN if unknown.
+        wanted: the same, standardised.
+    """
+    side = math.isqrt(local.shape[1])
+    columns = [NAMES.index(name) for name in EYES]
+    # An eye three pixels wide teaches nothing.
+    detail = (targets[:, NAMES.index("log_size")].exp() / 60).clamp(max=2)[:, None]
+    given = wanted.isfinite()
+    weights = given.to(wanted.dtype)
+    weights[:, columns] *= EYE_WEIGHT * detail
+    loss = (huber(everything, wanted.nan_to_num()) * weights).sum() / given.sum()
+    eyes = wanted[:, columns]
+    for eye in ("left_eye", "right_eye"):
+        at = targets[:, [NAMES.index(f"{eye}_x"), NAMES.index(f"{eye}_y")]]
+        inside = ((at >= 0) & (at < 1)).all(1)
+        column, row = (at[inside] * side).long().unbind(1)
+        errors = huber(local[inside, row * side + column], eyes[inside]) * detail[inside]
+        loss = loss + errors.sum() / max(1, errors.numel())
+    return loss
+
+
 class Regressor(nn.Module):
     """The backbone's network, with linear layers from its last hidden state to standardised targets.
 
@@ -120,17 +148,4 @@ class Regressor(nn.Module):
         """
         with torch.autocast("cpu", torch.bfloat16):
             everything, local = forward(images)
-        wanted = (targets - self.mean) / self.std
-        columns = [NAMES.index(name) for name in EYES]
-        # An eye three pixels wide teaches nothing.
-        detail = (targets[:, NAMES.index("log_size")].exp() / 60).clamp(max=2)[:, None]
-        weights = torch.ones_like(wanted)
-        weights[:, columns] = EYE_WEIGHT * detail
-        loss = (huber(everything, wanted) * weights).mean()
-        eyes = wanted[:, columns]
-        for eye in ("left_eye", "right_eye"):
-            at = targets[:, [NAMES.index(f"{eye}_x"), NAMES.index(f"{eye}_y")]]
-            inside = ((at >= 0) & (at < 1)).all(1)
-            column, row = (at[inside] * SIDE).long().unbind(1)
-            loss = loss + (huber(local[inside, row * SIDE + column], eyes[inside]) * detail[inside]).mean()
-        return loss
+        return parameter_loss(everything, local, targets, (targets - self.mean) / self.std)

@@ -5,8 +5,8 @@
     python -m tools.synthlam pretraining --count 60000 --seed 1 --out RENDERS --workers 2
     python -m tools.synthlam clips --seed 2 --times 2 --out CLIPS --workers 2
 
-`clips` writes more training clips, of other people, as a folder for `--dataset synthlam --root CLIPS`; a backbone
-learns more from a few frames of many clips (`--times 7 --every 10`). All but `card` need the extra `synth`. Finished
+`clips` writes training and validation clips of other people, in SynthLAM's layout, to pretrain a backbone on; it learns
+more from a few frames of many clips (`--times 7 --every 10`). All but `card` need the extra `synth`. Finished
 clips are kept in `--work`, so the same command continues after an interruption. The archive is reproducible with the
 same seed, machine and versions; other graphics drivers round pixels differently.
 """
@@ -69,7 +69,8 @@ def main() -> None:
     if args.what == "pretraining":
         render_pretraining(args.count, args.seed, args.out, args.workers)
     elif args.what == "clips":
-        write_folder(Order(args.seed, args.work, args.workers, args.times, args.every), args.out)
+        order = Order(args.seed, args.work, args.workers, args.times, args.every, splits=("train", "val"))
+        write_folder(order, args.out)
     else:
         if args.what == "dataset":
             write_archive(Order(args.seed, args.work, args.workers), args.out)

@@ -20,7 +20,7 @@ from PIL import Image
 
 from benchmarks.priors.base import LANDMARKS
 from tools.synthlam import scene
-from tools.synthlam.clips import plan
+from tools.synthlam.clips import SPLITS, plan
 from tools.synthlam.filming import Crop, render_clip
 from zoo.files.atomic import write_text
 
@@ -58,6 +58,7 @@ class Order:
         workers: processes.
         times: multiplies the number of training clips.
         every: renders every n-th frame of a training clip.
+        splits: to render.
     """
 
     seed: int
@@ -65,6 +66,7 @@ class Order:
     workers: int = 1
     times: int = 1
     every: int = 1
+    splits: tuple[str, ...] = tuple(SPLITS)
 
     def __post_init__(self) -> None:
         if self.every < 1:
@@ -89,9 +91,10 @@ def render_jobs(order: Order) -> Iterator[tuple[Job, list[Crop]]]:
     """
     folder = order.work / rendering_checksum()[:12]
     jobs = []
-    for split, clips in plan(order.seed, order.times).items():
+    planned = plan(order.seed, order.times)
+    for split in order.splits:
         every = order.every if split == "train" else 1
-        jobs += [Job(clip, split, every, folder / f"{clip.name}_{clip.seed}_{every}.json") for clip in clips]
+        jobs += [Job(clip, split, every, folder / f"{clip.name}_{clip.seed}_{every}.json") for clip in planned[split]]
     with multiprocessing.get_context("spawn").Pool(order.workers) as pool:
         for done, (job, rows) in enumerate(zip(jobs, pool.imap(render_job, jobs), strict=True)):
             print(f"{done + 1}/{len(jobs)} {job.clip.name}: {len(rows)} rows", flush=True)

@@ -136,13 +136,14 @@ def test_dataset_sets_the_scale_and_the_command_line_has_the_last_word() -> None
 
 
 def test_a_start_is_the_recipes_the_datasets_or_that_of_the_command_line() -> None:
-    assert [resolve(name).init for name in ("gazelstm", "gazepose", "gazelstm_gaze360")] == ["random"] * 3
+    starts = {"gazelstm": "random", "gazelstm_gaze360": "renders", "gazepose": "renders", "gazepose_random": "random"}
+    assert {name: resolve(name).init for name in starts} == starts
     named = dict(settings=["init=gaze360"], weights="x.safetensors")
     assert (resolve("gazepose", **named).init, resolve("gazepose", **named).backbone["weights"]) == (
         "gaze360",
         "x.safetensors",
     )
-    for own in ("gazelstm", "gazepose"):
+    for own in ("gazelstm", "gazepose_random"):
         started = resolve(own, settings=["init=renders"])
         assert (started.init, started.backbone["pretrained"]) == ("renders", "renders")
         assert started.name == f"{own}+init=renders"
@@ -191,13 +192,21 @@ def test_priors_of_gazepose_are_named() -> None:
 
 def test_scale_of_pixels_is_for_backbones_that_train() -> None:
     pose, frozen = resolve("gazepose"), resolve("internlstm", backbone="gaze_resnet18")
-    assert (pose.backbone["size"], pose.training.block > 1, pose.priors) == (48, True, {"type": "synthlam"})
-    assert (frozen.backbone, frozen.training.block, frozen.priors) == ({"type": "gaze_resnet18"}, 1, None)
-    assert frozen.training == resolve("internlstm").training
+    assert (pose.backbone["size"], pose.training.batch_size, pose.priors) == (48, 16, {"type": "synthlam"})
+    assert (frozen.training, frozen.priors) == (resolve("internlstm").training, None)
+    assert frozen.training.batch_size == 64
     thawed = resolve("internlstm", backbone="gaze_resnet18", settings=["backbone.frozen=false"])
-    assert thawed.backbone["size"] == 48
-    assert thawed.training.block == pose.training.block
-    assert resolve("gazepose", settings=["training.block=1", "backbone.size=96"]).backbone["size"] == 96
+    assert thawed.backbone == {"type": "gaze_resnet18", "size": 48, "frozen": False}
+    assert thawed.training.batch_size == 16
+    assert resolve("gazepose", settings=["backbone.size=96"]).backbone["size"] == 96
+
+
+def test_a_dataset_has_arguments_of_frozen_backbones_unless_weights_are_named() -> None:
+    own = {"type": "gaze_resnet18", "size": 48}
+    assert resolve("internlstm", backbone="gaze_resnet18").backbone == {**own, "pretrained": "renders"}
+    named = resolve("internlstm", backbone="gaze_resnet18", weights="x.safetensors")
+    assert named.backbone == {**own, "weights": "x.safetensors"}
+    assert resolve("internlstm", "ego4d", backbone="gaze_resnet18").backbone == {"type": "gaze_resnet18"}
 
 
 def test_priors_are_named_and_have_arguments() -> None:
@@ -410,7 +419,7 @@ def test_a_reference_row_with_windows_of_the_wrong_type_is_refused(tmp_path: Pat
         resolve_row(str(path), "synthlam")
 
 
-@pytest.mark.parametrize("line", ["windows = 3", "heads = 'x'", "pixels = [1]", "stand_in = None"])
+@pytest.mark.parametrize("line", ["windows = 3", "heads = 'x'", "pixels = [1]", "stand_in = None", "backbones = 1"])
 def test_a_dataset_file_with_a_section_of_the_wrong_type_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "mine.py"
     path.write_text(f"type = 'synthlam'\n{line}\n")

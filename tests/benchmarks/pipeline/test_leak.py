@@ -20,7 +20,7 @@ from registry import load_plugin
 TRUNK = Path(__file__).resolve().parents[2] / "parts" / "tiny_trunk.py"
 
 # Chance: a ranking that knows nothing has precision p for looking and 1 - p for not looking at every recall, so both
-# average precisions together come to 1/2. The test split has 39 looks: a ranking that knows no more than whose clip a
+# average precisions together come to 1/2. The test split has 470 looks: a ranking that knows no more than whose clip a
 # frame is of strays by about 0.05 from that, the mean of three by 0.03.
 CHANCE = 0.5
 SLACK = 0.1

@@ -235,7 +235,8 @@ def test_clips_are_written_as_a_folder_to_train_on(tmp_path, monkeypatch, here):
     options = ["--out", str(out), "--work", str(work), "--times", "2", "--every", "5"]
     monkeypatch.setattr("sys.argv", ["synthlam", "clips", *options])
     main.main()
-    assert [read_split(out, split)["clip"].nunique() for split in ("train", "val", "test")] == [2, 1, 1]
+    assert [read_split(out, split)["clip"].nunique() for split in ("train", "val")] == [2, 1]
+    assert not (out / "videos_challenge").exists()
     rows = read_split(out, "train")
     crops = [image for image in rows.image if image]
     assert 4 <= len(crops) <= 16  # of 2 times 40 frames, every fifth
