@@ -64,7 +64,7 @@ lamzoo runs and compares Looking-At-Me models: who looks at the wearer of a
 head-worn camera, frame by frame.
 
   python bench.py --recipe internlstm_flip_tta  run a recipe
-  python bench.py --recipe all --seeds 3        run all recipes, three seeds each
+  python bench.py --recipe all --seeds table    make the comparison table
   python bench.py --list                        list recipes, parts and models
   python bench.py --show internlstm_flip_tta    show one of them in full
   python bench.py --table                       print the comparison table

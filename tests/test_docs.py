@@ -63,7 +63,7 @@ SHORTER = {
     "python3 -m venv .venv && . .venv/bin/activate": "python3 -m venv .venv",
     "git clone https://github.com/YOU/lamzoo.git && cd lamzoo": "true",
     "python bench.py --recipe ensemble --seeds 5": "python bench.py --recipe ensemble --seeds 1",
-    "python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs": (
+    "python bench.py --recipe all --seeds table && python -m tools.update_docs --out runs": (
         "python bench.py --recipe all && python -m tools.update_docs --out runs"
     ),
     "python -m tools.speed": "python -m tools.speed --quick --pairs 1",

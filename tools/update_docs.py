@@ -1,7 +1,7 @@
 """Copy finished runs into the committed records, and render the README and the docs from them.
 
 example:
-  python bench.py --recipe all --seeds 5 && python -m tools.update_docs --out runs
+  python bench.py --recipe all --seeds table && python -m tools.update_docs --out runs
   python -m tools.speed --record && python -m tools.update_docs --speed-only
 """
 
@@ -84,7 +84,8 @@ def render_readme(text: str) -> str:
 def render_results(text: str) -> str:
     """The page on results with its figures of the committed records."""
     text = SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
-    return CROSSING.sub(lambda marks: f"{marks[1]}\n{crossed_table(_crossed())}\n\n{marks[2]}", text)
+    record = json.loads(CROSSED.read_text(encoding="utf-8")) if CROSSED.exists() else None
+    return text if record is None else CROSSING.sub(lambda m: f"{m[1]}\n{crossed_table(record)}\n\n{m[2]}", text)
 
 
 def update_crossed(out: Path) -> None:
@@ -100,11 +101,6 @@ def update_crossed(out: Path) -> None:
         write_json(CROSSED, content)
         with replacing(CROSSED_PICTURE) as temporary:
             shutil.copy(path.with_name("heatmap.png"), temporary)
-
-
-def _crossed() -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(CROSSED.read_text(encoding="utf-8"))
-    return content
 
 
 def crossed_table(record: Mapping[str, Any]) -> str:
@@ -126,7 +122,7 @@ def crossed_table(record: Mapping[str, Any]) -> str:
     everything = means.to_numpy()
     total = ((everything - everything.mean()) ** 2).mean()
     by_backbone, by_head = (((means.mean(axis=axis) - everything.mean()) ** 2).mean() / total for axis in (1, 0))
-    neither = 1 - by_backbone - by_head
+    neither = max(0.0, 1 - by_backbone - by_head)
     commits = ", ".join(commit[:7] for commit in record["commits"])
     return (
         f"{text}\n\n- mAP: mean and standard deviation over {table['seeds'].iloc[0]} seeds, with its 95 % interval.\n"

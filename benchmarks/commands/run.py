@@ -45,7 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--checkpoint", metavar="FILE", help="score these trained weights, a file of import, instead of training"
     )
-    parser.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds per recipe (default: 1)")
+    parser.add_argument(
+        "--seeds",
+        type=_seeds,
+        default=1,
+        metavar="N",
+        help="seeds per recipe (default: 1); table: 10, or 5 if a backbone trains",
+    )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe: training.lr=1e-3"
     )
@@ -81,7 +87,8 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.config.recipe import SeedCount
     from benchmarks.config.values import typed
 
-    typed(args.seeds, SeedCount, "--seeds")
+    if args.seeds != "table":
+        typed(args.seeds, SeedCount, "--seeds")
     load_plugins(args.plugin)
     if args.sweep:
         from benchmarks.table.sweep import grid_rows, parse_grid
@@ -203,6 +210,13 @@ def chosen(
         else:
             able.append(row)
     return able, dataset
+
+
+def _seeds(text: str) -> int | str:
+    try:
+        return text if text == "table" else int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor table") from None
 
 
 def _reader(args: argparse.Namespace) -> Dataset:

@@ -1,4 +1,4 @@
-"""SynthLAM: rendered faces, shipped with the project. Scaled for two minutes on two CPU cores."""
+"""SynthLAM: rendered faces, shipped with the project. Scaled for two and a half minutes on two CPU cores."""
 
 type = "synthlam"
 

@@ -77,6 +77,13 @@ class Row(ABC):
         """The record's section `dataset`."""
         return self.session.dataset_info(self.recipe.dataset)
 
+    @property
+    def seed_count(self) -> int:
+        """Number of seeds asked for."""
+        if self.session.seeds != "table":
+            return self.session.seeds
+        return 5 if any(recipe.on_pixels for recipe in recipes_of([self.recipe])) else 10
+
     def seeds(self) -> list[int]:
         """Seeds to train: those asked for, and those that the row's folder has already."""
         asked = self._asked_seeds()
@@ -134,7 +141,7 @@ class Row(ABC):
 
     def _asked_seeds(self) -> list[int]:
         first = recipes_of([self.recipe])[0].training.seed
-        return list(range(first, first + self.session.seeds))
+        return list(range(first, first + self.seed_count))
 
     def _record_stamp(self) -> int:
         """Modification time of the record in nanoseconds; 0 if there is none."""

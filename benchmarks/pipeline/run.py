@@ -109,7 +109,7 @@ def show_work(recipes: Sequence[RowConfig], session: Session) -> None:
             print(
                 f"{row.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
                 f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, "
-                f"{plural(session.seeds, 'seed')}; windows: "
+                f"{plural(row.seed_count, 'seed')}; windows: "
                 + ", ".join(f"{size:,} {split}" for split, size in sizes.items())
             )
     for ensemble in ensembles:
@@ -176,7 +176,7 @@ def check_needs(rows: Sequence[RecipeRow], references: Sequence[ReferenceRow] = 
         reference.check_source()
     for row in rows:
         row.check_strides()
-        last = row.recipe.training.seed + row.session.seeds - 1
+        last = row.recipe.training.seed + row.seed_count - 1
         if last >= SEEDS:
             raise UserError(f"{row.name}: the last seed would be {last}; seeds must be below {SEEDS}")
         if row.recipe.checkpoint is not None:
@@ -202,8 +202,8 @@ def check_single_file(row: RecipeRow) -> None:
     path = Path(row.recipe.checkpoint or "")
     if not path.is_file():
         raise UserError(f"--checkpoint {path} is not a file; `bench.py import` writes one from a published checkpoint")
-    if row.session.seeds > 1:
-        raise UserError(f"--checkpoint {path} is one set of weights; it has no {row.session.seeds} seeds")
+    if row.session.seeds != 1:
+        raise UserError(f"--checkpoint {path} is one set of weights; it has no {row.seed_count} seeds")
 
 
 def log_record(row: RecipeRow, result: Result) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import multiprocessing
 import pickle
 import time
@@ -28,7 +29,7 @@ from zoo.weights import read_head
 
 _REPORT_EVERY = 0.5  # seconds between two progress messages of a worker
 
-# Starting a process takes 5 s, a step of a head on features 5 ms or more.
+# Fewer steps are not worth processes: starting them takes 5 s, a step of a head on features 5 ms or more.
 _FEW_STEPS = 500
 
 
@@ -79,7 +80,7 @@ def run_seeds(
     with locked(job.folder / NAME, str(job.folder), wait=True) if processes.rank() == 0 else nullcontext():
         fresh = [seed for seed in seeds if not (job.seed_folder(seed) / REPORT).exists()]
         workers = min(workers, len(fresh if job.backbone_config is None else seeds))  # scoring pixels is work too
-        if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job):
+        if workers < 2 or torch.device(job.device).type != "cpu" or not _side_by_side(job, len(fresh), workers):
             return [run_seed(job, seed) for seed in seeds]
         what = f"train {job.name}, {workers} seeds side by side"
         with Progress(what, job.steps * len(fresh), "step") as progress, interrupts.deferred():
@@ -147,11 +148,11 @@ def _in_processes(
     return [results[seed] for seed in seeds]
 
 
-def _side_by_side(job: TrainingJob) -> bool:
-    """Whether a training uses one thread, and takes longer than starting a process."""
+def _side_by_side(job: TrainingJob, fresh: int, workers: int) -> bool:
+    """Whether a training uses one thread, and processes spare more time than they take to start."""
     if job.backbone_config is not None:
         return True
-    if job.steps < _FEW_STEPS:
+    if job.steps * (fresh - math.ceil(fresh / workers)) < _FEW_STEPS:
         return False
     with torch.device("meta"):
         head = HEADS.build(job.head_config)

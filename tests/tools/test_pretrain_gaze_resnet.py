@@ -116,7 +116,21 @@ def as_windows(crops: Renders) -> torch.Tensor:
     return torch.arange(len(crops))[:, None].expand(-1, 7)
 
 
-def test_training_lowers_the_error_on_held_out_windows(renders: Path) -> None:
+def test_the_first_half_trains_three_stages(renders: Path) -> None:
+    network = build_network(SIZE, seed=0)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    work = GazeResNetTraining(network, Schedule(1e9, LEARNING_RATE, warm_up=0), Processes(), None)
+    crops = load_renders(renders, network.backbone.preprocessing, set(), held_out=False)
+    assert crops is not None
+    work.step(crops.images[:8], crops.targets[:8])
+    moved = {name for name, tensor in network.state_dict().items() if not torch.equal(tensor, before[name])}
+    parts = {name.removeprefix("backbone.network.").split(".")[0] for name in moved}
+    assert parts == {"conv1", "bn1", "layer1", "layer2", "layer3", "face"}
+    assert not {name for name in moved if name.startswith("face.everything")}
+
+
+def test_training_lowers_the_error_on_held_out_windows(renders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tools.pretrain_gaze_resnet.EARLY", 0)
     network = build_network(SIZE, seed=0)
     preprocessing = network.backbone.preprocessing
     training, held_out = (load_renders(renders, preprocessing, set(), held_out) for held_out in (False, True))
@@ -148,7 +162,7 @@ def test_training_lowers_the_error_on_held_out_windows(renders: Path) -> None:
 def test_the_face_is_learnt_from_the_last_map_and_the_eyes_from_their_cells() -> None:
     """The loss of two crops by hand; targets are standardised, and unknown ones do not count."""
     trunk = build_network(SIZE, seed=0).backbone.network
-    face = FaceLayers(trunk)
+    face = FaceLayers(trunk, SIZE)
     face.std.fill_(2.0)
     eyes = [NAMES.index(name) for name in ("left_eye_yaw", "left_eye_pitch", "right_eye_yaw", "right_eye_pitch")]
     targets = torch.full((2, len(NAMES)), 0.3)
@@ -192,6 +206,7 @@ def test_a_batch_has_renders_and_stretches_of_clips(monkeypatch: pytest.MonkeyPa
         seen["batch"] = batch
         return torch.zeros(len(batch.rows), 3)
 
+    monkeypatch.setattr("tools.pretrain_gaze_resnet.EARLY", 0)
     monkeypatch.setattr("tools.pretrain_gaze_resnet.augment", unchanged)
     monkeypatch.setattr(network.face, "loss", lambda targets: 7 * len(targets))
     monkeypatch.setattr(network, "judge", judge)

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from bench import main
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.rows.find import RECORDS
-from tests.benchmarks.pixels.looking import FRAMES, draw_clips
+from tests.benchmarks.pixels.looking import SMALL, draw_clips
 
 HOME = Path(__file__).parents[3]
 
@@ -39,7 +40,9 @@ def write_row(out, name, table, dataset="synthlam", trainings=0):
 def predictions(made, scores, seeds, split="test"):
     """As a run writes them; the clip's name is a number with a leading zero, which must stay text."""
     number = np.arange(len(made.labels))
-    keys = pd.DataFrame(dict(clip=[f"{clip:02d}" for clip in made.clip], track=number // FRAMES, frame=number % FRAMES))
+    keys = pd.DataFrame(
+        dict(clip=[f"{clip:02d}" for clip in made.clip], track=number // SMALL.frames, frame=number % SMALL.frames)
+    )
     keys = keys.assign(person="1", x1=0, y1=0, x2=9, y2=9, unique_id="", label=made.labels)
     return pd.concat(
         [keys.assign(score=of_seed, split=split, seed=seed) for seed, of_seed in zip(seeds, scores, strict=True)]
@@ -48,7 +51,7 @@ def predictions(made, scores, seeds, split="test"):
 
 @pytest.fixture(scope="module")
 def made():
-    return draw_clips(3, clips=8)
+    return draw_clips(3, replace(SMALL, clips=8))
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +90,7 @@ def test_json_says_everything(out, tables, capsys):
     assert values["difference"] == pytest.approx(values["a"]["mAP"] - values["b"]["mAP"])
     low, high = values["interval"]
     assert low < values["difference"] < high and values["told_apart"] == (low > 0)
-    assert values["frames"] == 8 * 2 * FRAMES and values["clips"] == 8 and values["paired_seeds"] == [1, 2, 3]
+    assert values["frames"] == 8 * 2 * SMALL.frames and values["clips"] == 8 and values["paired_seeds"] == [1, 2, 3]
     assert (values["pairing"], values["cluster"], values["clusters"]) == ("same trainings", "clip", 8)
     assert 0 < values["p"] <= 1 and values["p_test"] == "clips swapped between the rows, Student's t over seeds"
     turned = json.loads(compare(capsys, "plain", "good", "--out", out, "--json"))
@@ -132,30 +135,30 @@ def test_videos_are_swapped_where_they_hold_several_clips(out, tables, capsys):
 
 def test_committed_records_are_compared_like_rows(tmp_path, capsys):
     """Difference and interval from the records' `without_clip`; no p, because records have no scores."""
-    values = json.loads(compare(capsys, "gazepose", "internlstm", "--out", tmp_path, "--json"))
-    records = [json.loads((RECORDS / "synthlam" / f"{name}.json").read_text()) for name in ("gazepose", "internlstm")]
+    values = json.loads(compare(capsys, "probe", "internlstm_flip_tta", "--out", tmp_path, "--json"))
+    records = [json.loads((RECORDS / "synthlam" / f"{name}.json").read_text()) for name in ("probe", "internlstm_flip_tta")]
     means = [record["splits"]["test"]["metrics"]["mAP"]["mean"] for record in records]
     assert values["difference"] == pytest.approx(means[0] - means[1])
     assert values["p"] is None and values["p_test"] is None and values["told_apart"] is True
     assert values["frames"] == records[0]["splits"]["test"]["windows"]
-    assert values["a"]["folder"] is None and values["a"]["record"].endswith("gazepose.json")
-    text = compare(capsys, "gazepose", RECORDS / "synthlam" / "internlstm.json", "--out", tmp_path)
+    assert values["a"]["folder"] is None and values["a"]["record"].endswith("probe.json")
+    text = compare(capsys, "probe", RECORDS / "synthlam" / "internlstm.json", "--out", tmp_path)
     assert "No p: it needs the scores of both rows, and a record has none." in text and "p =" not in text
     text = compare(capsys, "internlstm_flip_tta", "internlstm_flip", "--out", tmp_path, "--split", "val")
-    assert "5 paired" in text and "seeds paired: same trainings" in text
+    assert "10 paired" in text and "seeds paired: same trainings" in text
     text = compare(capsys, "internlstm_flip_tta_smooth", "internlstm_flip", "--out", tmp_path, "--split", "val")
     assert "internlstm_flip_tta_smooth: smoothing or weights were fitted on val, so its figure is optimistic." in text
     assert text.count("optimistic") == 1
-    other = json.loads((RECORDS / "synthlam" / "gazepose.json").read_text())
+    other = json.loads((RECORDS / "synthlam" / "probe.json").read_text())
     other["splits"]["test"]["stride"] = 2
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert "are of different key frames, and records have no scores to join" in compare(
-        capsys, "gazepose", tmp_path / "other.json", "--out", tmp_path, code=2
+        capsys, "probe", tmp_path / "other.json", "--out", tmp_path, code=2
     )
     del other["splits"]["test"]["without_clip"]
     (tmp_path / "other.json").write_text(json.dumps(other))
     assert "has no figures of test to compare; run the recipe again" in compare(
-        capsys, "gazepose", tmp_path / "other.json", "--out", tmp_path, code=2
+        capsys, "probe", tmp_path / "other.json", "--out", tmp_path, code=2
     )
 
 
@@ -163,7 +166,7 @@ def test_a_row_of_ones_own_takes_the_place_of_the_record(out, tables, capsys):
     """Its scores are used if the other row has some too, else its record."""
     write_row(out, "internlstm", tables["plain"])
     assert json.loads(compare(capsys, "internlstm", "good", "--out", out, "--json"))["frames"] == 704
-    message = compare(capsys, "internlstm", "gazepose", "--out", out, code=2)
+    message = compare(capsys, "internlstm", "probe", "--out", out, code=2)
     assert f"{out / 'results' / 'synthlam' / 'internlstm' / 'result.json'} has no figures of test" in message
 
 
@@ -200,7 +203,7 @@ def test_frames_that_one_row_lacks_are_left_out_and_counted(out, tables, capsys)
     part = tables["plain"][tables["plain"]["frame"] % 2 == 0]
     write_row(out, "half", part)
     values = json.loads(compare(capsys, "good", "half", "--out", out, "--json"))
-    assert values["frames"] == 8 * FRAMES
+    assert values["frames"] == 8 * SMALL.frames
     assert "Only 352 of the 704 key frames of good are also in the other row." in values["summary"]
     kept = tables["good"][tables["good"]["frame"] % 2 == 0]
     own = [lam_map(each["score"].to_numpy(), each["label"].to_numpy()).map for _, each in kept.groupby("seed")]

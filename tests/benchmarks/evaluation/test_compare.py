@@ -20,7 +20,7 @@ from benchmarks.evaluation.compare import (
     without_each_clip,
 )
 from benchmarks.evaluation.metrics import lam_map
-from tests.benchmarks.pixels.looking import draw_clips
+from tests.benchmarks.pixels.looking import SMALL, SYNTHLAM, draw_clips
 
 # Mean mAP of infinitely many clips and seeds of the simulation, computed with 6,000 clips and the seeds' quantiles.
 TRUTH = 0.783
@@ -233,13 +233,13 @@ def test_p_without_clips_is_students(monkeypatch):
     assert permutation_p(found, a, b, made.labels, made.clip) == pytest.approx((50 * expected + 1) / 51)
 
 
-def repeat(count, gain, start, with_p=True):
-    """(difference, whether not tied, p) of a recipe and one that lies `gain` above it, five other seeds each."""
+def repeat(count, gain, start, with_p=True, setting=SMALL, seeds=5):
+    """(difference, whether not tied, p) of a recipe and one that lies `gain` above it, other seeds each."""
     values, apart, ps = [], [], []
     for number in range(count):
-        made = draw_clips(start + number)
-        scores = made.train(5, gain), made.train(5)
-        found = difference(*(row(each, made.labels, made.clip, 5 * n) for n, each in enumerate(scores)))
+        made = draw_clips(start + number, setting)
+        scores = made.train(seeds, gain), made.train(seeds)
+        found = difference(*(row(each, made.labels, made.clip, seeds * n) for n, each in enumerate(scores)))
         values.append(found.value)
         apart.append(not found.includes_zero)
         if with_p:
@@ -271,6 +271,14 @@ def test_a_recipe_ties_with_itself_in_93_of_100_and_three_standard_errors_are_fo
     more, apart, _ = repeat(100, 0.62, 30_000, with_p=False)
     assert 4 < more.mean() / error < 5
     assert apart.sum() >= 95
+
+
+@pytest.mark.slow
+def test_two_points_are_found_on_synthlam():
+    """With ten seeds per row; the standard error of the count is 4."""
+    values, apart, _ = repeat(100, 0.19, 70_000, with_p=False, setting=SYNTHLAM, seeds=10)
+    assert values.mean() == pytest.approx(0.02, abs=0.002)
+    assert apart.sum() >= 80
 
 
 @pytest.mark.slow

@@ -7,13 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import bench
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.recipe import Recipe
 from benchmarks.config.resolve import resolve
-from benchmarks.data.dataset import Ego4D
+from benchmarks.data.dataset import Ego4D, SynthLAM
 from benchmarks.evaluation.bootstrap import bootstrap_interval
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.pipeline import run as pipeline
+from benchmarks.pipeline.row import rows_of
 from benchmarks.pipeline.session import Session
 from benchmarks.rows import schema
 from benchmarks.rows.folder import write_row_sums
@@ -134,8 +136,8 @@ def test_whole_videos_are_resampled_where_they_have_several_clips(
     assert own["videos"] == video_of and own["clips"] == len(val)
     assert not any("videos" in figures for figures in others)
     table = pd.read_csv(folder_of(tmp_path / "runs", row) / "predictions.csv", dtype={"clip": str, "track": str})
-    of_seeds = [rows_of for _, rows_of in table[table["split"] == "val"].groupby("seed")]
-    scores = np.stack([rows_of["score"] for rows_of in of_seeds])
+    of_seeds = [of_seed for _, of_seed in table[table["split"] == "val"].groupby("seed")]
+    scores = np.stack([of_seed["score"] for of_seed in of_seeds])
     labels, videos = of_seeds[0]["label"].to_numpy(), of_seeds[0]["clip"].map(video_of).to_numpy()
     bounds = bootstrap_interval(scores, labels, videos).bounds["mAP"]
     assert own["metrics"]["mAP"]["interval"] == (None if bounds is None else pytest.approx(list(bounds)))
@@ -164,8 +166,8 @@ def test_smoothing_is_fitted_on_validation_at_the_stride_of_test(lam_tree: Path,
     own = {}
     for window in WINDOWS:
         scored = [
-            lam_map(smooth_scores(rows_of, rows_of["score"].to_numpy(), "median", window), rows_of["label"].to_numpy())
-            for _, rows_of in dense.groupby("seed")
+            lam_map(smooth_scores(of_seed, of_seed["score"].to_numpy(), "median", window), of_seed["label"].to_numpy())
+            for _, of_seed in dense.groupby("seed")
         ]
         own[window] = np.mean([figures.map for figures in scored])
     best = max(own, key=own.get)
@@ -174,8 +176,8 @@ def test_smoothing_is_fitted_on_validation_at_the_stride_of_test(lam_tree: Path,
     written = written[written["split"] == "val"]
     assert len(written) < len(dense) / 1.5 and rows[1]["splits"]["val"]["stride"] == 2
     smoothed = [
-        rows_of.assign(smooth=smooth_scores(rows_of, rows_of["score"].to_numpy(), "median", best))
-        for _, rows_of in dense.groupby("seed")
+        of_seed.assign(smooth=smooth_scores(of_seed, of_seed["score"].to_numpy(), "median", best))
+        for _, of_seed in dense.groupby("seed")
     ]
     joined = written.merge(pd.concat(smoothed), on=["seed", "clip", "track", "frame"], validate="one_to_one")
     assert len(joined) == len(written)
@@ -428,3 +430,23 @@ def test_test_labels_do_not_reach_the_training(lam_tree: Path, tmp_path: Path, m
     ]
     np.testing.assert_array_equal(*scores)
     assert plain["splits"]["test"]["metrics"] != other["splits"]["test"]["metrics"]
+
+
+def test_the_table_has_ten_seeds_of_heads_and_five_of_what_trains_a_backbone() -> None:
+    names = ["internlstm", "gazelstm", "ensemble", "chance"]
+    rows = {
+        count: [row for kind in rows_of([resolve_row(name) for name in names], session) for row in kind]
+        for count, session in ((count, Session(SynthLAM(), seeds=count)) for count in (3, "table"))
+    }
+    counts = {row.name: row.seed_count for row in rows["table"]}
+    assert (counts["internlstm"], counts["internlstm_flip_tta"], counts["gazelstm"]) == (10, 10, 5)
+    assert counts["ensemble"] == 5  # no more than its members share
+    assert [row.seeds() for row in rows["table"] if row.name == "gazelstm"] == [[3407, 3408, 3409, 3410, 3411]]
+    assert {row.seed_count for row in rows[3]} == {3}
+
+
+@pytest.mark.parametrize("text", ["x", "1.5", "tables"])
+def test_seeds_are_a_number_or_those_of_the_table(text: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        bench.main(["--recipe", "internlstm", "--seeds", text])
+    assert f"'{text}' is neither a number nor table" in capsys.readouterr().err

@@ -440,8 +440,8 @@ def test_a_browser_opens_a_report_of_sixteen_rows_in_two_seconds(rows: list[Repo
 def test_a_committed_record_is_a_row_without_scores(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     """Its figures, calibration and provenance are there, and what needs scores is left out, with a sentence."""
     path = tmp_path / "page.html"
-    name = "gazepose"
-    assert bench.main(["report", name, "internlstm", "-o", str(path), "--out", str(tmp_path)]) == 0
+    name = "probe"
+    assert bench.main(["report", name, "internlstm_flip_tta", "-o", str(path), "--out", str(tmp_path)]) == 0
     assert "2 rows" in capsys.readouterr().out
     text = path.read_text(encoding="utf-8")
     page = Page(text)
@@ -453,5 +453,5 @@ def test_a_committed_record_is_a_row_without_scores(runs: Path, tmp_path: Path, 
     assert text.count("This row is a record, without scores") == 2 and "Score timelines" not in text
     assert "No row has frames of both classes." in text and text.count("Reliability: share looking") == 2
     assert "2 rows are compared in 1 pair," in text
-    assert bench.main(["report", "gazepos", "-o", str(path), "--out", str(tmp_path)]) == 2
-    assert "did you mean 'gazepose'?" in capsys.readouterr().err
+    assert bench.main(["report", "prob", "-o", str(path), "--out", str(tmp_path)]) == 2
+    assert "did you mean 'probe'?" in capsys.readouterr().err

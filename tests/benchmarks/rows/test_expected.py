@@ -30,7 +30,7 @@ def run_of(record, per_seed):
 
 def test_the_ranges_over_seeds_are_compared(record):
     values = np.array(record["splits"]["test"]["metrics"]["mAP"]["per_seed"]) * 100
-    on_record = f"internlstm: test mAP {values.min():.1f} to {values.max():.1f} in 5 seeds on record; "
+    on_record = f"internlstm: test mAP {values.min():.1f} to {values.max():.1f} in 10 seeds on record; "
     assert expected_in_words(run_of(record, [0.81266])) == f"{on_record}yours 81.3 from 1 seed"
     assert expected_in_words(run_of(record, [0.81, 0.76])) == f"{on_record}yours 76.0 to 81.0 from 2 seeds"
 

@@ -9,7 +9,7 @@ from benchmarks.rows.identity import recipe_identity
 from benchmarks.table.table import RECORDS
 
 
-@pytest.mark.parametrize("name", ["internlstm", "probe", "lite0gru_flip_tta"])
+@pytest.mark.parametrize("name", ["internlstm", "probe", "interngru_flip_tta"])
 def test_rows_from_before_a_key_existed_are_found(name: str) -> None:
     record = json.loads((RECORDS / "synthlam" / f"{name}.json").read_text(encoding="utf-8"))
     assert recipe_identity(resolve(name), record["dataset"], None)["config"] == record["settings"]["config"]
