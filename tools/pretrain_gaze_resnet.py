@@ -332,8 +332,9 @@ def card_of(report: dict[str, Any]) -> dict[str, Any]:
         "backbone": {"type": "gaze_resnet18", "pretrained": "renders", "size": facts["size"]},
         "head": None,
         "training": "Task: yaw and pitch of the gaze, seen from the camera, and their 10 % and 90 % quantiles, from a "
-        f"window of seven crops of {facts['size']} pixels (Gaze360's task and loss). Seen: {seen}, of people in no "
-        "split of SynthLAM, drawn by its renderer; not the label, whether someone looks at the camera. "
+        f"window of seven crops of {facts['size']} pixels (Gaze360's task and loss). Beside it, as for internvit_nano: "
+        f"the renderer's parameters of the face. Seen: {seen}, of people in no split of SynthLAM, drawn by its "
+        "renderer; not the label, whether someone looks at the camera. "
         f"{facts['minutes']:g} minutes, {facts['steps']:,} steps in {facts['processes']} process"
         f"{'es' * (facts['processes'] > 1)} on a CPU, from random weights: `python -m tools.pretrain_gaze_resnet`. "
         f"The full report is zoo/weights/{folder}/pretraining.json.",

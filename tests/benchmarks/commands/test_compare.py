@@ -136,7 +136,8 @@ def test_videos_are_swapped_where_they_hold_several_clips(out, tables, capsys):
 def test_committed_records_are_compared_like_rows(tmp_path, capsys):
     """Difference and interval from the records' `without_clip`; no p, because records have no scores."""
     values = json.loads(compare(capsys, "probe", "internlstm_flip_tta", "--out", tmp_path, "--json"))
-    records = [json.loads((RECORDS / "synthlam" / f"{name}.json").read_text()) for name in ("probe", "internlstm_flip_tta")]
+    names = "probe", "internlstm_flip_tta"
+    records = [json.loads((RECORDS / "synthlam" / f"{name}.json").read_text()) for name in names]
     means = [record["splits"]["test"]["metrics"]["mAP"]["mean"] for record in records]
     assert values["difference"] == pytest.approx(means[0] - means[1])
     assert values["p"] is None and values["p_test"] is None and values["told_apart"] is True
