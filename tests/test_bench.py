@@ -56,7 +56,7 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         (["--recipe", "internlsmt"], "unknown recipe 'internlsmt'; did you mean 'internlstm'?"),
         (["--recipe", ","], "--recipe names no recipe"),
         (["--recipe", "probe", "--seeds", "0"], "--seeds is 0"),
-        (["--recipe", "probe", "--seeds", "many"], "invalid int value: 'many'"),
+        (["--recipe", "probe", "--seeds", "many"], "'many' is neither a number nor table"),
         (["--recipe", "probe", "--head", "gruu"], "unknown head 'gruu'; did you mean 'gru'?"),
         (["--recipe", "probe", "--dataset", "ego4"], "unknown dataset 'ego4'; did you mean 'ego4d'?"),
         (["--recipe", "probe", "--dataset", "ego4d"], "needs its folder: --root DIR"),

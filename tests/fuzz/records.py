@@ -25,7 +25,7 @@ def record_of(name: str) -> dict[str, Any]:
     return record
 
 
-records = st.sampled_from(["probe", "ensemble", "internlstm_flip_tta_smooth"]).flatmap(
+records = st.sampled_from(["probe", "interngru_flip_tta", "internlstm_flip_tta_smooth"]).flatmap(
     lambda name: file_of(spoilt_json(record_of(name)))
 )
 

@@ -7,7 +7,9 @@ import pytest
 
 from backbones.checksums import file_sha256
 from registry import BACKBONES, HEADS, UserError
+from tools.pretrain_gaze_resnet import card_of
 from tools.pretraining.figures import HELD_OUT
+from zoo.cards import FOLDER as CARD_FILES
 from zoo.cards import load_card, load_cards
 from zoo.weights import FOLDER
 
@@ -51,6 +53,16 @@ def test_the_gaze_cards_figures_are_those_of_its_training() -> None:
         assert figures[split, "gaze: median error, degrees"] == report[part]["median_error_degrees"]
         for size, errors in report[part]["by_size"].items():
             assert figures[split, f"gaze: median error, degrees, faces of {size}"] == errors["median_error_degrees"]
+
+
+def test_the_card_of_gazeposes_start_is_that_of_its_pretraining() -> None:
+    folder = FOLDER / "gaze_resnet18_renders"
+    report = json.loads((folder / "pretraining.json").read_text())
+    assert report["sha256"] == file_sha256(folder / "model.safetensors")
+    assert json.loads((CARD_FILES / "gaze_resnet18_renders.json").read_text()) == card_of(report)
+    held_out = report["held_out_renders"]
+    assert held_out["median_error_degrees"] < 0.8 * held_out["median_error_degrees_of_guessing"]
+    assert (folder / "model.safetensors").stat().st_size < 25e6
 
 
 GOOD = {

@@ -57,7 +57,7 @@ def test_written_models_are_opened_unchanged(tmp_path: Path, kind: str) -> None:
 def test_the_shipped_model() -> None:
     assert model_names() == ["gaze_nano_lstm", "internlstm_nano"]
     model = open_model("internlstm_nano")
-    assert (model.name, model.views, model.rate) == ("internlstm_nano", ("original", "flipped"), 15.0)
+    assert (model.name, model.views, model.rate) == ("internlstm_nano", ("original", "flipped"), 30.0)
     assert model.rendered_only
     nano = load_file(NANO_FOLDER / "model.safetensors")  # its backbone is the one that ships by itself
     state = model.network.backbone.network.state_dict()
