@@ -107,6 +107,8 @@ def make_video(
         stream.width, stream.height, stream.pix_fmt = *FRAME_SIZE, "yuv420p"
         stream.options = {"preset": "ultrafast", "crf": "16", "g": "30"}
         for _, rows in clips:
+            if number == frames:
+                break
             first, start = int(rows["frame"].min()), number
             for picture in itertools.chain(pictures_of(rows, root=root), itertools.repeat(wall_of(FRAME_SIZE), EMPTY)):
                 if number == frames:

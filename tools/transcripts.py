@@ -100,7 +100,7 @@ def main() -> None:
         copy_checkout(folder)
         from tools.check_video import clips_of, make_video
 
-        make_video(folder / "walk.mp4", clips_of("test"), frames=150)  # for the page's own video
+        make_video(folder / "walk.mp4", clips_of("test"), frames=300)  # for the page's own video
         if args.install:
             subprocess.run([args.python, "-m", "venv", folder / "venv"], check=True)
             programs = folder / "venv" / "bin"

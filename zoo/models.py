@@ -117,12 +117,12 @@ def open_model(name: str, device: str = "cpu") -> Model:
         >>> import torch
         >>> model = open_model("internlstm_nano")
         >>> model.views, model.rate, model.threshold
-        (('original', 'flipped'), 15.0, 0.5)
+        (('original', 'flipped'), 30.0, 0.54)
         >>> window = torch.zeros(1, 7, 3, 112, 112)  # one window of seven grey crops, normalised
         >>> with torch.inference_mode():
         ...     logits = model.network(window, present=torch.ones(1, 7, dtype=torch.bool))
         >>> [round(logit, 1) for logit in logits[0].tolist()]  # not looking, looking
-        [5.9, -5.9]
+        [0.1, -0.1]
     """
     name, folder, card_path = find_model(name)
     config = read_model_config(folder)
