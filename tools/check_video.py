@@ -91,7 +91,7 @@ def make_video(
         path: an .mp4.
         clips: from `clips_of`.
         frames: maximum number of frames.
-        times: of each frame in sixtieths of a second, for a variable frame rate; None for 15 fps.
+        times: of each frame in sixtieths of a second, for a variable frame rate; None for `RATE`.
         root: folder of the clips; None for SynthLAM's.
 
     Returns:

@@ -359,7 +359,7 @@ def card_of(report: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run from the command line."""
-    parser = argument_parser(__doc__, minutes=45)
+    parser = argument_parser(__doc__, minutes=31)
     parser.add_argument("--clips", type=Path, help="folder in SynthLAM's layout to learn from")
     parser.add_argument("--size", type=int, default=48, help="side of the input, pixels (default: %(default)s)")
     args = parser.parse_args()

@@ -98,9 +98,9 @@ def main() -> None:
         folder, programs = Path(scratch) / "lamzoo", args.python.absolute().parent
         folder.mkdir()
         copy_checkout(folder)
-        from tools.check_video import clips_of, make_video
+        from tools.check_video import RATE, clips_of, make_video
 
-        make_video(folder / "walk.mp4", clips_of("test"), frames=300)  # for the page's own video
+        make_video(folder / "walk.mp4", clips_of("test"), frames=10 * RATE)  # for the page's own video
         if args.install:
             subprocess.run([args.python, "-m", "venv", folder / "venv"], check=True)
             programs = folder / "venv" / "bin"

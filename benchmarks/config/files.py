@@ -106,7 +106,16 @@ def load_dataset(name: str) -> dict[str, Any]:
     for key in _DATASET_KEYS[1:]:
         if not isinstance(values.get(key, {}), dict):
             raise UserError(f"dataset {path.name}: {key} is {values[key]!r}; it must be a dict")
-    check_keys(values.get("pixels", {}), _PIXELS_KEYS, f"dataset {path.name}: pixels")
+    pixels = values.get("pixels", {})
+    check_keys(pixels, _PIXELS_KEYS, f"dataset {path.name}: pixels")
+    inner = {f"pixels.{key}": pixels[key] for key in pixels}
+    for name in ("stand_in", "backbones", "heads", "pixels.backbones"):
+        parts = inner.get(name, values.get(name, {}))
+        if isinstance(parts, dict):
+            inner |= {f"{name}.{part}": arguments for part, arguments in parts.items()}
+    for name, value in inner.items():
+        if not isinstance(value, dict):
+            raise UserError(f"dataset {path.name}: {name} is {value!r}; it must be a dict")
     if "type" not in values:
         raise UserError(f"dataset {path.name} lacks type, the name of its reader ({', '.join(DATASETS.names())})")
     DATASETS.get(values["type"])

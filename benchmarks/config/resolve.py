@@ -73,7 +73,8 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
 
     stands_in_for = _replace_parts(values, scale, changes)
     frozen = dict(settings).get("backbone.frozen", values["backbone"].get("frozen", True)) is not False
-    _apply_scale(values, scale, f"dataset {dataset}", frozen)
+    named = bool(values["backbone"].get("weights") or dict(settings).get("backbone.weights"))
+    _apply_scale(values, scale, f"dataset {dataset}", frozen, named)
     changed = [
         f"{key}={spell(value)}" for key, value in settings if set_value(values, key, value) and not is_tracker_key(key)
     ]
@@ -124,18 +125,26 @@ def _replace_parts(values: dict[str, Any], scale: Mapping[str, Any], changes: Ch
     return stands_in_for
 
 
-def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, frozen: bool) -> None:
-    """Merge a dataset's sizes into a recipe's values: head, windows, training, augmentation, start, priors."""
+def _apply_scale(values: dict[str, Any], scale: Mapping[str, Any], where: str, frozen: bool, named: bool) -> None:
+    """Merge a dataset's sizes into a recipe's values: head, windows, training, augmentation, start, priors.
+
+    Args:
+        values: of the recipe; changed.
+        scale: from `load_dataset`.
+        where: names the dataset in errors.
+        frozen: whether the backbone is.
+        named: whether the command line names weights, which take the place of the dataset's.
+    """
     head = values["head"]["type"]
     values["head"] = {**values["head"], **scale.get("heads", {}).get(head, {})}
     pixels = {} if frozen else scale.get("pixels", {})
     own = (scale if frozen else pixels).get("backbones", {}).get(values["backbone"]["type"], {})
-    if values["backbone"].get("weights"):
+    if named:
         own = {key: value for key, value in own.items() if key != "pretrained"}
     values["backbone"] = {**own, **values["backbone"]}
     values["training"] = {**defaults(Training), **values["training"]}
     values["augment"] = {**defaults(Augment), **values["augment"]}
-    stand_ins = typed(pixels.get("init", {}), dict, f"{where}: pixels.init")
+    stand_ins = pixels.get("init", {})
     check_keys(stand_ins, get_args(Start), f"{where}: pixels.init")
     values["init"] = stand_ins.get(values["init"], values["init"])
     for section in ("windows", "training", "augment"):

@@ -155,7 +155,12 @@ class SynthLAM(FromFiles):
 
     def order(self) -> Sequence[str]:
         """As in `scene.json`."""
-        return read_json(self.root / "scene.json", "the scene of SynthLAM")["landmarks"]
+        path = self.root / "scene.json"
+        scene = read_json(path, "the scene of SynthLAM")
+        named = scene.get("landmarks") if isinstance(scene, dict) else None
+        if not isinstance(named, list) or sorted(map(str, named)) != sorted(LANDMARKS):
+            raise UserError(f"{path}: landmarks must name {', '.join(LANDMARKS)} in the order of the file")
+        return named
 
 
 def read_head_pose(path: Path) -> Entries:

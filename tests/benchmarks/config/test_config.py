@@ -204,8 +204,9 @@ def test_scale_of_pixels_is_for_backbones_that_train() -> None:
 def test_a_dataset_has_arguments_of_frozen_backbones_unless_weights_are_named() -> None:
     own = {"type": "gaze_resnet18", "size": 48}
     assert resolve("internlstm", backbone="gaze_resnet18").backbone == {**own, "pretrained": "renders"}
-    named = resolve("internlstm", backbone="gaze_resnet18", weights="x.safetensors")
-    assert named.backbone == {**own, "weights": "x.safetensors"}
+    for changes in (dict(weights="x.safetensors"), dict(settings=["backbone.weights=x.safetensors"])):
+        named = resolve("internlstm", backbone="gaze_resnet18", **changes)
+        assert named.backbone == {**own, "weights": "x.safetensors"}
     assert resolve("internlstm", "ego4d", backbone="gaze_resnet18").backbone == {"type": "gaze_resnet18"}
 
 
@@ -424,4 +425,22 @@ def test_a_dataset_file_with_a_section_of_the_wrong_type_is_refused(tmp_path: Pa
     path = tmp_path / "mine.py"
     path.write_text(f"type = 'synthlam'\n{line}\n")
     with pytest.raises(UserError, match=f"dataset mine.py: {line.partition(' ')[0]} is .*; it must be a dict"):
+        resolve("internlstm", str(path))
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("heads = dict(lstm=3)", "heads.lstm"),
+        ("backbones = dict(internvit_nano=3)", "backbones.internvit_nano"),
+        ("stand_in = dict(internvit_6b=3)", "stand_in.internvit_6b"),
+        ("pixels = dict(backbones=3)", "pixels.backbones"),
+        ("pixels = dict(backbones=dict(gaze_resnet18=3))", "pixels.backbones.gaze_resnet18"),
+        ("pixels = dict(training=3)", "pixels.training"),
+    ],
+)
+def test_a_part_of_a_dataset_file_that_is_no_dict_is_named(tmp_path: Path, line: str, name: str) -> None:
+    path = tmp_path / "mine.py"
+    path.write_text(f"type = 'synthlam'\n{line}\n")
+    with pytest.raises(UserError, match=f"dataset mine.py: {name} is 3; it must be a dict"):
         resolve("internlstm", str(path))

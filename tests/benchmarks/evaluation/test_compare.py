@@ -233,11 +233,12 @@ def test_p_without_clips_is_students(monkeypatch):
     assert permutation_p(found, a, b, made.labels, made.clip) == pytest.approx((50 * expected + 1) / 51)
 
 
-def repeat(count, gain, start, with_p=True, setting=SMALL, seeds=5):
+def repeat(count, gain, start, with_p=True, setting=SMALL):
     """(difference, whether not tied, p) of a recipe and one that lies `gain` above it, other seeds each."""
     values, apart, ps = [], [], []
     for number in range(count):
         made = draw_clips(start + number, setting)
+        seeds = setting.seeds
         scores = made.train(seeds, gain), made.train(seeds)
         found = difference(*(row(each, made.labels, made.clip, seeds * n) for n, each in enumerate(scores)))
         values.append(found.value)
@@ -276,7 +277,7 @@ def test_a_recipe_ties_with_itself_in_93_of_100_and_three_standard_errors_are_fo
 @pytest.mark.slow
 def test_two_points_are_found_on_synthlam():
     """With ten seeds per row: 75 of 100, and the standard error of such a count is 4."""
-    values, apart, _ = repeat(100, 0.19, 70_000, with_p=False, setting=SYNTHLAM, seeds=10)
+    values, apart, _ = repeat(100, 0.19, 70_000, with_p=False, setting=SYNTHLAM)
     assert values.mean() == pytest.approx(0.02, abs=0.002)
     assert apart.sum() >= 67
 

@@ -523,3 +523,13 @@ def test_tiny_and_huge_pictures(estimator: face_mesh.Estimator, photograph: Imag
     small_pose, small = estimator(photograph, UNKNOWN)
     assert pose == pytest.approx(small_pose, abs=3)
     assert points[:, :2] == pytest.approx(small[:, :2], abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "scene", [{}, [], {"landmarks": None}, {"landmarks": ["nose"]}, {"landmarks": [["nose"]]}], ids=str
+)
+def test_a_scene_that_does_not_name_the_landmarks_is_refused(tmp_path: Path, scene: Any) -> None:
+    (tmp_path / "scene.json").write_text(json.dumps(scene))
+    prior = PRIORS.build({"type": "synthlam", "root": tmp_path, "cache": tmp_path})
+    with pytest.raises(UserError, match=r"scene.json: landmarks must name nose, left_eye, "):
+        prior.order()
