@@ -71,8 +71,7 @@ class Training:
     `tensorboard`, `wandb` and `mlflow` log curves and change no number.
 
     For trainable backbones: `precision` of a training step, `float32` or `bfloat16` (mixed; weights and scores stay
-    float32). `block`: how many consecutive windows of a track stay together in the shuffle. Consecutive windows share
-    most of their frames, and each frame of a batch is encoded once; 1 is the published sampling.
+    float32).
     """
 
     epochs: Count
@@ -85,7 +84,6 @@ class Training:
     schedule_floor: Annotated[float, Meta(ge=0, le=1000)] = 0.0
     schedule_unit: Literal["step", "epoch"] = "step"
     precision: Literal["float32", "bfloat16"] = "float32"
-    block: Count = 1
     tensorboard: bool = False
     wandb: bool = False
     mlflow: bool = False

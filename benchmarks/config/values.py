@@ -114,7 +114,6 @@ def check_values(recipe: Recipe) -> None:
             ("augment", recipe.augment != Augment()),
             ("init", recipe.init is not None),
             ("training.precision", training.precision != "float32"),
-            ("training.block", training.block != 1),
         ):
             if differs:
                 raise UserError(f"{where} needs a trainable backbone; add --set backbone.frozen=false")

@@ -13,7 +13,6 @@ import pandas as pd
 
 from backbones.base import Backbone
 from benchmarks.config.recipe import Recipe
-from benchmarks.data.frames import tracks
 from benchmarks.data.windows import KeyFrames
 from benchmarks.pixels.crops import Crops
 from benchmarks.pixels.windows import CropRows, PixelData
@@ -52,13 +51,10 @@ class PixelSource:
         """The windows around key frames, once per view."""
         rows = np.where(key_frames.rows >= 0, self.positions[split][key_frames.rows], -1)
         shift = [len(self.crops[split]) if view == "flipped" else 0 for view in views]
-        of_track = tracks(self.tables[split])[key_frames.centres]
         p = None if self.sharpness is None else np.where(rows >= 0, self.sharpness[split][key_frames.rows], 0.0)
         windows = CropRows(
             np.concatenate([np.where(rows >= 0, rows + more, -1) for more in shift]),
             np.tile(key_frames.labels, len(views)),
-            # Shifted per view, so that a view's last track and the next view's first stay two tracks.
-            np.concatenate([of_track + number * (int(of_track.max(initial=0)) + 1) for number in range(len(views))]),
         )
         blur = None if p is None else np.tile(p, (len(views), 1))
         black = self.published_faults and split == "test"

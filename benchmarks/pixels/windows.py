@@ -33,12 +33,10 @@ class CropRows(NamedTuple):
     Attributes:
         rows: (M, T) int64 crop numbers, plus N for mirrored crops; -1 where the frame is absent.
         labels: (M,) int64; 1 looking, 0 not, -1 unknown.
-        tracks: (M,) int64, equal for windows of one track and view; windows are in the order of their track.
     """
 
     rows: np.ndarray
     labels: np.ndarray
-    tracks: np.ndarray
 
 
 class PixelData:
@@ -65,7 +63,6 @@ class PixelData:
     ) -> None:
         self.crops = crops
         self.labels = torch.from_numpy(np.ascontiguousarray(windows.labels))
-        self.tracks = windows.tracks
         self._priors = priors
         self._rows = windows.rows
         self._sharpness = sharpness
@@ -131,7 +128,7 @@ class PixelData:
     def part(self, places: np.ndarray) -> PixelData:
         """Some of the windows, over the same crops."""
         part = copy.copy(self)
-        part.rows, part.labels, part.tracks = self.rows[places], self.labels[places], self.tracks[places]
+        part.rows, part.labels = self.rows[places], self.labels[places]
         part._mirrored = self._mirrored[places]
         part._boxes = None if self._boxes is None else self._boxes[places]
         if self._priors is not None:
@@ -139,35 +136,21 @@ class PixelData:
         return part
 
 
-def shuffled_blocks(tracks: np.ndarray, block: int, seed: Sequence[int]) -> np.ndarray:
-    """Numbers of windows for one epoch: blocks of consecutive windows of a track, in random order.
+def shuffled(count: int, seed: Sequence[int]) -> np.ndarray:
+    """Numbers of windows for one epoch, in random order.
 
-    With several processes, each takes every n-th block, and all get equally many windows: lists are cut, or repeated.
+    With several processes, each takes every n-th one, and all get equally many: lists are cut, or repeated.
 
     Args:
-        tracks: (M,) equal for windows of one track.
-        block: windows per block; the last block of a track may be shorter.
+        count: of the windows, M.
         seed: of the random order.
 
     Returns:
         (ceil(M / processes),) int64.
     """
-    parts = blocks(tracks, block)
-    order = np.random.default_rng(seed).permutation(len(parts))
-    rank, count = processes.rank(), processes.count()
-    own = np.concatenate([parts[number] for number in np.roll(order, -rank)[::count]])
-    return np.resize(own, -(-len(tracks) // count))
-
-
-def blocks(tracks: np.ndarray, block: int) -> list[np.ndarray]:
-    """Cut windows into blocks of consecutive windows of a track.
-
-    Example:
-        >>> [part.tolist() for part in blocks(np.array([0, 0, 0, 7]), 2)]
-        [[0, 1], [2], [3]]
-    """
-    parts = np.split(np.arange(len(tracks)), np.flatnonzero(np.diff(tracks)) + 1)
-    return [part[start : start + block] for part in parts for start in range(0, len(part), block)]
+    order = np.random.default_rng(seed).permutation(count)
+    own = np.roll(order, -processes.rank())[:: processes.count()]
+    return np.resize(own, -(-count // processes.count()))
 
 
 def made_ahead(items: Iterable[_T]) -> Iterator[_T]:

@@ -17,7 +17,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.features.windows import FeatureData
-from benchmarks.pixels.windows import PixelData, made_ahead, shuffled_blocks
+from benchmarks.pixels.windows import PixelData, made_ahead, shuffled
 from benchmarks.scoring.predict import NotFiniteError, logits, score_windows
 from benchmarks.system import interrupts, processes
 from benchmarks.training.checkpoint import TrainingProgress, resume, save_state
@@ -150,7 +150,7 @@ class Loop:
             for places in torch.randperm(len(self.data), generator=generator).split(self.batch_size):
                 yield self.data[places]
             return
-        order = shuffled_blocks(self.data.tracks, self.job.training.block, (self.seed, epoch))
+        order = shuffled(len(self.data), (self.seed, epoch))
         parts = [order[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
         yield from made_ahead(self.data[places] for places in parts)
 

@@ -100,3 +100,17 @@ def test_files_of_other_models(tmp_path: Path) -> None:
         build()
     with pytest.raises(UserError, match="exclude each other"):
         BACKBONES.build({"type": "gaze_resnet18", "weights": str(file), "pretrained": "imagenet"})
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 2), (2, 2), (3, 3)])
+def test_last_convolutions_train_as_convolutions(shape: tuple[int, int]) -> None:
+    layer = BACKBONES.build({"type": "gaze_resnet18", "size": 48, "frozen": False}).network.layer4[1].conv1
+    maps = torch.from_numpy(uniform("maps", (3, 512, *shape))).float().requires_grad_()
+    shown = torch.from_numpy(uniform("shown", (3, 512, *shape))).float()
+    wanted = functional.conv2d(maps, layer.weight, padding=1)
+    expected = torch.autograd.grad((wanted * shown).sum(), [maps, layer.weight])
+    found = layer(maps)
+    torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-5)
+    gradients = torch.autograd.grad((found * shown).sum(), [maps, layer.weight])
+    for gradient, other in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(gradient, other, atol=1e-4, rtol=1e-4)

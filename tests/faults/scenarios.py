@@ -130,7 +130,7 @@ def _run_features(inputs: Path, work: Path) -> list[str]:
 
 
 def _run_pixels(inputs: Path, work: Path) -> list[str]:
-    how = ("backbone.frozen=false", "training.epochs=3", "training.lr=0.01", "training.block=4")
+    how = ("backbone.frozen=false", "training.epochs=3", "training.lr=0.01")
     return [*_run(inputs, work, "gazelstm", "tiny_trunk", *how), "--limit", "48"]
 
 

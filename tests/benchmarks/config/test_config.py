@@ -25,7 +25,7 @@ def test_every_recipe_resolves(name: str, dataset: str) -> None:
 # Ego4D's social benchmark, GazePose's report and table. What is not known of the gaze models (batch size, first seed,
 # and of gazelstm_gaze360 the schedule and the class weights) is that of the recipe they derive from.
 LSTM = {"type": "lstm", "projection": 1000, "hidden": 1000, "layers": 2, "mlp": [1024, 512, 512], "dropout": 0.5}
-ADAM = {"batch_size": 64, "weight_decay": 0.0, "seed": 3407, "precision": "float32", "block": 1}
+ADAM = {"batch_size": 64, "weight_decay": 0.0, "seed": 3407, "precision": "float32"}
 UNLOGGED = {"tensorboard": False, "wandb": False, "mlflow": False}
 CONSTANT = {"schedule": "constant", "schedule_floor": 0.0, "schedule_unit": "step"}
 COSINE = {"schedule": "cosine", "schedule_floor": 5e-6, "schedule_unit": "epoch"}
@@ -289,13 +289,11 @@ def test_smoothing_can_be_switched_on() -> None:
         (dict(recipe="internlstm", settings=["training"]), "expected key=value"),
         (dict(recipe="gazelstm", settings=["training.schedule=cosin"]), "'cosin'; expected constant or cosine"),
         (dict(recipe="gazelstm", settings=["training.precision=float16"]), "expected float32 or bfloat16"),
-        (dict(recipe="gazelstm", settings=["training.block=0"]), "training.block is 0; expected int >= 1"),
         (
             dict(recipe="gazelstm", settings=["temporal_dropout=1"]),
             "temporal_dropout is 1; expected bool, got int",
         ),
         (dict(recipe="gazelstm", settings=["temporal_dropuot=true"]), "did you mean 'temporal_dropout'?"),
-        (dict(recipe="internlstm", settings=["training.block=4"]), "training.block needs a trainable backbone"),
         (dict(recipe="internlstm", settings=["temporal_dropout=true"]), "temporal_dropout needs a trainable backbone"),
         (dict(recipe="internlstm", settings=["priors=face_mesh"]), "priors are set, but head lstm takes none"),
         (dict(recipe="gazepose", settings=["priors=facemesh"]), "unknown prior 'facemesh'; did you mean 'face_mesh'?"),

@@ -56,7 +56,7 @@ def windows(folder: Path, priors: Priors | None = None) -> tuple[PixelData, np.n
     crops = Crops(folder, [f"{number}.png" for number in range(10)], Preprocessing(SIDE, SIDE, "bilinear"))
     rows = np.random.default_rng(3).integers(0, 20, (40, 7))
     rows[5] = -1  # a window without any frame
-    return PixelData(crops, CropRows(rows, np.arange(40) % 2, np.arange(40)), priors), stored, rows
+    return PixelData(crops, CropRows(rows, np.arange(40) % 2), priors), stored, rows
 
 
 # -- the boxes ----------------------------------------------------------------------------------------------------
