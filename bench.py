@@ -46,7 +46,6 @@ OPTIONS_ELSEWHERE = {
     "--lr": "use --set training.lr={value}",
     "--batch-size": "use --set training.batch_size={value}",
     "--resume": "run the same command again: it resumes",
-    "--json": "use python bench.py table --format json after the run",
     "--num-workers": "the cores that this process may use decide; taskset limits them",
 }
 COMMANDS_ELSEWHERE = {

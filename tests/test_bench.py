@@ -37,7 +37,6 @@ def run(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Comple
         (["--lr", "1e-3", "--recipe", "probe"], "use --set training.lr=1e-3 "),
         (["--recipe", "probe", "--batch-size", "8"], "use --set training.batch_size=8 "),
         (["--recipe", "probe", "--resume"], "run the same command again: it resumes"),
-        (["--recipe", "probe", "--json"], "use python bench.py table --format json"),
         (["--recipe", "probe", "--num-workers", "4"], "taskset limits them"),
         (["extract", "--images", ".", "--epochs", "3"], "unrecognized arguments: --epochs 3"),
         (["train", "--recipe", "probe"], "use run: python bench.py --recipe NAME trains and scores"),
@@ -183,7 +182,6 @@ def test_what_other_programs_have_is_not_here() -> None:
         hint = bench.OPTIONS_ELSEWHERE[option].format(value=key.partition("=")[2])
         assert hint.split("--set ")[1].split(";")[0] == key
     assert resolve("probe", settings=keys).training.seed == 4
-    assert bench.main(["table", "--format", "json"]) == 0
 
 
 def test_help_answers_at_once() -> None:

@@ -29,7 +29,8 @@ from benchmarks.rows.folder import folder_name
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
-from benchmarks.table.table import collect, rows, table_text
+from benchmarks.table.render import table_text
+from benchmarks.table.table import collect, rows
 from tools.speed import harness
 from zoo.files.atomic import replacing, write_json, write_text
 

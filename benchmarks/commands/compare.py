@@ -96,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
     from tabulate import tabulate
 
+    from benchmarks.system.terminal import tell
+
     body = [
         [name, f"{100 * side.map.mean():.2f}", f"{100 * side.map.std(ddof=1):.2f}" if len(side.seeds) > 1 else "",
          str(len(side.seeds))]
@@ -103,14 +105,14 @@ def run(args: argparse.Namespace) -> int:
     ]  # fmt: skip
     body.append(["difference", f"{100 * found.value:+.2f}", "", f"{len(found.paired)} paired"])
     head = [f"{compared.results[0]['dataset']['name']} {args.split}", "mAP", "std", "seeds"]
-    print(tabulate(body, head, disable_numparse=True, colalign=("left", "right", "right", "right")))
+    tell(tabulate(body, head, disable_numparse=True, colalign=("left", "right", "right", "right")))
     interval = "" if found.too_few else f"95 % interval {100 * found.low:+.2f} to {100 * found.high:+.2f}"
     test = "" if compared.p is None else f", p = {compared.p:.2g} ({cluster}s swapped, t over seeds)"
-    print(f"\n{interval}{test}{', ' * bool(interval)}{compared.frames:,} key frames of {len(a.clips)} {cluster}s")
-    print(f"seeds {'paired' if found.paired else 'not paired'}: {shared}\n")
+    tell(f"\n{interval}{test}{', ' * bool(interval)}{compared.frames:,} key frames of {len(a.clips)} {cluster}s")
+    tell(f"seeds {'paired' if found.paired else 'not paired'}: {shared}\n")
     if compared.p is None and not found.too_few:
         lines.append("No p: it needs the scores of both rows, and a record has none.")
-    print("\n".join(lines))
+    tell("\n".join(lines))
     return 0
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import sys
 from contextlib import nullcontext, redirect_stderr
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from benchmarks.config.recipe import Recipe
     from benchmarks.config.reference import Reference
     from benchmarks.data.dataset import Dataset
+    from benchmarks.rows.schema import Result
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -69,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--skip-damaged", action="store_true", help="treat crops that cannot be decoded as absent, and count them"
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done")
+    parser.add_argument("--json", action="store_true", help="print the rows that were run as JSON, not the table")
     parser.add_argument(
         "--out",
         type=Path,
@@ -104,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.pipeline.run import run as run_rows
     from benchmarks.pipeline.run import show_work
     from benchmarks.pipeline.session import Session
-    from benchmarks.rows.expected import expected_in_words
+    from benchmarks.rows.expected import outcome_in_words
     from benchmarks.rows.folder import folder_name
     from benchmarks.system import processes
     from benchmarks.system.cores import cores
@@ -135,22 +138,21 @@ def run(args: argparse.Namespace) -> int:
     with redirect_stderr(io.StringIO()) if session.rank > 0 else nullcontext():
         finished = run_rows(rows, session)
     for result in finished:
-        expected = expected_in_words(result)
-        if expected is not None:
-            say(expected)
-    if finished and args.sweep:
+        outcome = outcome_in_words(result)
+        if outcome is not None:
+            say(outcome)
+    if finished and args.sweep and not args.json:
+        from benchmarks.system.terminal import tell
         from benchmarks.table.sweep import sweep_figures, write_sweep
 
         name = "+".join([Path(args.recipe).stem, *(f"{key}={','.join(values)}" for key, values in grid.items())])
         folder = args.out / "sweeps" / rows[0].dataset / folder_name(name)
         table = sweep_figures(grid, combinations, finished)
         place = f"{rows[0].dataset} {table['split'].iloc[0]}"
-        print(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
+        tell(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
         say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
     elif finished:
-        from benchmarks.table.table import table_text
-
-        print(table_text(args.out))
+        _print_table(args, finished)
     return 0
 
 
@@ -210,6 +212,22 @@ def chosen(
         else:
             able.append(row)
     return able, dataset
+
+
+def _print_table(args: argparse.Namespace, finished: list[Result]) -> None:
+    """Print the table with the rows just run marked, or these rows alone as JSON."""
+    from benchmarks.system.terminal import columns, tell
+    from benchmarks.table.render import View, table_text
+
+    names = [result["name"] for result in finished]
+    if args.json:
+        print(table_text(args.out, View("json", dataset=finished[0]["dataset"]["name"]), names))
+        return
+    width = columns(sys.stdout)
+    if width is None:
+        print(table_text(args.out))
+    else:
+        tell(table_text(args.out, View("text", width=width, new=names)))
 
 
 def _seeds(text: str) -> int | str:

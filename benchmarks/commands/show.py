@@ -34,12 +34,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print everything with that name."""
+    from benchmarks.system.terminal import tell
+
     if Path(args.name, "result.json").is_file() or args.name.endswith(".json"):
         from benchmarks.rows.schema import read_result
         from benchmarks.table.diagnosis import diagnosis_text
 
         path = Path(args.name)
-        print(diagnosis_text(read_result(path / "result.json" if path.is_dir() else path)))
+        tell(diagnosis_text(read_result(path / "result.json" if path.is_dir() else path)))
         return 0
     from benchmarks.config.ensemble import Ensemble, resolve_row
     from benchmarks.config.files import RECIPES, recipe_names
@@ -73,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if not parts:
         known = [*recipe_names(), *BACKBONES, *HEADS, *DATASETS, *PRIORS, *DETECTORS, *cards]
         raise UserError(f"unknown name '{name}'{did_you_mean(name, known)}; see python bench.py --list")
-    print("\n\n\n".join(parts))
+    tell("\n\n\n".join(parts))
     return 0
 
 

@@ -22,6 +22,7 @@ from benchmarks.priors.base import lacking
 from benchmarks.rows.schema import Result
 from benchmarks.system import processes
 from benchmarks.system.progress import plural, say
+from benchmarks.system.terminal import tell
 from benchmarks.training.trackers import log_figures
 from registry import BACKBONES, HEADS, UserError
 from zoo.files.atomic import check_writable
@@ -106,7 +107,7 @@ def show_work(recipes: Sequence[RowConfig], session: Session) -> None:
         if row in todo:
             recipe, sizes = row.recipe, {split: len(each.centres) for split, each in row.key_frames.items()}
             frames = sum(len(touched_rows(row.touched(split))) * len(views_of(recipe, split)) for split in sizes)
-            print(
+            tell(
                 f"{row.name}: {recipe.backbone['type']} on {plural(frames, 'frame')} (all views), "
                 f"{recipe.head['type']} for {plural(recipe.training.epochs, 'epoch')}, "
                 f"{plural(row.seed_count, 'seed')}; windows: "
@@ -114,11 +115,11 @@ def show_work(recipes: Sequence[RowConfig], session: Session) -> None:
             )
     for ensemble in ensembles:
         if ensemble in todo:
-            print(f"{ensemble.name}: weights for {', '.join(member.name for member in ensemble.members)}")
+            tell(f"{ensemble.name}: weights for {', '.join(member.name for member in ensemble.members)}")
     for reference in references:
         if reference in todo:
             sizes = {split: len(each.centres) for split, each in reference.key_frames.items() if split != "train"}
-            print(
+            tell(
                 f"{reference.name}: scores without training; key frames: "
                 + ", ".join(f"{size:,} {split}" for split, size in sizes.items())
             )

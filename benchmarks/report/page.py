@@ -17,7 +17,7 @@ from benchmarks.report import charts
 from benchmarks.report.crops import data_uri
 from benchmarks.report.rows import ReportRow, choose_tracks, mistakes, precision_curves, provenance, shared
 from benchmarks.rows.provenance import code_version
-from benchmarks.table import table
+from benchmarks.table import notes, table
 from benchmarks.table.groups import groups_of
 from zoo.files.untrusted import below
 
@@ -39,7 +39,7 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
     results = [(row.result, "") for row in rows]
     groups = groups_of([row.result for row in rows])
     measured = dict(zip(map(id, rows), table.measured_rows(results, groups), strict=True))
-    compared = table.compared_places([*measured.values()])
+    compared = notes.compared_places([*measured.values()])
     if not named:
         order = [each.recipe for each in table.rows(results, groups)]
         rows = sorted(rows, key=lambda row: order.index(row.result["name"]))
@@ -53,8 +53,8 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
             {
                 "number": number,
                 "table": measured[id(row)],
-                "marks": " ".join(table.marks_of(measured[id(row)], compared)),
-                "rank": table.rank_text(measured[id(row)]),
+                "marks": " ".join(notes.marks_of(measured[id(row)], compared)),
+                "rank": notes.rank_text(measured[id(row)]),
                 "scores": len(row.frames) > 0,
                 "result": row.result,
                 "split": row.split,
@@ -88,7 +88,7 @@ def render_page(rows: Sequence[ReportRow], root: Path, named: bool, advance: Cal
         dataset=rows[0].result["dataset"],
         splits=" and ".join(sorted({row.split for row in rows})),
         start=start,
-        notes=table.notes(list(measured.values()), groups),
+        notes=notes.notes(list(measured.values()), groups),
         facts=everywhere,
         made=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         code=code_version(),

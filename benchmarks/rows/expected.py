@@ -1,37 +1,47 @@
-"""What the committed record of a row leads one to expect of a run."""
+"""What a run found, beside the committed record of its row."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 from benchmarks.rows.find import RECORDS
-from benchmarks.rows.schema import Result, read_result, shown_split
+from benchmarks.rows.schema import Result, bound_of, read_result, shown_split
 from benchmarks.system.progress import plural
 
 
-def expected_in_words(result: Result) -> str | None:
-    """Compare a row's mAP with its committed record: per seed, because seeds do not travel between machines.
+def outcome_in_words(result: Result) -> str | None:
+    """Say a row's mAP, and that of its committed record: per seed, because seeds do not travel between machines.
 
     Args:
         result: of a run.
 
     Returns:
-        One sentence; None if there is no record of this row, in this version, on the same data.
+        One sentence; None if the row has no figure. The record is left out unless it is of this row, in this version,
+        on the same data.
     """
-    path, split = RECORDS / result["dataset"]["name"] / f"{result['name']}.json", shown_split(result)
-    if split is None or not path.is_file():
+    split = shown_split(result)
+    found = "" if split is None else _range(result["splits"][split]["metrics"]["mAP"]["per_seed"])
+    if not found:
+        return None
+    seeds = "" if bound_of(result) else f", {plural(len(result['seeds']), 'seed')}"
+    said = f"{result['name']}: mAP {found} on {result['dataset']['name']} {split}{seeds}"
+    record = None if split is None else _record_of(result, split)
+    if record is None or split is None:
+        return said
+    expected = _range(record["splits"][split]["metrics"]["mAP"]["per_seed"])
+    return f"{said}; {expected} in {plural(len(record['seeds']), 'seed')} on record" if expected else said
+
+
+def _record_of(result: Result, split: str) -> Result | None:
+    """The committed record of a run's row, if it is comparable."""
+    path = RECORDS / result["dataset"]["name"] / f"{result['name']}.json"
+    if not path.is_file():
         return None
     record = read_result(path)
-    versions = [each["config"]["version"] for each in (record, result)]
-    if split not in record["splits"] or versions[0] != versions[1]:
+    if split not in record["splits"] or record["config"]["version"] != result["config"]["version"]:
         return None
-    if record["dataset"]["splits"][split]["sha256"] != result["dataset"]["splits"][split]["sha256"]:
-        return None
-    expected, found = (_range(each["splits"][split]["metrics"]["mAP"]["per_seed"]) for each in (record, result))
-    if not expected or not found:
-        return None
-    counts = [plural(len(each["seeds"]), "seed") for each in (record, result)]
-    return f"{result['name']}: {split} mAP {expected} in {counts[0]} on record; yours {found} from {counts[1]}"
+    same = record["dataset"]["splits"][split]["sha256"] == result["dataset"]["splits"][split]["sha256"]
+    return record if same else None
 
 
 def _range(per_seed: Sequence[float | None]) -> str:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
+from benchmarks.system.terminal import columns, fitted
 from registry import printable
 
 
@@ -57,8 +58,8 @@ class Progress:
 
 
 def say(line: str) -> None:
-    """Print a line to stderr, above a running progress bar."""
-    tqdm.write(printable(line), file=sys.stderr)
+    """Print a line to stderr, above a running progress bar; a terminal gets it in lines that fit."""
+    tqdm.write(fitted(printable(line), columns(sys.stderr)), file=sys.stderr)
 
 
 def plural(count: int, noun: str) -> str:

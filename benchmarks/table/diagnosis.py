@@ -62,7 +62,7 @@ def _calibration_table(of_split: SplitDiagnosis, scores: Mapping[str, str]) -> s
 def _reliability_table(of_split: SplitDiagnosis) -> str:
     head, body = ["score"], [[f"{100 * at / BINS:.1f} to {100 * (at + 1) / BINS:.1f}"] for at in range(BINS)]
     for name, each in of_split["reliability"].items():
-        head += [f"{'as they are' if name == 'raw' else 'Platt scaling'}: scores", "mean", "looking"]
+        head += [f"{'as they are' if name == 'raw' else 'Platt scaling'}:\nscores", "mean", "looking"]
         for line, count, score, looking in zip(body, each["count"], each["score"], each["looking"], strict=True):
             line += [f"{count:,}", _percent(score), _percent(looking)]
     return _table(head, body)
@@ -81,7 +81,7 @@ def _group_table(title: str, groups: Groups) -> str:
         ]
         for name, windows, positives, clips, reached, low, high in zip(*columns, strict=True)
     ]
-    return _table([title, "windows", "looking", "clips", "mAP", "95 % interval"], body)
+    return _table([title.replace(", ", ",\n"), "windows", "looking", "clips", "mAP", "95 % interval"], body)
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:

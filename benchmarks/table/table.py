@@ -6,22 +6,17 @@ A cited Ego4D test figure never stands in a measured column, because the test la
 from __future__ import annotations
 
 import csv
-import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tabulate import tabulate
-
 from benchmarks.config.files import recipe_version
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.schema import Result, bound_of, parts_of, read_result, shown_split
-from benchmarks.table.groups import BELOW, FITTED, TIE, UNKNOWN, Group, floor_notes, groups_of, rank_notes
-from registry import UserError, did_you_mean, printable
-from zoo.cards import in_markdown
+from benchmarks.table.groups import Group, groups_of
+from registry import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
 
@@ -34,7 +29,7 @@ ORDER = (
 
 @dataclass(frozen=True)
 class TableRow:
-    """One row of the table. Measured figures are fractions, cited ones percentages as published; None if unknown.
+    """One row of the table. All figures are fractions; None if unknown.
 
     `tied`: whether the row is statistically tied with the best row of its dataset and split, because no row there is
     better; None if there is nothing to decide it by. `rank`, `rank_low`, `rank_high`: see
@@ -164,7 +159,7 @@ def measured_rows(results: Sequence[tuple[Result, str]], groups: Sequence[Group]
 
 
 def published_test_map() -> dict[str, tuple[float, str]]:
-    """Method -> (cited mAP on the Ego4D test set in percent, source)."""
+    """Method -> (cited mAP on the Ego4D test set as a fraction, source)."""
     with PUBLISHED.open(encoding="utf-8", newline="") as file:
         lines = []
         for line in (reader := csv.DictReader(file)):
@@ -172,101 +167,9 @@ def published_test_map() -> dict[str, tuple[float, str]]:
                 raise UserError(f"{PUBLISHED}: line {reader.line_num} has more or fewer fields than the header")
             if line["split"] == "test" and line["metric"] == "mAP":
                 lines.append(line)
-    return {line["method"]: (float(line["value"]), f"{line['source']}, {line['year']}") for line in lines}
-
-
-def render(table: Sequence[TableRow], form: str = "github") -> str:
-    """Render the table as `github` (Markdown), `latex`, `html`, `csv` or `json`.
-
-    The first three are for reading, in percent with two decimals. `csv` and `json` contain every field of `TableRow`.
-    """
-    if form == "json":
-        return json.dumps([vars(row) for row in table], indent=2, ensure_ascii=False)
-    if form == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, list(TableRow.__dataclass_fields__), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(vars(row) for row in table)
-        return text.getvalue().rstrip("\n")
-    datasets = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
-    compared = compared_places(table)
-    shown = in_markdown if form == "github" else printable
-    place = shown(datasets[0]) if len(datasets) == 1 else "measured"
-    head = [
-        "method", "recipe", "backbone", "head", "Ego4D test mAP, cited",
-        f"{place} mAP", "rank", "95 % interval", "accuracy", "seeds", "parameters", "seconds", "origin",
-    ]  # fmt: skip
-    body = [
-        [
-            *map(shown, (row.method, row.recipe, row.backbone, row.head)),
-            _cited_cell(row),
-            _measured_cell(row, len(datasets) > 1, compared),
-            rank_text(row),
-            ""
-            if row.map_low is None or row.map_high is None
-            else f"{100 * row.map_low:.2f} to {100 * row.map_high:.2f}",
-            "" if row.accuracy is None else f"{100 * row.accuracy:.2f}",
-            "" if row.bound else str(row.seeds or ""),
-            _parameters(row),
-            _seconds(row),
-            shown(row.origin),
-        ]
-        for row in table
-    ]
-    # tabulate would parse the commit 8812e03 as the number 8812000.
-    return tabulate(body, head, tablefmt=form, disable_numparse=True)
-
-
-def notes(table: Sequence[TableRow], groups: Sequence[Group] = ()) -> list[str]:
-    """Notes for readers of the table, one per line.
-
-    Args:
-        table: from `rows`.
-        groups: of its rows, from `groups_of`.
-    """
-    lines = []
-    sources = sorted({row.published_source for row in table if row.published_source})
-    if sources:
-        lines.append(
-            f"Cited figures come from the challenge server, whose labels are not public. Sources: {'; '.join(sources)}."
-        )
-    if any("synthlam" in row.dataset for row in table):
-        lines.append("SynthLAM is synthetic data. Compare its figures with each other, not with the cited column.")
-    if any(" for " in row.backbone for row in table):
-        lines.append('"X for Y": the small backbone X stands in for Y, which needs a GPU and its own weights.')
-    if any("(random init)" in row.backbone for row in table):
-        lines.append(
-            '"(random init)": the backbone starts from random weights, also where the published method starts from '
-            "others; see docs/recipes.md."
-        )
-    if any("(renders)" in row.backbone for row in table):
-        lines.append(
-            '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads, in place '
-            "of Gaze360's; see `--show gaze_resnet18_renders`."
-        )
-    if any(_OLDER.search(row.origin) for row in table):
-        lines.append('"version 1 of 2": measured before its recipe was changed; the recipe gives other figures now.')
-    if any(row.bound for row in table):
-        lines.append(
-            "(floor), (ceiling): nothing is trained or drawn, so these rows have no seeds. They are not ranked; see "
-            "docs/statistics.md."
-        )
-    if any("(checkpoint)" in row.method for row in table):
-        lines.append("(checkpoint): trained elsewhere and scored here as it is, with --checkpoint.")
-    lines += [*rank_notes(groups), *floor_notes(groups)]
-    compared = compared_places(table)
-    marks = {mark for row in table for mark in marks_of(row, compared)}
-    if UNKNOWN in marks:
-        lines.append(f"{UNKNOWN}: not compared: too few seeds or clips, other key frames, or an older record.")
-    if FITTED in marks:
-        lines.append(f"{FITTED}: smoothing or weights were fitted on this split, so the figure is optimistic.")
-    if any(row.seeds for row in table):
-        lines.append("mAP: mean and standard deviation over the seeds. Interval: bootstrap over clips and seeds.")
-        lines.append(
-            "Seconds: encoding all frames and views once + training one head. If the backbone trains too: decoding + "
-            "training both."
-        )
-    return lines
+    return {
+        line["method"]: (round(float(line["value"]) / 100, 6), f"{line['source']}, {line['year']}") for line in lines
+    }
 
 
 def _measured(result: Result, origin: str, cited: dict[str, tuple[float, str]]) -> list[TableRow]:
@@ -343,7 +246,7 @@ def _has_own_weights(result: Result) -> bool:
     return large is not None and backbone["weights"].get("name") == large
 
 
-_OLDER = re.compile(r", version \d+ of \d+$")  # in the origin of a row that an older version of its recipe made
+OLDER = re.compile(r", version \d+ of \d+$")  # in the origin of a row that an older version of its recipe made
 
 _RENDERS = "gaze_resnet18_renders"  # name in records of the shipped weights for `init=renders`
 
@@ -357,70 +260,3 @@ _STARTS = {
 
 # Backbone -> its published weights, which are too large to ship. A copy has the name of its folder in the record.
 _LARGE_WEIGHTS = {"internvit_6b": "InternViT-6B-448px-V1-5"}
-
-
-def _cited_cell(row: TableRow) -> str:
-    if row.published_map is None:
-        return ""
-    return f"{row.published_map:.0f}" if row.published_map.is_integer() else f"{row.published_map:.2f}"
-
-
-def compared_places(table: Sequence[TableRow]) -> set[tuple[str, str]]:
-    """Datasets and splits whose rows are compared with each other."""
-    return {(row.dataset, row.split) for row in table if row.tied is not None}
-
-
-def marks_of(row: TableRow, compared: set[tuple[str, str]]) -> list[str]:
-    """Marks after a row's mAP; `compared` from `compared_places`."""
-    unknown = row.tied is None and not row.bound and (row.dataset, row.split) in compared
-    tie = [TIE] if row.tied and row.rank_high != 1 else [UNKNOWN] * unknown
-    return [*tie, *[FITTED] * row.fitted, *[BELOW] * bool(row.below)]
-
-
-def rank_text(row: TableRow) -> str:
-    """A row's rank, and the ranks that it may have: `2 (1-4)`; empty if it was not compared."""
-    return "" if row.rank is None else f"{row.rank} ({row.rank_low}-{row.rank_high})"
-
-
-def _measured_cell(row: TableRow, with_place: bool, compared: set[tuple[str, str]]) -> str:
-    if not row.dataset:
-        return ""
-    place = f" ({row.dataset} {row.split})" if with_place else ""
-    if row.map is None or row.map_std is None:
-        return f"undefined: one class only{place}"
-    spread = f" ± {100 * row.map_std:.2f}" if row.seeds > 1 else ""
-    return " ".join([f"{100 * row.map:.2f}{spread}", *marks_of(row, compared)]) + place
-
-
-def _parameters(row: TableRow) -> str:
-    return (
-        f"{_millions(row.backbone_parameters)} + {_millions(row.head_parameters)}"
-        if row.seeds and not row.bound
-        else ""
-    )
-
-
-def _millions(count: int) -> str:
-    return f"{count / 1e6:.2f} M" if count >= 10_000 else f"{count:,}"
-
-
-def _seconds(row: TableRow) -> str:
-    if row.feature_seconds is None or row.training_seconds is None or row.bound:
-        return ""
-    return f"{row.feature_seconds:.0f} + {row.training_seconds:.0f}"
-
-
-def table_text(out: Path | None, form: str = "github", names: Sequence[str] = ()) -> str:
-    """Render the table; the Markdown form ends with the notes.
-
-    Args:
-        out: folder of the runs; None for the committed records alone.
-        form: as in `render`.
-        names: of the rows to show and compare, or paths; empty for all, beside all cited figures.
-    """
-    results = named(names, out) if names else collect(out)
-    groups = groups_of([result for result, _ in results])
-    table = [row for row in rows(results, groups) if row.recipe or not names]
-    text = render(table, form)
-    remarks = [f"- {note}" for note in notes(table, groups)] if form == "github" else []
-    return "\n".join([text, "", *remarks]) if remarks else text

@@ -17,7 +17,8 @@ from benchmarks.rows.schema import Result, read_result
 from benchmarks.rows.trainings import shared_in_words, trainings_of
 from benchmarks.scoring.fuse import fit_weights
 from benchmarks.scoring.smooth import smooth_scores
-from benchmarks.table.table import render, rows
+from benchmarks.table.render import render
+from benchmarks.table.table import rows
 from registry import UserError
 
 MEMBERS = (

@@ -8,8 +8,9 @@ import pytest
 
 from benchmarks.config.files import recipe_version
 from benchmarks.rows.schema import SCHEMA, Result
-from benchmarks.table import table
+from benchmarks.table import render, table
 from benchmarks.table.groups import groups_of
+from benchmarks.table.notes import notes as notes_of
 from registry import UserError
 
 METRIC = {"mean": 0.8123, "std": 0.0123, "interval": [0.78, 0.84], "per_seed": [0.8, 0.8246]}
@@ -59,7 +60,7 @@ def cells(text: str, method: str) -> list[str]:
 
 
 def test_a_row_in_print() -> None:
-    text = table.render(table.rows([(result(), "this machine")]))
+    text = render.render(table.rows([(result(), "this machine")]))
     assert cells(text, "InternLSTM") == [
         "InternLSTM", "internlstm", "internvit_nano for internvit_6b", "lstm", "76.57", "81.23 ± 1.23", "",
         "78.00 to 84.00",
@@ -69,7 +70,7 @@ def test_a_row_in_print() -> None:
 
 
 def test_cited_rows_stand_without_measured_figures() -> None:
-    text = table.render(table.rows([]))
+    text = render.render(table.rows([]))
     for method, value in (
         ("GazeLSTM", "66.07"),
         ("GazeLSTM + Gaze360", "71.92"),
@@ -101,12 +102,12 @@ def test_order_is_that_of_the_published_table() -> None:
     ],
 )
 def test_what_a_row_must_confess(changes: dict, word: str) -> None:
-    assert word in table.render(table.rows([(result(**changes), "x")]))
+    assert word in render.render(table.rows([(result(**changes), "x")]))
 
 
 def test_a_random_start_has_a_note() -> None:
     rows = [table.rows([(result(backbone__weights={"random_init": start}), "x")]) for start in (True, False)]
-    with_note, without = ("\n".join(table.notes(each)) for each in rows)
+    with_note, without = ("\n".join(notes_of(each)) for each in rows)
     assert "starts from random weights, also where the published method starts from others" in with_note
     assert "random" not in without
 
@@ -115,7 +116,7 @@ def test_a_start_from_renders_is_named_and_has_a_note() -> None:
     weights = {"name": "gaze_resnet18_renders", "random_init": False}
     rows = table.rows([(result("gazepose", backbone__type="gaze_resnet18", backbone__weights=weights), "x")])
     assert [row.backbone for row in rows if row.recipe] == ["gaze_resnet18 for internvit_6b (renders)"]
-    notes = "\n".join(table.notes(rows))
+    notes = "\n".join(notes_of(rows))
     assert '"(renders)": the backbone and the LSTM start from weights trained on the gaze of rendered heads' in notes
     assert "random" not in notes
 
@@ -177,10 +178,10 @@ def test_naming_the_weights_of_the_recipes_start_is_no_change() -> None:
 
     assert found() == [("GazePose (changed)", None)]
     head["initialised_from"]["kind"] = "gaze360"
-    assert found() == [("GazePose", 76.29)]
+    assert found() == [("GazePose", 0.7629)]
     config["changes"].append("checkpoint=best.safetensors")
     config["checkpoint"] = "best.safetensors"
-    assert found() == [("GazePose (checkpoint)", 76.29)]
+    assert found() == [("GazePose (checkpoint)", 0.7629)]
     config["changes"].pop()
     del config["checkpoint"]
     config["init"] = None  # --set init=none
@@ -233,18 +234,21 @@ def test_rows_are_marked_and_ranked_among_those_on_the_same_key_frames() -> None
         "old": (None, ""),  # lacks the figures to compare, though 81.23 is the highest
     }
     rows = table.rows([(record, "x") for record in records])
-    text = table.render(rows)
+    text = render.render(rows)
     cell = {line.split("|")[2].strip(): line.split("|")[6].strip() for line in text.splitlines()[2:]}
     marks = {name: cell[name].rpartition(" ")[2] for name in ("best", "near", "erratic", "far", "partial", "old")}
     assert marks == {"best": "†", "near": "†", "erratic": "†", "far": "1.00", "partial": "?", "old": "?"}
-    notes = table.notes(rows, groups_of(records))
+    notes = notes_of(rows, groups_of(records))
     (tie,) = (note for note in notes if note.startswith("†: statistically tied with the best row of synthlam test"))
     assert "4 rows are compared in 6 pairs" in tie and "4 clips" in tie
     assert any(note.startswith("?: not compared") for note in notes)
-    fields = json.loads(table.render(rows, "json"))
+    fields = json.loads(render.render(rows, render.View("json")))
     assert next(row for row in fields if row["recipe"] == "far")["rank_low"] == 3
-    for form in ("csv", "latex", "html"):
-        assert "rank" in table.render(rows, form)
+    for form in ("csv", "html"):
+        assert "rank" in render.render(rows, render.View(form))
+    latex = render.render(rows, render.View("latex"))
+    assert r"80.20 $\pm$ 1.00$^{\dagger}$" in latex and "tied with the best row" in latex
+    assert not set("†±") & set(latex)
 
 
 def reference(name: str, scorer: str, value: float, steps: tuple[float, ...]) -> Result:
@@ -275,12 +279,12 @@ def test_floors_and_ceilings_stand_apart_and_rows_below_a_floor_are_named() -> N
     }  # fmt: skip
     assert [measured[name].bound for name in ("best", "gaze", "luck", "pose")] == ["", "ceiling", "floor", "floor"]
 
-    text = table.render(rows)
+    text = render.render(rows)
     cell = {line.split("|")[2].strip(): line.split("|")[6].strip() for line in text.splitlines()[2:]}
     assert cell["far"].endswith("§") and cell["near"].endswith("§") and "§" not in cell["best"]
     assert [cell[name] for name in ("gaze", "luck", "pose")] == ["95.00", "51.00", "75.00"]  # no mark, no spread
     assert cells(text, "pose (floor)")[9:12] == ["", "", ""]  # seeds, parameters, seconds
-    notes = table.notes(rows, groups)
+    notes = notes_of(rows, groups)
     assert any(note.startswith("(floor), (ceiling): nothing is trained") for note in notes)
     pose, luck = (note for note in notes if note.startswith("§: "))
     assert "pose trains nothing and has 75.00 on synthlam test; lower are near, far." in pose
@@ -294,7 +298,7 @@ def test_rows_above_their_floors_have_no_note() -> None:
     records = [with_clips("best", [0.800, 0.804, 0.802], even), reference("luck", "chance", 0.5, even)]
     groups = groups_of(records)
     rows = table.rows([(record, "x") for record in records], groups)
-    assert not any("§" in line for line in [table.render(rows), *table.notes(rows, groups)])
+    assert not any("§" in line for line in [render.render(rows), *notes_of(rows, groups)])
 
 
 def test_floors_alone_are_not_ranked() -> None:
@@ -342,51 +346,51 @@ def test_figures_fitted_on_the_split_shown_are_marked() -> None:
     fitted = {"smoothing window": 9}
     on_test = table.rows([(result(fitted=fitted), "x")])
     on_val = table.rows([(result(fitted=fitted, splits={"val": result()["splits"]["val"]}), "x")])
-    assert "‡" not in table.render(on_test)
-    assert "81.23 ± 1.23 ‡" in table.render(on_val)
-    assert [note for note in table.notes(on_val) if note.startswith("‡: ")] and not any(
-        note.startswith("‡: ") for note in table.notes(on_test)
+    assert "‡" not in render.render(on_test)
+    assert "81.23 ± 1.23 ‡" in render.render(on_val)
+    assert [note for note in notes_of(on_val) if note.startswith("‡: ")] and not any(
+        note.startswith("‡: ") for note in notes_of(on_test)
     )
 
 
 def test_named_rows_are_shown_and_compared_alone(tmp_path: Path) -> None:
     record = tmp_path / "mine.json"
     record.write_text(json.dumps(result("mine")))
-    text = table.table_text(tmp_path, names=["internlstm", "probe", str(record)])
+    text = render.table_text(tmp_path, names=["internlstm", "probe", str(record)])
     assert [line.split("|")[2].strip() for line in text.splitlines() if line.startswith("| ")][1:] == [
         "internlstm", "mine", "probe",
     ]  # fmt: skip
     assert "2 rows are compared in 1 pair," in text
     with pytest.raises(UserError, match="no finished row or committed record prob; did you mean 'probe'"):
-        table.table_text(tmp_path, names=["prob"])
+        render.table_text(tmp_path, names=["prob"])
 
 
 def test_without_ties_there_is_no_note() -> None:
-    assert not any("†" in note for note in table.notes(table.rows([(result(), "x")])))
+    assert not any("†" in note for note in notes_of(table.rows([(result(), "x")])))
 
 
 def test_one_class_only_is_no_figure() -> None:
     none = {"mean": None, "std": None, "interval": None, "per_seed": [None, None]}
     record = result()
     record["splits"]["test"]["metrics"]["mAP"] = none  # type: ignore[typeddict-item]
-    assert "undefined: one class only" in table.render(table.rows([(record, "x")]))
+    assert "undefined: one class only" in render.render(table.rows([(record, "x")]))
 
 
 def test_machine_formats_hold_figures_as_they_are() -> None:
     rows = table.rows([(result(), "x")])
-    read = next(line for line in csv.DictReader(io.StringIO(table.render(rows, "csv"))) if line["recipe"])
+    read = next(line for line in csv.DictReader(io.StringIO(render.render(rows, render.View("csv")))) if line["recipe"])
     assert (float(read["map"]), float(read["map_low"]), int(read["backbone_parameters"])) == (0.8123, 0.78, 1_500_000)
-    listed = json.loads(table.render(rows, "json"))
+    listed = json.loads(render.render(rows, render.View("json")))
     assert next(row for row in listed if row["recipe"])["map"] == 0.8123
 
 
 @pytest.mark.parametrize(("form", "mark"), [("latex", r"\begin{tabular}"), ("html", "<table>")])
 def test_other_forms(form: str, mark: str) -> None:
-    assert mark in table.render(table.rows([(result(), "x")]), form)
+    assert mark in render.render(table.rows([(result(), "x")]), render.View(form))
 
 
 def test_names_cannot_break_out_of_html() -> None:
-    text = table.render(table.rows([(result("<script>alert(1)</script>"), "x")]), "html")
+    text = render.render(table.rows([(result("<script>alert(1)</script>"), "x")]), render.View("html"))
     assert "<script>" not in text
 
 
@@ -411,5 +415,34 @@ def test_a_record_of_an_older_version_of_its_recipe_is_marked() -> None:
         shown = table.rows([(result("gazepose", config__recipe="gazepose", config__version=version), "record")])
         (row,) = (row for row in shown if row.recipe)
         assert (f"version 1 of {recipe_version('gazepose')}" in row.origin) == marked
-        assert any("measured before its recipe was changed" in note for note in table.notes(shown)) == marked
+        assert any("measured before its recipe was changed" in note for note in notes_of(shown)) == marked
     assert recipe_version("no_such_recipe") is None
+
+
+def test_text_shows_the_columns_and_order_asked_for(tmp_path: Path) -> None:
+    even = (0.001, -0.001, 0.001, -0.001)
+    for name, value in (("low", 0.6), ("high", 0.8)):
+        record = with_clips(name, [value, value + 0.001], even, config__published=None)
+        record["config"]["method"] = name
+        (tmp_path / f"{name}.json").write_text(json.dumps(record))
+    names = [str(tmp_path / "low.json"), str(tmp_path / "high.json")]
+    text = render.table_text(None, render.View("text", ["method", "map", "best"], sort="map"), names)
+    lines = text.split("\n")
+    assert lines[0] == "Looking-At-Me on synthlam test, mAP in percent"
+    assert [line.split()[0] for line in lines[4:6]] == ["high", "low"]
+    assert [line.split()[-1] for line in lines[4:6]] == ["best", "1.00"]
+    fields = json.loads(render.table_text(None, render.View("json", ["method", "interval"]), names))
+    assert [[*row] for row in fields] == [["method", "map_low", "map_high"]] * 2
+    for view, reason in (
+        (render.View("text", ["mapp"]), "unknown column 'mapp'; did you mean 'map'"),
+        (render.View("text", sort="best row"), "unknown column 'best row'"),
+        (render.View("text", dataset="ego4d"), "no row of dataset ego4d; there are rows of synthlam"),
+    ):
+        with pytest.raises(UserError, match=re.escape(reason)):
+            render.table_text(None, view, names)
+
+
+def test_a_changed_row_says_its_changes_in_text() -> None:
+    changed = result("internlstm+head=gru+training.lr=0.1", config__changes=["head=gru", "training.lr=0.1"])
+    text = render.render([row for row in table.rows([(changed, "x")]) if row.recipe], render.View("text"))
+    assert "InternLSTM, head=gru, training.lr=0.1" in text
