@@ -376,10 +376,22 @@ def _live(code: str, folder: Path) -> None:
     assert said.getvalue().splitlines() == [f"{row.track} {row.score}" for row in rows]
 
 
+def _benchmark(code: str, folder: Path) -> None:
+    """Run in an empty folder, with the checkout on the path."""
+    environment = {**os.environ, "PYTHONPATH": str(HOME)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("internlstm_flip_tta+head=gru+limit=200 0.")
+    assert "internlstm_flip is better" in done.stdout
+    assert (folder / "runs").is_dir()
+
+
 # Document and first words of a block -> what runs it.
 PYTHON = {
     ("README.md", "from torch.nn import Linear"): _head,
     ("docs/models.md", "from zoo.models import open_model"): _open,
+    ("docs/python.md", "from benchmarks import compare, results, run"): _benchmark,
     ("docs/recipes.md", "version = 1"): _ensemble,
     ("docs/video.md", "from benchmarks.video.decode import Frame"): _live,
 }

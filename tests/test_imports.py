@@ -27,7 +27,7 @@ FLOORS = [
     {"benchmarks.scoring"},
     {"benchmarks.training", "benchmarks.rows", "benchmarks.video"},
     {"benchmarks.pipeline", "benchmarks.table"},
-    {"benchmarks.report"},
+    {"benchmarks.report", "benchmarks.api"},
     {"benchmarks.commands"},
     {"bench"},
     {"tools"},

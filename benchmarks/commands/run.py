@@ -217,17 +217,17 @@ def chosen(
 def _print_table(args: argparse.Namespace, finished: list[Result]) -> None:
     """Print the table with the rows just run marked, or these rows alone as JSON."""
     from benchmarks.system.terminal import columns, tell
-    from benchmarks.table.render import View, table_text
+    from benchmarks.table.render import TableView, table_text
 
     names = [result["name"] for result in finished]
     if args.json:
-        print(table_text(args.out, View("json", dataset=finished[0]["dataset"]["name"]), names))
+        print(table_text(args.out, TableView("json", dataset=finished[0]["dataset"]["name"]), names))
         return
     width = columns(sys.stdout)
     if width is None:
         print(table_text(args.out))
     else:
-        tell(table_text(args.out, View("text", width=width, new=names)))
+        tell(table_text(args.out, TableView("text", width=width, new=names)))
 
 
 def _seeds(text: str) -> int | str:

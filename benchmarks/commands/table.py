@@ -48,13 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the table."""
     from benchmarks.system.terminal import columns, tell
-    from benchmarks.table.render import ALL, View, table_text
+    from benchmarks.table.render import ALL, TableView, table_text
 
     width = None if args.wide else columns(sys.stdout)
     form = args.format or ("text" if sys.stdout.isatty() else "github")
     if args.wide and args.columns:
         raise UserError("--wide shows all columns; leave --columns out")
-    view = View(form, ALL if args.wide else args.columns, width, args.sort, args.dataset)
+    view = TableView(form, ALL if args.wide else args.columns, width, args.sort, args.dataset)
     text = table_text(args.out, view, args.rows)
     if form == "text" and not args.wide:
         tell(text)

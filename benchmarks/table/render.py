@@ -26,7 +26,7 @@ NARROWEST = 16  # characters of a method, before it breaks into lines
 
 
 @dataclass(frozen=True)
-class View:
+class TableView:
     """What to show of the table, and how.
 
     Attributes:
@@ -73,7 +73,7 @@ class Column(NamedTuple):
     cell: Callable[[TableRow, _Whole], str]
 
 
-def table_text(out: Path | None, view: View | None = None, names: Sequence[str] = ()) -> str:
+def table_text(out: Path | None, view: TableView | None = None, names: Sequence[str] = ()) -> str:
     """Render the table; text and Markdown end with notes.
 
     Args:
@@ -84,7 +84,7 @@ def table_text(out: Path | None, view: View | None = None, names: Sequence[str] 
     Raises:
         UserError: no row has such a name, dataset or column.
     """
-    view = view or View()
+    view = view or TableView()
     _check_columns(view)
     results = named(names, out) if names else collect(out)
     if view.dataset is not None:
@@ -105,12 +105,12 @@ def table_text(out: Path | None, view: View | None = None, names: Sequence[str] 
     return "\n".join([text, "", *remarks]) if remarks else text
 
 
-def render(table: Sequence[TableRow], view: View | None = None) -> str:
+def render(table: Sequence[TableRow], view: TableView | None = None) -> str:
     """Render rows of the table, without notes.
 
     `text`, `github`, `latex` and `html` are for reading, in percent. `csv` and `json` contain the fields of `TableRow`.
     """
-    view = view or View()
+    view = view or TableView()
     form = view.form
     if form in ("csv", "json"):
         return _fields(table, view)
@@ -136,13 +136,13 @@ def label_of(row: TableRow) -> str:
     return f"{row.method.replace(' (changed)', '')}, {', '.join(changes.split('+'))}"
 
 
-def _check_columns(view: View) -> None:
+def _check_columns(view: TableView) -> None:
     for key in (*view.columns, *([] if view.sort is None else [view.sort])):
         if key not in COLUMNS:
             raise UserError(f"unknown column '{key}'{did_you_mean(key, [*COLUMNS])}; there are {', '.join(COLUMNS)}")
 
 
-def _fields(table: Sequence[TableRow], view: View) -> str:
+def _fields(table: Sequence[TableRow], view: TableView) -> str:
     names = [name for key in view.columns for name in COLUMNS[key].fields] or list(TableRow.__dataclass_fields__)
     lines = [{name: getattr(row, name) for name in names} for row in table]
     if view.form == "json":
@@ -154,7 +154,7 @@ def _fields(table: Sequence[TableRow], view: View) -> str:
     return text.getvalue().rstrip("\n")
 
 
-def _text(table: Sequence[TableRow], view: View, whole: _Whole) -> str:
+def _text(table: Sequence[TableRow], view: TableView, whole: _Whole) -> str:
     """One table per dataset and split; rows that are only cited stand in the first."""
     parts = []
     for place in whole.places or [""]:

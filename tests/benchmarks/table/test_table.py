@@ -242,11 +242,11 @@ def test_rows_are_marked_and_ranked_among_those_on_the_same_key_frames() -> None
     (tie,) = (note for note in notes if note.startswith("†: statistically tied with the best row of synthlam test"))
     assert "4 rows are compared in 6 pairs" in tie and "4 clips" in tie
     assert any(note.startswith("?: not compared") for note in notes)
-    fields = json.loads(render.render(rows, render.View("json")))
+    fields = json.loads(render.render(rows, render.TableView("json")))
     assert next(row for row in fields if row["recipe"] == "far")["rank_low"] == 3
     for form in ("csv", "html"):
-        assert "rank" in render.render(rows, render.View(form))
-    latex = render.render(rows, render.View("latex"))
+        assert "rank" in render.render(rows, render.TableView(form))
+    latex = render.render(rows, render.TableView("latex"))
     assert r"80.20 $\pm$ 1.00$^{\dagger}$" in latex and "tied with the best row" in latex
     assert not set("†±") & set(latex)
 
@@ -378,19 +378,21 @@ def test_one_class_only_is_no_figure() -> None:
 
 def test_machine_formats_hold_figures_as_they_are() -> None:
     rows = table.rows([(result(), "x")])
-    read = next(line for line in csv.DictReader(io.StringIO(render.render(rows, render.View("csv")))) if line["recipe"])
+    read = next(
+        line for line in csv.DictReader(io.StringIO(render.render(rows, render.TableView("csv")))) if line["recipe"]
+    )
     assert (float(read["map"]), float(read["map_low"]), int(read["backbone_parameters"])) == (0.8123, 0.78, 1_500_000)
-    listed = json.loads(render.render(rows, render.View("json")))
+    listed = json.loads(render.render(rows, render.TableView("json")))
     assert next(row for row in listed if row["recipe"])["map"] == 0.8123
 
 
 @pytest.mark.parametrize(("form", "mark"), [("latex", r"\begin{tabular}"), ("html", "<table>")])
 def test_other_forms(form: str, mark: str) -> None:
-    assert mark in render.render(table.rows([(result(), "x")]), render.View(form))
+    assert mark in render.render(table.rows([(result(), "x")]), render.TableView(form))
 
 
 def test_names_cannot_break_out_of_html() -> None:
-    text = render.render(table.rows([(result("<script>alert(1)</script>"), "x")]), render.View("html"))
+    text = render.render(table.rows([(result("<script>alert(1)</script>"), "x")]), render.TableView("html"))
     assert "<script>" not in text
 
 
@@ -426,17 +428,17 @@ def test_text_shows_the_columns_and_order_asked_for(tmp_path: Path) -> None:
         record["config"]["method"] = name
         (tmp_path / f"{name}.json").write_text(json.dumps(record))
     names = [str(tmp_path / "low.json"), str(tmp_path / "high.json")]
-    text = render.table_text(None, render.View("text", ["method", "map", "best"], sort="map"), names)
+    text = render.table_text(None, render.TableView("text", ["method", "map", "best"], sort="map"), names)
     lines = text.split("\n")
     assert lines[0] == "Looking-At-Me on synthlam test, mAP in percent"
     assert [line.split()[0] for line in lines[4:6]] == ["high", "low"]
     assert [line.split()[-1] for line in lines[4:6]] == ["best", "1.00"]
-    fields = json.loads(render.table_text(None, render.View("json", ["method", "interval"]), names))
+    fields = json.loads(render.table_text(None, render.TableView("json", ["method", "interval"]), names))
     assert [[*row] for row in fields] == [["method", "map_low", "map_high"]] * 2
     for view, reason in (
-        (render.View("text", ["mapp"]), "unknown column 'mapp'; did you mean 'map'"),
-        (render.View("text", sort="best row"), "unknown column 'best row'"),
-        (render.View("text", dataset="ego4d"), "no row of dataset ego4d; there are rows of synthlam"),
+        (render.TableView("text", ["mapp"]), "unknown column 'mapp'; did you mean 'map'"),
+        (render.TableView("text", sort="best row"), "unknown column 'best row'"),
+        (render.TableView("text", dataset="ego4d"), "no row of dataset ego4d; there are rows of synthlam"),
     ):
         with pytest.raises(UserError, match=re.escape(reason)):
             render.table_text(None, view, names)
@@ -444,5 +446,5 @@ def test_text_shows_the_columns_and_order_asked_for(tmp_path: Path) -> None:
 
 def test_a_changed_row_says_its_changes_in_text() -> None:
     changed = result("internlstm+head=gru+training.lr=0.1", config__changes=["head=gru", "training.lr=0.1"])
-    text = render.render([row for row in table.rows([(changed, "x")]) if row.recipe], render.View("text"))
+    text = render.render([row for row in table.rows([(changed, "x")]) if row.recipe], render.TableView("text"))
     assert "InternLSTM, head=gru, training.lr=0.1" in text

@@ -1,0 +1,1 @@
+"""The benchmark from Python; `benchmarks/__init__.py` offers its functions."""
