@@ -1,0 +1,1 @@
+"""Figures on labelled photographs of real faces, for `python -m tools.check_photos`."""
