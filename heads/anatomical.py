@@ -39,9 +39,9 @@ class Anatomical(Head):
 
         start - (angle of the eyes / eye)^2 - (angle of the head / head)^2 - (missing opening of the lids / lids)^2
 
-    In small faces the place of the iris is uncertain by `blur` pixels. The square of that angle adds to ``eye`` squared,
-    and the log odds fall by the logarithm of the ratio, as between two normal distributions in the plane. Of several
-    frames the log odds are averaged, weighted by Face Mesh's confidence.
+    In small faces the place of the iris is uncertain by `blur` pixels. The square of that angle adds to the square of
+    `eye`, and the log odds fall by the logarithm of the ratio, as between two normal distributions in the plane. The
+    log odds of several frames are averaged, weighted by Face Mesh's confidence.
 
     Sizes are means of adults: 89.5 mm between the outer corners of the eyes and 32.5 mm between the inner ones (Farkas
     1994, "Anthropometry of the head and face"); 63.4 mm between the pupils (Dodgson 2004, "Variation and extrema of
