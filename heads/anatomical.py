@@ -1,6 +1,5 @@
 """Looking at the camera by anatomy: the places of the irises, the direction of the head, and the lids."""
 
-import math
 from typing import Annotated
 
 import torch
@@ -92,11 +91,11 @@ class Anatomical(Head):
                 f"head anatomical takes the {len(FEATURES)} features of the backbone face_geometry, got {feature_dim}; "
                 "add --backbone face_geometry"
             )
-        self.radius, self.depth = _constant(radius / UNIT), _constant(depth / UNIT)
-        self.above, self.outward = _constant(above / UNIT), _constant(outward / UNIT)
-        self.eye, self.head = _constant(math.radians(eye)), _constant(math.radians(head))
-        self.nod = _constant(math.radians(nod))
-        self.open, self.lids = _constant(open / UNIT), _constant(lids / UNIT)
+        # Under the names of the arguments, in their units.
+        self.radius, self.depth = _constant(radius), _constant(depth)
+        self.above, self.outward = _constant(above), _constant(outward)
+        self.eye, self.head, self.nod = _constant(eye), _constant(head), _constant(nod)
+        self.open, self.lids = _constant(open), _constant(lids)
         self.blur, self.start, self.unseen = _constant(blur), _constant(start), _constant(unseen)
 
     def forward(self, window: Window) -> Tensor:
@@ -113,21 +112,24 @@ class Anatomical(Head):
         confidence = rest[..., 2].clamp(0, 1)
         share = (0.5 - forward[..., 0] / (2 * HIDDEN)).clamp(0, 1)  # of the left eye
 
-        # Eyes.
+        # Eyes, in mm.
         side = self.outward * forward[..., 2]
-        miss_x = share * (left[..., 0] - side) + (1 - share) * (right[..., 0] + side) + self.depth * forward[..., 0]
-        miss_y = share * left[..., 1] + (1 - share) * right[..., 1] + self.depth * forward[..., 1] - self.above
+        from_left, from_right = left[..., 0] * UNIT - side, right[..., 0] * UNIT + side
+        miss_x = share * from_left + (1 - share) * from_right + self.depth * forward[..., 0]
+        height = share * left[..., 1] + (1 - share) * right[..., 1]
+        miss_y = height * UNIT + self.depth * forward[..., 1] - self.above
         sine = (miss_x.square() + miss_y.square()) / self.radius.square()
-        uncertain = (self.blur / (rest[..., 1].clamp(min=1.0) * self.radius)).square()
-        spread = 1 + uncertain / self.eye.square()
-        odds = self.start - sine / (self.eye.square() * spread) - spread.log()
+        uncertain = (self.blur * UNIT / (rest[..., 1].clamp(min=1.0) * self.radius)).square()
+        width = self.eye.deg2rad().square() + uncertain
+        odds = self.start - sine / width - (width / self.eye.deg2rad().square()).log()
 
         # Head; the square of a chord stands for that of its angle.
-        ahead = forward[..., 1] * self.nod.sin() + forward[..., 2] * self.nod.cos()
-        odds = odds - 2 * (1 - ahead) / self.head.square()
+        nod = self.nod.deg2rad()
+        ahead = forward[..., 1] * nod.sin() + forward[..., 2] * nod.cos()
+        odds = odds - 2 * (1 - ahead) / self.head.deg2rad().square()
 
         # Lids.
-        gap = share * gaps[..., 0] + (1 - share) * gaps[..., 1]
+        gap = (share * gaps[..., 0] + (1 - share) * gaps[..., 1]) * UNIT
         odds = odds - ((self.open - gap).clamp(min=0) / self.lids).square()
         return confidence * odds.clamp(min=LOWEST) + (1 - confidence) * self.unseen
 

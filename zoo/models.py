@@ -61,7 +61,6 @@ class ModelConfig(TypedDict):
     threshold: NotRequired[float]
     cost: NotRequired[float]
     measured: NotRequired[str]
-    """What the scores were measured on, and the result."""
 
 
 _ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # defaults for folders older than the key
@@ -224,8 +223,7 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: threshold is {threshold}; it must be between 0 and 1")
     if not 0 <= (cost := config.get("cost", _ABSENT["cost"])) <= MAX_COST:
         raise UserError(f"{path}: cost is {cost}; it must be between 0 and {MAX_COST}")
-    measured = config.get("measured", "")
-    if len(measured) > MAX_MEASURED or measured != printable(measured):
+    if len(measured := config.get("measured", "")) > MAX_MEASURED or measured != printable(measured):
         raise UserError(f"{path}: 'measured' must be a line of at most {MAX_MEASURED} printable letters")
     if (smoothing := config["smoothing"]) is not None:
         window = smoothing.get("window")
@@ -314,11 +312,7 @@ def write_folder(
         file = "model.safetensors"
         sha256 = write_model(folder / file, network, backbone, head, licence=licence)
     card = replace(model.card, weights=(Weights(file, origin, sha256, licence),))
-    return _finish_folder(folder, card, config)
-
-
-def _finish_folder(folder: Path, card: Card, config: dict[str, Any]) -> Card:
-    write_card(folder, card, config["rendered_only"])
+    write_card(folder, card, model.rendered_only)
     write_json(folder / "config.json", config)
     return card
 
@@ -346,7 +340,10 @@ def copy_model(name: str, folder: Path) -> Card:
     )
     with replacing(folder / file.name) as temporary:
         shutil.copyfile(file, temporary)
-    return _finish_folder(folder, replace(card, name=folder.resolve().name, weights=named), config)
+    card = replace(card, name=folder.resolve().name, weights=named)
+    write_card(folder, card, config["rendered_only"])
+    write_json(folder / "config.json", config)
+    return card
 
 
 def check_repository(repository: str) -> None:
