@@ -24,12 +24,21 @@ NAME = "geometry"
 BACKBONE = {"type": "face_geometry"}
 HEAD: dict[str, Any] = {"type": "anatomical"}  # further arguments: constants other than those of anatomy
 LICENCE = "Apache-2.0"
-MEASURED = ""
-FIGURES: tuple[Figure, ...] = ()
+MEASURED = (
+    "349 faces in photographs: AUC 0.954, balanced accuracy 0.889 (threshold of other people); videos: not measured"
+)
+_SPLIT = "349 faces of 345 people in photographs"
+_SOURCE = "benchmarks/records/photos/labels.csv, the faces on which both labellings agree"
+FIGURES = (
+    Figure("AUC", 0.954, _SPLIT, _SOURCE),
+    Figure("balanced accuracy, threshold chosen on other people", 0.889, _SPLIT, _SOURCE),
+    Figure("looks found, threshold chosen on other people", 0.904, _SPLIT, _SOURCE),
+    Figure("false looks, threshold chosen on other people", 0.126, _SPLIT, _SOURCE),
+)
 
 # A detector's box with these margins is nearly a square, of which the face fills two thirds as Face Mesh expects it.
 MARGIN = [0.5, 0.25, 0.5, 0.25]
-THRESHOLD = 0.5
+THRESHOLD = 0.66  # of the best balanced accuracy on the photographs
 
 
 def write() -> None:
@@ -73,7 +82,8 @@ def _card(shipped: Weights) -> Card:
         head=HEAD,
         training=(
             "None here. MediaPipe's authors trained the two networks on photographs of people. The constants of the "
-            "head are sizes of the eye from the literature; python -m tools.write_geometry writes the files."
+            "head are sizes of the eye from the literature and, for the pitch of a level head, the median of photographs "
+            "without labels. Only the threshold was fitted to labels. python -m tools.write_geometry writes the files."
         ),
         limits=(
             "A face without visible eyes (sunglasses, strong shadow, a strand of hair) is judged by its head.",
