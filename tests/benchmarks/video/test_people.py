@@ -1,7 +1,7 @@
 """`predict` without `--model` on photographs repeated as videos: the answer that a person would give.
 
 No photograph is in the repository. The folder in LAMZOO_PHOTOGRAPHS may hold `looking`, `shut`, `aside` (the head to
-the camera, the eyes not) and `profile`, as .jpg or .png; each should show one face. Without it scikit-image's photograph
+the camera, the eyes not) and `profile`, as .jpg or .png; each should show one face. Without it scikit-image's picture
 of an astronaut (NASA, public domain) serves as `looking`, if that package is installed.
 """
 
