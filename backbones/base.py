@@ -37,6 +37,8 @@ class Preprocessing:
         round_crop: round half an odd crop margin to even like torchvision and timm, not down like transformers. The
             crop moves by one pixel, which changes the features.
         stretch: resize both edges to ``resize``, whatever the image's shape.
+        pad: shrink the image until it fits, never enlarge it, and put it in the middle of a black square, so that a
+            pixel is a pixel of the source and no part is cut off. ``resize`` and ``stretch`` have no effect then.
     """
 
     size: int
@@ -46,6 +48,7 @@ class Preprocessing:
     std: tuple[float, float, float] = IMAGENET_STD
     round_crop: bool = False
     stretch: bool = False
+    pad: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.resize <= MAX_SIDE:
@@ -59,16 +62,29 @@ class Preprocessing:
                 raise UserError(f"{name} of the preprocessing is {values!r}; it must be three finite numbers{above}")
 
     def resize_crop(self, image: Image.Image) -> np.ndarray:
-        """Resize the shorter edge with PIL and crop the centre, like transformers' CLIP processor.
+        """Resize the shorter edge with PIL and crop the centre, like transformers' CLIP processor, or pad.
 
         Returns:
             ``(size, size, 3)`` uint8, RGB.
         """
         image = image.convert("RGB")
+        if self.pad:
+            return self._padded(image)
         width, height, left, top = self._geometry(*image.size)
         if (width, height) != image.size:
             image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
         return np.array(image.crop((left, top, left + self.size, top + self.size)))
+
+    def _padded(self, image: Image.Image) -> np.ndarray:
+        """Return the image, shrunk if it does not fit, in the middle of a black square."""
+        factor = min(1.0, self.size / max(image.size))
+        width, height = (max(1, round(side * factor)) for side in image.size)
+        if factor < 1:
+            image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        out = np.zeros((self.size, self.size, 3), dtype=np.uint8)
+        left, top = (self.size - width) // 2, (self.size - height) // 2
+        out[top : top + height, left : left + width] = np.asarray(image)
+        return out
 
     def _geometry(self, width: int, height: int) -> tuple[int, int, int, int]:
         """Return the resized width and height, and left and top of the crop."""
@@ -219,8 +235,9 @@ class Backbone(nn.Module):
         if sha256 is None or not self.frozen:  # the weights are those of no file, or may change
             sha256 = state_sha256(self.network.state_dict())
         preprocessing = asdict(self.preprocessing)
-        if not self.preprocessing.stretch:  # the fingerprints from before there was the choice stay what they are
-            del preprocessing["stretch"]
+        for name in ("stretch", "pad"):  # the fingerprints from before there was the choice stay what they are
+            if not preprocessing[name]:
+                del preprocessing[name]
         return {
             "architecture": self.architecture,
             "feature": self.feature,

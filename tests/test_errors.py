@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["predict"], "required: VIDEO, --model, -o/--out"),
+        (["predict"], "required: VIDEO, -o/--out"),
         (["predict", "text.txt", *PREDICT[2:]], "it is no video"),
         (["predict", "folder", *PREDICT[2:]], "is a folder; give one video file"),
         (["predict", "nowhere.mp4", *PREDICT[2:]], "nowhere.mp4 does not exist"),

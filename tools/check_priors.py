@@ -7,7 +7,7 @@
 `check` runs Face Mesh on SynthLAM's val and test crops (half a minute on one core) and prints the errors of its head
 poses and of the shipped ones by size of the crop. The mean face comes from other people, those of train. `draw` draws
 points and pose on a picture of a face, or on a sheet of SynthLAM's crops. `face` prints `FACE` of
-benchmarks/priors/face_mesh.py.
+backbones/face_mesh.py.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pandas as pd
 from PIL import Image, ImageDraw
 from tabulate import tabulate
 
+from backbones.face_mesh import OUTER_EYES
 from benchmarks.data import synthlam
 from benchmarks.data.dataset import SynthLAM
 from benchmarks.data.pictures import over_crops
@@ -113,8 +114,8 @@ def make_face() -> None:
     for answer, pose in zip(answers, degrees, strict=True):
         if answer is not None and answer[1] > 0.95:
             turned = answer[0] * [1, -1, -1] @ rotation(*np.radians(pose))
-            turned -= turned[face_mesh.OUTER_EYES].mean(axis=0)
-            faces.append(turned / np.linalg.norm(turned[face_mesh.OUTER_EYES[1]] - turned[face_mesh.OUTER_EYES[0]]))
+            turned -= turned[OUTER_EYES].mean(axis=0)
+            faces.append(turned / np.linalg.norm(turned[OUTER_EYES[1]] - turned[OUTER_EYES[0]]))
     face = np.median(faces, axis=0)
     points = {}
     for right, left in [(middle, middle) for middle in MIDDLE] + list(PAIRS):

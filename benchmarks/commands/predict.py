@@ -4,7 +4,7 @@ The output folder gets frames.csv (every face of every frame with its score), bo
 duration), bouts.vtt (subtitles), bouts.eaf (for ELAN) and annotated.mp4. An interrupted run resumes.
 
 example:
-  python bench.py predict walk.mp4 --model gaze_nano_lstm -o walk/
+  python bench.py predict walk.mp4 -o walk/
   python bench.py predict walk.mp4 --model gaze_nano_lstm --faces boxes.csv --threshold 0.7 -o walk/
 """
 
@@ -15,11 +15,15 @@ from pathlib import Path
 
 from benchmarks.commands import add_plugin_option
 
+MODEL = "geometry"
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the command's options."""
     parser.add_argument("video", type=Path, metavar="VIDEO", help="any file that FFmpeg decodes")
-    parser.add_argument("--model", required=True, metavar="NAME", help="model (see --list), or a model folder")
+    parser.add_argument(
+        "--model", default=MODEL, metavar="NAME", help=f"model (see --list), or a model folder (default: {MODEL})"
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="output folder")
     parser.add_argument(
         "--faces",
@@ -97,7 +101,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         detector = DETECTORS.build({"type": args.detector, **dict(parse_setting(setting) for setting in args.set)})
         source = FaceSource(detector, args.detections, causal=args.causal)
-    model = open_model(args.model, default_device(args.device))
+    try:
+        model = open_model(args.model, default_device(args.device))
+    except UserError as error:
+        if args.model != MODEL:
+            raise
+        raise UserError(f"{error} (or take a model without such a package: --model gaze_nano_lstm)") from error
     threshold = model.threshold if args.threshold is None else args.threshold
     cost = model.cost if args.change_cost is None else args.change_cost
     options = BoutOptions(threshold, args.min_duration, args.merge_gap, cost)

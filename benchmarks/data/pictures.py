@@ -259,7 +259,8 @@ def read_crop(root: Path, image: str, *, preprocessing: Preprocessing) -> np.nda
     try:
         with open_picture(path) as opened:
             short, long = sorted(opened.size)
-            if not preprocessing.stretch and preprocessing.resize**2 * long / short > MAX_PIXELS:
+            keeps_shape = not (preprocessing.stretch or preprocessing.pad)
+            if keeps_shape and preprocessing.resize**2 * long / short > MAX_PIXELS:
                 raise UnsupportedPictureError(
                     f"{opened.width} x {opened.height} pixels: resized, more than {MAX_PIXELS:,}", "make it smaller"
                 )

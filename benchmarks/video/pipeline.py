@@ -136,6 +136,8 @@ def header_of(model: Model) -> list[str]:
         lines.append(
             f"{model.name} was trained on rendered faces only and is untested on people: do not rely on these scores"
         )
+    if model.measured:
+        lines.append(model.measured)
     return lines
 
 

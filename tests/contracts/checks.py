@@ -3,7 +3,7 @@
 import copy
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,11 +149,13 @@ def _first(value: Any) -> Any:
     return {key: tensor[:1] for key, tensor in value.items()} if isinstance(value, dict) else value[:1]
 
 
-def check_backbone(config: Mapping[str, Any]) -> None:
+def check_backbone(config: Mapping[str, Any], pictures: Sequence[Image.Image] | None = None) -> None:
     """Build a frozen backbone and check it against the contract of `backbones.base.Backbone`.
 
     Args:
         config: ``dict(type=NAME, **arguments)``.
+        pictures: two that must have different features. By default noise and its negative; give two faces to a backbone
+            that measures faces.
     """
     state = torch.random.get_rng_state()
     backbone = BACKBONES.build(config)
@@ -161,10 +163,13 @@ def check_backbone(config: Mapping[str, Any]) -> None:
     assert isinstance(backbone, Backbone)
 
     preprocessing = backbone.preprocessing
-    picture = Image.fromarray(((uniform("picture", (70, 50, 3)) + 1) * 127).astype(np.uint8))
-    pixels = preprocessing.resize_crop(picture)
-    assert (pixels.shape, pixels.dtype) == ((preprocessing.size, preprocessing.size, 3), np.uint8)
-    both = torch.stack([torch.from_numpy(pixels), torch.from_numpy(255 - pixels)])
+    if pictures is None:
+        noise = ((uniform("picture", (70, 50, 3)) + 1) * 127).astype(np.uint8)
+        pictures = [Image.fromarray(noise), Image.fromarray(255 - noise)]
+    crops = [preprocessing.resize_crop(picture) for picture in pictures]
+    for pixels in crops:
+        assert (pixels.shape, pixels.dtype) == ((preprocessing.size, preprocessing.size, 3), np.uint8)
+    both = torch.from_numpy(np.stack(crops))
     images = preprocessing.normalise(both)
 
     before = copy.deepcopy(backbone.state_dict())

@@ -55,7 +55,7 @@ def test_written_models_are_opened_unchanged(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_shipped_model() -> None:
-    assert model_names() == ["gaze_nano_lstm", "internlstm_nano"]
+    assert model_names() == ["gaze_nano_lstm", "geometry", "internlstm_nano"]
     model = open_model("internlstm_nano")
     assert (model.name, model.views, model.rate) == ("internlstm_nano", ("original", "flipped"), 30.0)
     assert model.rendered_only

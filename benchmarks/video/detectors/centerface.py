@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.system.packaged import packaged_network
+from backbones.packaged import packaged_network
 from benchmarks.video.detectors.base import Detector, Faces, best
 from registry import DETECTORS, UserError
 

