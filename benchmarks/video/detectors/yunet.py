@@ -50,7 +50,7 @@ class YuNet(Detector):
             raise UserError(f"detector yunet: threshold is {threshold}; it must be between 0 and 1")
         self.side = side
         self.threshold = threshold
-        self._model = str(network_file())
+        self._model = str(yunet_file())
         self._nets: dict[tuple[int, int], Any] = {}  # by the input's height and width
 
     def detect(self, picture: np.ndarray) -> Faces:
@@ -93,7 +93,7 @@ def _quiet() -> Iterator[None]:
         logging.setLogLevel(before)
 
 
-def network_file() -> Path:
+def yunet_file() -> Path:
     """Returns the path of the network's file; raises as `packaged_network` does."""
     or_else = " (or bring your own boxes: --faces boxes.csv)"
     return packaged_network(
