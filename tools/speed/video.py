@@ -136,7 +136,7 @@ def differ(plain: Ran, ours: Ran) -> str | None:
 
 @contextmanager
 def video(quick: bool) -> Iterator[list[Work]]:
-    """A minute with the default detector and each model that is fast, against CenterFace and `gaze_nano_lstm`."""
+    """A minute with YuNet and each of the two models that is shipped, against CenterFace and `gaze_nano_lstm`."""
     seconds = 4.0 if quick else 60.0 * MINUTES
     models = [name for name in dict.fromkeys((FAST[1], SLOW[1])) if name in model_names()]
     with tempfile.TemporaryDirectory() as name:
