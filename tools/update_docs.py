@@ -179,7 +179,7 @@ def speed_table(kind: str) -> str:
     head = ["work", "baseline", "baseline time", "our time", "ratio", "must", "aim", "our limit"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     loads = [record["load"] for record in records if record["load"] is not None]
-    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records), *_videos(records)]
+    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records), *video_lines(records)]
     if loads:
         notes.append(
             f"- Load averages at the end: {min(loads):.1f} to {max(loads):.1f}, including the measurement's own 1."
@@ -201,7 +201,7 @@ def _measured_on(record: dict[str, Any]) -> str:
     )
 
 
-def _videos(records: list[dict[str, Any]]) -> list[str]:
+def video_lines(records: list[dict[str, Any]]) -> list[str]:
     """A line per record of `predict`, on speed, processor time and memory."""
     lines = []
     for record in records:
