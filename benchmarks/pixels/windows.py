@@ -6,9 +6,8 @@ A batch holds each frame of its windows once, unless training cuts another rando
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +22,6 @@ from benchmarks.priors.base import Priors
 from benchmarks.system import processes
 from heads.gazepose import angle_bins
 from zoo.model import PixelWindow
-
-_T = TypeVar("_T")
 
 
 class CropRows(NamedTuple):
@@ -151,16 +148,6 @@ def shuffled(count: int, seed: Sequence[int]) -> np.ndarray:
     order = np.random.default_rng(seed).permutation(count)
     own = np.roll(order, -processes.rank())[:: processes.count()]
     return np.resize(own, -(-count // processes.count()))
-
-
-def made_ahead(items: Iterable[_T]) -> Iterator[_T]:
-    """Yield items; a thread makes the next one while the current one is used."""
-    iterator, end = iter(items), object()
-    with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(next, iterator, end)
-        while (item := coming.result()) is not end:
-            coming = pool.submit(next, iterator, end)
-            yield item  # type: ignore[misc]
 
 
 def as_tensors(priors: Priors) -> dict[str, Tensor]:

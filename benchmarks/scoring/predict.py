@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.features.windows import FeatureData
-from benchmarks.pixels.windows import PixelData, made_ahead
+from benchmarks.pixels.windows import PixelData
+from benchmarks.system.ahead import made_ahead
 from heads.base import Head, Window
 from registry import UserError
 from zoo.model import LookingAtMeModel, PixelWindow

@@ -17,9 +17,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from benchmarks.evaluation.metrics import lam_map
 from benchmarks.features.windows import FeatureData
-from benchmarks.pixels.windows import PixelData, made_ahead, shuffled
+from benchmarks.pixels.windows import PixelData, shuffled
 from benchmarks.scoring.predict import NotFiniteError, logits, score_windows
 from benchmarks.system import interrupts, processes
+from benchmarks.system.ahead import made_ahead
 from benchmarks.training.checkpoint import TrainingProgress, resume, save_state
 from benchmarks.training.job import TrainingJob
 from benchmarks.training.trackers import RunTracker

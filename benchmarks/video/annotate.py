@@ -6,9 +6,11 @@ run loses at most one part.
 
 from __future__ import annotations
 
+import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
-from itertools import groupby
+from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import numpy as np
 from backbones.checksums import file_sha256
 from backbones.opening import read_small
 from benchmarks.system import interrupts
+from benchmarks.system.ahead import made_ahead
 from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import UNFINISHED, read_rows
@@ -26,6 +29,7 @@ from zoo.files.atomic import cannot_write, replacing, write_text
 
 SIDE = 1280  # maximum pixels of the longer side
 PART = 600  # frames
+AHEAD = 8  # frames that are decoded before the ones before them are encoded
 TICKS = 90_000  # time units per second
 # RGB of scores 0, 0.5 and 1, interpolated in between: blue, pale yellow, orange; safe for colour-blind viewers.
 COLOURS = np.array([[44, 123, 182], [255, 255, 191], [253, 141, 60]], dtype=np.float64)
@@ -66,6 +70,16 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
         _join(parts, temporary, header)
 
 
+def seconds_per_frame(path: Path, count: int = 30) -> float:
+    """Measures how long a frame of the annotated video takes, on the first frames of a video."""
+    video = Video(path)
+    with tempfile.TemporaryDirectory() as folder, Progress("", count, "frame", show=False) as progress:
+        began = time.monotonic()
+        shown = [(frame, list[ScoredFace]()) for frame in islice(video.frames(), count)]
+        _encode(video, iter(shown), Path(folder) / "measured.mp4", (), progress)
+        return (time.monotonic() - began) / len(shown)
+
+
 def _is_sound(part: Path) -> bool:
     """Whether a part has its checksum."""
     try:
@@ -83,7 +97,7 @@ def _missing_frames(video: Video, rows: Path, parts: Sequence[Path]) -> Iterator
     """Yields the frames of missing parts with their rows."""
     by_frame = groupby(read_rows(rows), key=lambda row: row.frame)
     number, of_frame = -1, []
-    for frame in video.frames():
+    for frame in made_ahead(video.frames(), AHEAD):
         while number < frame.number:
             number, group = next(by_frame, (1 << 62, iter(())))
             of_frame = list(group)

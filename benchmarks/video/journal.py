@@ -75,6 +75,10 @@ class Journal(_LineFile):
                 found = Faces(values[:, :4], values[:, 4])
             yield Frame(number, time, stamp, lost), found
 
+    def last(self) -> int | None:
+        """Returns the number of the last recorded frame; None if there is none."""
+        return max((number for number, *_ in self._values()), default=None)
+
     def append(self, frame: Frame, faces: Faces | None) -> None:
         """Adds a frame; the operating system has it when this returns."""
         found = None if faces is None else np.column_stack(faces).tolist()

@@ -20,11 +20,12 @@ from backbones.opening import read_small_json
 from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress, plural, say
-from benchmarks.video.annotate import annotate
+from benchmarks.video.annotate import annotate, seconds_per_frame
 from benchmarks.video.bouts import BoutOptions, bouts_of
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.doubt import Doubts, mesh_sha256
 from benchmarks.video.faces import GivenFaces
+from benchmarks.video.forecast import Forecast
 from benchmarks.video.journal import UNFINISHED, Journal, Looks, RowsFile, keep_rows, read_rows
 from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
 from benchmarks.video.scorer import ScoredFace, Scorer
@@ -230,6 +231,7 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
         return [row for row in scored if not (source.causal and doubts.doubted(row.track))]
 
     last: Frame | None = None
+    forecast = Forecast(video.expected, lambda: seconds_per_frame(video.path))
     try:
         with Progress(name, video.expected, "frame") as progress:
             for frame, faces in interrupts.steps(frames_with_faces(video, source, journal, tracker, needed)):
@@ -237,6 +239,8 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
                     rows.write(rows_of(tracked))
                 last = frame
                 progress.advance()
+                if frame.shown is not None and (line := forecast.after(frame.number)):
+                    say(f"{name}: {line}")
             for tracked in tracker.finish():
                 rows.write(rows_of(tracked))
             rows.write(scorer.finish())

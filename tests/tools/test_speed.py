@@ -66,7 +66,7 @@ def test_lower_quartile(values):
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=pytest.mark.slow if name == "extract" else [])  # starts processes with torch
+        pytest.param(name, marks=pytest.mark.slow if name in ("extract", "video") else [])  # start processes with torch
         for name in WORKS
         if name != "small_commands"
     ],

@@ -63,3 +63,11 @@ def test_a_sweep_is_recorded_with_its_commits_and_its_picture(tmp_path: Path, mo
     record = json.loads((tmp_path / "record.json").read_text())
     assert record == {"commits": ["a" * 40, "b" * 40], "date": "2026-01-03", "rows": cells}
     assert (tmp_path / "picture.png").read_bytes() == b"own"
+
+
+def test_a_record_of_predict_gets_a_line_on_speed_and_memory() -> None:
+    facts = {"frames": 1800, "processor_ms_per_frame": [90.4, 41.6], "minutes": [1.0, 5.0], "megabytes": [1011, 1012]}
+    record = {"name": "video_geometry", "plain_seconds": 180.0, "seconds": 60.0, "facts": facts}
+    (line,) = update_docs.video_lines([record, {"facts": {}}])
+    assert "10.0 frames per second by the baseline, 30.0 by ours; processor time per frame 90 ms and 42 ms" in line
+    assert line.endswith("our peak memory 1,011 MB in 1 minutes of video, 1,012 MB in 5 minutes of video.")

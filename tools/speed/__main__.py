@@ -36,6 +36,7 @@ WORKS: dict[str, Works] = {
     "windows": _with_torch("heads", "windows"),
     "head_step": _with_torch("heads", "head_step"),
     "scoring": _with_torch("heads", "scoring"),
+    "video": _with_torch("video", "video"),
 }
 
 

