@@ -24,9 +24,7 @@ NAME = "geometry"
 BACKBONE = {"type": "face_geometry"}
 HEAD: dict[str, Any] = {"type": "anatomical"}  # further arguments: constants other than those of anatomy
 LICENCE = "Apache-2.0"
-MEASURED = (
-    "349 faces in photographs: AUC 0.954, balanced accuracy 0.889 (threshold of other people); videos: not measured"
-)
+MEASURED = "on 349 faces in photographs: AUC 0.954, balanced accuracy 0.889 at thresholds of other people"
 _SPLIT = "349 faces of 345 people in photographs"
 _SOURCE = "benchmarks/records/photos/labels.csv, the faces on which both labellings agree"
 FIGURES = (
@@ -82,8 +80,9 @@ def _card(shipped: Weights) -> Card:
         head=HEAD,
         training=(
             "None here. MediaPipe's authors trained the two networks on photographs of people. The constants of the "
-            "head are sizes of the eye from the literature and, for the pitch of a level head, the median of photographs "
-            "without labels. Only the threshold was fitted to labels. python -m tools.write_geometry writes the files."
+            "head are sizes of the eye from the literature and, for the pitch of a level head, the median of "
+            "photographs without labels. Only the threshold was fitted to labels. python -m tools.write_geometry "
+            "writes the files."
         ),
         limits=(
             "A face without visible eyes (sunglasses, strong shadow, a strand of hair) is judged by its head.",
