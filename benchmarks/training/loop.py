@@ -147,8 +147,8 @@ class Loop:
         """Batches of windows and labels in the order of an epoch."""
         if isinstance(self.data, FeatureData):
             generator = torch.Generator().manual_seed(self.seed + epoch)
-            order = torch.randperm(len(self.data), generator=generator).to(self.data.rows.device)
-            for places in order.split(self.batch_size):  # a batch's numbers from the host would block twice a step
+            permuted = torch.randperm(len(self.data), generator=generator).to(self.data.rows.device)
+            for places in permuted.split(self.batch_size):  # a batch's numbers from the host would block twice a step
                 yield self.data[places]
             return
         order = shuffled(len(self.data), (self.seed, epoch))
