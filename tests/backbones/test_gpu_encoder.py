@@ -72,7 +72,8 @@ def test_many_networks_in_one_process(counter: CompileCounterWithBackend, monkey
     before = counter.frame_count
     for one in others:
         run = internvit_network.compiled_layer(one)
-        with encoding.inference():
+        with encoding.inference():  # in which an encoder's tokens are made
+            x = torch.zeros(2, 5, 64)
             assert torch.equal(run(one.layers[0], x), run_layer(one.layers[0], x))
     assert counter.frame_count == before + len(others)
 
