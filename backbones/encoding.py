@@ -8,9 +8,10 @@ import copy
 import ctypes
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,8 +39,27 @@ class Encoder:
     flops: float | None = None
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        with torch.inference_mode():
+        with inference() if pixels.is_cuda else torch.inference_mode():
             return self.encode(pixels)
+
+
+@contextmanager
+def inference() -> Iterator[None]:
+    """Compute without gradients on a GPU, and float32 as float32.
+
+    By default its convolutions round float32 to TF32, whose 10 bits of mantissa are close to bfloat16's 7. Features
+    whose fingerprint says float32 must not depend on that.
+    """
+    backends: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [backend.allow_tf32 for backend in backends]
+    for backend in backends:
+        backend.allow_tf32 = False
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        for backend, allowed in zip(backends, before, strict=True):
+            backend.allow_tf32 = allowed
 
 
 def dtype_named(name: str) -> torch.dtype:
@@ -73,7 +93,8 @@ def moved(module: _Module, device: torch.device, dtype: torch.dtype) -> _Module:
 def in_passes(encode: Callable[[Tensor], Tensor], size: int) -> Callable[[Tensor], Tensor]:
     """Return a function that calls ``encode`` on ``size`` images at a time and pads the last pass with black ones.
 
-    For CPUs: with few images, the output of a layer is still in the cache when the next layer reads it.
+    On a CPU, with few images, the output of a layer is still in the cache when the next layer reads it. On a GPU, every
+    batch has the size that the kernels were recorded for.
     """
     _keep_freed_memory()
 
@@ -140,6 +161,12 @@ class Graphed:
                     self._encode(inputs)
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                outputs = self._encode(inputs)
+            try:
+                # On the stream of the warm-up, whose workspaces are there. Thread-local, because another thread may
+                # wait for an event or pin memory meanwhile, which would break a global recording.
+                with torch.cuda.graph(graph, stream=side, capture_error_mode="thread_local"):
+                    outputs = self._encode(inputs)
+            except RuntimeError as error:
+                # The end of a broken recording fails too, and would hide that memory ran out.
+                raise (error.__context__ if isinstance(error.__context__, RuntimeError) else error) from None
             return graph, inputs, outputs

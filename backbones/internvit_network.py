@@ -5,17 +5,17 @@ OpenGVLab's own code comes with the checkpoints and is never executed. `transfor
 share one compiled function.
 """
 
-import os
-import shutil
-import warnings
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from types import FunctionType
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from backbones.encoding import Encoder, Graphed, dtype_named, dtype_of, in_passes, moved
+from backbones.encoding import Encoder, Graphed, dtype_named, dtype_of, in_passes, inference, moved
+from registry import first_sentences
 
 CACHED = 4 << 20  # bytes of a layer's widest activation that still fit a CPU's cache
 
@@ -135,7 +135,7 @@ class Layer(nn.Module):
 
 
 def run_layer(layer: Layer, x: Tensor) -> Tensor:
-    """Apply ``layer`` to all tokens. This function is compiled, once for all layers."""
+    """Apply ``layer`` to all tokens. This function is compiled, once for all layers of a network."""
     return layer(x)
 
 
@@ -197,7 +197,7 @@ def make_encoder(
     """
     network = moved(network, device, dtype_of(network) if dtype is None else dtype_named(dtype))
     wanted = dtype_of(network)
-    run = _compiled(run_layer) if device.type == "cuda" else run_layer
+    run = compiled_layer(network) if device.type == "cuda" else run_layer
 
     def encode(pixels: Tensor) -> Tensor:
         return network(normalise(pixels).to(wanted), run)
@@ -210,11 +210,34 @@ def make_encoder(
     return Encoder(in_passes(encode, size), network.flops)
 
 
-def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Return ``function``, compiled at its first call; without a C compiler, warn and return it unchanged."""
-    if os.environ.get("CC") or any(map(shutil.which, ("cc", "gcc", "clang"))):
-        return torch.compile(function, fullgraph=True)
-    warnings.warn(
-        "torch.compile found no C compiler (gcc): norms and GELU are not fused, InternViT is slower", stacklevel=2
-    )
-    return function
+_compiled: dict[tuple[Any, ...], Callable[[Layer, Tensor], Tensor]] = {}  # kind of layer -> `run_layer` for it
+
+
+def compiled_layer(network: InternViTNetwork) -> Callable[[Layer, Tensor], Tensor]:
+    """Return `run_layer`, compiled for any number of images; where that fails, log it and return `run_layer` itself.
+
+    Compiling needs a C compiler and Python.h, so it is tried here, on two images. Networks whose layers have the same
+    sizes share the result, whichever way it went.
+    """
+    layer, tokens = network.layers[0], network.embeddings.position_embedding.detach()
+    sizes = ((name, tensor.shape) for name, tensor in layer.state_dict().items())
+    kind = (tokens.device, tokens.dtype, layer.attn.heads, *sizes)
+    if kind not in _compiled:
+        # torch counts compilations per code object, and refuses the ninth.
+        own = FunctionType(run_layer.__code__.replace(), run_layer.__globals__, run_layer.__name__)
+        run = torch.compile(own, fullgraph=True, dynamic=True)
+        try:
+            with inference():
+                run(layer, tokens.repeat(2, 1, 1))
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of any type, from the compilers
+            logging.getLogger(__name__).warning(
+                "torch.compile fails here (%s: %s); norms and GELU are not fused, InternViT is slower; it needs gcc "
+                "and Python.h (apt install gcc python3-dev)",
+                type(error).__name__,
+                first_sentences(error),
+            )
+            run = run_layer
+        _compiled[kind] = run
+    return _compiled[kind]

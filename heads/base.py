@@ -50,6 +50,17 @@ class Window:
         return replace(self, **moved | {"features": moved["features"].float()})
 
 
+def in_float32(recurrent: nn.Module, x: Tensor) -> Tensor:
+    """Return the outputs of recurrent layers for frames ``x``; on a GPU always computed in float32.
+
+    Under autocast of any dtype cuDNN's recurrent layers compute in float16, whose gradients underflow without a scaler.
+    """
+    if not x.is_cuda:
+        return recurrent(x)[0]
+    with torch.autocast(x.device.type, enabled=False):
+        return recurrent(x.float())[0]
+
+
 class Head(nn.Module):
     """Base class of heads: windows of features -> logits for the key frame; its neighbours are context.
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from heads.base import Head, Size, Window
+from heads.base import Head, Size, Window, in_float32
 from registry import HEADS
 
 
@@ -31,6 +31,6 @@ class GazeLSTM(Head):
         self.bottleneck = bottleneck
 
     def forward(self, window: Window) -> Tensor:
-        states, _ = self.lstm(window.zeroed())  # (B, T, 512)
+        states = in_float32(self.lstm, window.zeroed())  # (B, T, 512)
         state = states[:, states.shape[1] // 2]
         return self.last_layer(state) if self.bottleneck is None else self.last_layer2(self.last_layer1(state))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from heads.base import Depth, Head, Share, Size, Window
+from heads.base import Depth, Head, Share, Size, Window, in_float32
 from registry import HEADS
 
 
@@ -63,7 +63,7 @@ class _Recurrent(Head):
         layers: Any = self.get_submodule(self.cell_name)
         centre = len(x) // 2
         if x.is_cuda:  # cuDNN runs all layers in one call, for which the weights must be contiguous
-            return layers(x)[0][centre]
+            return in_float32(layers, x)[centre]
         *lower, ahead, behind = layers.all_weights
         if lower:
             x = self._run(x, [weight for direction in lower for weight in direction], bidirectional=True)

@@ -237,10 +237,18 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
 
 def render_reliability(text: str) -> str:
     """The page on reliability with its tables of the committed records."""
-    tables = {"faults": faults_table, "bad_input": bad_input_table, "soak": soak_table, "versions": versions_table}
+    tables = {
+        "faults": faults_table,
+        "bad_input": bad_input_table,
+        "soak": soak_table,
+        "versions": versions_table,
+        "gpu": gpu_table,
+    }
 
     def render(marks: re.Match[str]) -> str:
         path = HOME / "benchmarks" / "records" / "reliability" / f"{marks[2]}.json"
+        if marks[2] == "gpu" and not path.exists():
+            return f"{marks[1]}\nNo GPU has been available yet, so there is no record.\n\n{marks[3]}"
         table = tables[marks[2]](json.loads(path.read_text(encoding="utf-8")))
         return f"{marks[1]}\n{table}\n\n{marks[3]}"
 
@@ -308,6 +316,26 @@ def soak_table(record: dict[str, Any]) -> str:
     return (
         f"{table}\n\n- {record['rounds']} rounds in {record['minutes']:.0f} minutes on {where['cores']} cores of "
         f"{where['processor']}, torch {where['packages']['torch']}, at commit {code['commit'][:7]}{changed}."
+    )
+
+
+def gpu_table(record: dict[str, Any]) -> str:
+    """The steps of `tools.check_gpu` with their outcomes."""
+    body = [
+        [
+            each["step"],
+            each["needs"],
+            each["outcome"],
+            ", ".join(f"{name} {fact}" for name, fact in each["facts"].items()),
+        ]
+        for each in record["steps"]
+    ]
+    table = tabulate(body, ["step", "needs", "outcome", "found"], tablefmt="github", disable_numparse=True)
+    where, code = record["environment"], record["environment"]["code"]
+    changed = " with changes" if code["dirty"] else ""
+    return (
+        f"{table}\n\n- Checked on {record['date'][:10]} on {where['device']}, torch {where['packages']['torch']}, at "
+        f"commit {(code['commit'] or 'unknown')[:7]}{changed}."
     )
 
 

@@ -20,7 +20,7 @@ from benchmarks.pipeline.session import Session
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.predictions import read_table
 from benchmarks.rows.schema import Result, shown_split
-from benchmarks.system.device import default_device
+from benchmarks.system.device import take_device
 from benchmarks.table.comparison import compare_rows
 from benchmarks.table.table import TableRow, collect, rows
 from registry import DATASETS, UserError, load_plugins
@@ -176,7 +176,7 @@ def run(
     load_plugins(plugins)
     config = resolve_row(recipe, dataset, **given)
     reader = DATASETS.get(load_dataset(dataset)["type"])(None if root is None else Path(root))
-    session = Session(reader, Path(out), seeds, default_device(device), plugins=plugins)
+    session = Session(reader, Path(out), seeds, take_device(device), plugins=plugins)
     (record,) = run_rows([config], session)
     return FinishedRow(record, Path(out) / "results" / config.dataset / folder_name(record["name"]))
 

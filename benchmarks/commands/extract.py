@@ -142,7 +142,7 @@ def _of_images(args: argparse.Namespace) -> int:
 
     options = ExtractOptions(
         batch_size=args.batch_size,
-        device=_device(args.device),
+        device=_device(args),
         dtype=args.dtype,
         skip_damaged=args.skip_damaged,
         share=torchrun_share(),
@@ -207,20 +207,21 @@ def _of_recipes(args: argparse.Namespace) -> int:
 
     options = ExtractOptions(batch_size=args.batch_size, share=torchrun_share())
     out = args.out or Path("runs")
-    session = Session(
-        dataset, out=out, device=_device(args.device), skip_damaged=args.skip_damaged, plugins=args.plugin
-    )
+    session = Session(dataset, out=out, device=_device(args), skip_damaged=args.skip_damaged, plugins=args.plugin)
     done = extract_features(recipes, session, options, args.engine)
     return _print(done, out, options.share)
 
 
-def _device(name: str | None) -> str:
-    """The device for `--device`; under torchrun one GPU per process of the machine."""
-    from benchmarks.system.device import default_device, gpus
-    from benchmarks.system.launch import launch, own_gpu
+def _device(args: argparse.Namespace) -> str:
+    """The device for `--device`: of this process, or with Ray of the cluster's machines."""
+    if args.engine == "ray":
+        from benchmarks.features.ray import cluster_device
 
-    device, started = default_device(name), launch()
-    return own_gpu(started, gpus()) if device == "cuda" and started.count > 1 else device
+        return cluster_device(args.device)
+    from benchmarks.system.device import take_device
+    from benchmarks.system.launch import launch
+
+    return take_device(args.device, launch())
 
 
 def _print(done: Extraction, out: Path, share: tuple[int, int]) -> int:

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 
     from backbones.checksums import file_sha256
     from benchmarks.config.settings import parse_setting
-    from benchmarks.system.device import default_device
+    from benchmarks.system.device import take_device
     from benchmarks.video.bouts import BoutOptions
     from benchmarks.video.decode import Video
     from benchmarks.video.faces import read_faces
@@ -102,7 +102,7 @@ def run(args: argparse.Namespace) -> int:
         detector = DETECTORS.build({"type": args.detector, **dict(parse_setting(setting) for setting in args.set)})
         source = FaceSource(detector, args.detections, causal=args.causal)
     try:
-        model = open_model(args.model, default_device(args.device))
+        model = open_model(args.model, take_device(args.device))
     except UserError as error:
         if args.model != MODEL:
             raise

@@ -111,10 +111,12 @@ def run(args: argparse.Namespace) -> int:
     from benchmarks.rows.folder import folder_name
     from benchmarks.system import processes
     from benchmarks.system.cores import cores
-    from benchmarks.system.device import default_device
+    from benchmarks.system.device import take_device
+    from benchmarks.system.launch import launch
     from benchmarks.system.progress import say
 
-    device = processes.join(default_device(args.device))
+    device = take_device(args.device, launch())
+    processes.join(device)
     on_features = [recipe.name for recipe in recipes_of(rows) if not recipe.on_pixels]
     if processes.count() > 1 and on_features:
         raise UserError(
@@ -134,6 +136,7 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.dry_run:
         show_work(rows, session)
+        processes.leave()
         return 0
     with redirect_stderr(io.StringIO()) if session.rank > 0 else nullcontext():
         finished = run_rows(rows, session)
@@ -153,6 +156,7 @@ def run(args: argparse.Namespace) -> int:
         say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
     elif finished:
         _print_table(args, finished)
+    processes.leave()
     return 0
 
 

@@ -90,7 +90,7 @@ class Backlog:
                     continue
                 for feature in missing:
                     batch.append(feature)
-                    if len(batch) >= encode.size:
+                    if len(batch) >= encode.prepare():
                         yield batch
                         batch = []
             if batch:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from backbones.base import Backbone
+from backbones.encoding import Encoder
 from benchmarks.system.progress import say
 from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
@@ -23,34 +25,49 @@ _MIN_GAIN = 1.01  # in images/s, for a batch of twice the size
 class Encoding:
     """A backbone's encoder with a batch size that shrinks when memory runs out.
 
-    Args:
+    Several extractions can use one: on a GPU it takes a minute to compile, and to measure the batch size.
+
+    Attributes:
         backbone: frozen, on `device`.
         device: CPU or GPU.
+        size: images per batch. None on a GPU until `prepare` has measured the fastest size.
+
+    Args:
+        backbone: see above.
+        device: see above.
         dtype: of the computation; None for the dtype of the weights.
         size: images per batch; None for `CPU_BATCH` on a CPU, and for the fastest size on a GPU.
     """
 
     def __init__(self, backbone: Backbone, device: torch.device, dtype: str | None, size: int | None) -> None:
+        self.backbone = backbone
         self.device = device
-        self.preprocessing = backbone.preprocessing
+        self._dtype = dtype
         self._on_gpu = device.type == "cuda"
-        if size is None:
-            size = find_batch_size(backbone, device, dtype) if self._on_gpu else CPU_BATCH
-        self.size = size
-        self._encode = backbone.encoder(device, dtype)
-        # FLOP per image, and the device's peak FLOP/s.
-        self._work = (flops_of(backbone), measured_flops(device)) if self._on_gpu else None
+        self.size = size if size is not None or self._on_gpu else CPU_BATCH
+        self._encoder: Encoder | None = None
+        self._work: tuple[float, float] | None = None  # FLOP per image, and the device's peak FLOP/s
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Encode uint8 (B, size, size, 3) to features (B, D), in batches that fit into memory.
+    def prepare(self) -> int:
+        """Build the encoder, and measure the batch size if none is given; returns the batch size."""
+        if self.size is None:
+            self.size = find_batch_size(self.backbone, self.device, self._dtype)
+        if self._encoder is None:
+            self._encoder = self.backbone.encoder(self.device, self._dtype)
+            self._work = _work_of(self.backbone, self.device) if self._on_gpu else None
+        return self.size
+
+    def __call__(self, crops: Sequence[np.ndarray]) -> Tensor:
+        """Encode crops, each (size, size, 3) uint8, to features (B, D), in batches that fit into memory.
 
         Raises:
             UserError: the device has too little memory for one image.
         """
         while True:
-            size = self.size
+            size = self.prepare()
             try:
-                return torch.cat([self._of_part(part, size) for part in pixels.split(size)])
+                parts = (crops[start : start + size] for start in range(0, len(crops), size))
+                return torch.cat([self.of_pixels(_upload(part, self.device), size) for part in parts])
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -58,7 +75,7 @@ class Encoding:
                     raise UserError("the device has too little memory for one image; use a smaller backbone") from error
             if self._on_gpu:
                 torch.cuda.empty_cache()
-            failed = min(size, len(pixels))
+            failed = min(size, len(crops))
             self.size = max(1, failed // 2)
             say(f"out of memory with a batch of {failed} images; continuing with {self.size}")
 
@@ -66,12 +83,34 @@ class Encoding:
         """A progress note for a rate in images/s: its share of the GPU's peak."""
         return f"{self._work[0] * rate / self._work[1]:.0%} of peak" if self._work and rate else ""
 
-    def _of_part(self, pixels: Tensor, size: int) -> Tensor:
-        """Encode at most `size` images. A GPU's results depend on the batch size, so its batches are padded."""
+    def of_pixels(self, pixels: Tensor, size: int) -> Tensor:
+        """Encode at most `size` images (B, S, S, 3) uint8 on the device.
+
+        A GPU's results depend on the batch size, so its batches are padded.
+        """
+        assert self._encoder is not None
         count = len(pixels)
         if self._on_gpu and count < size:
             pixels = torch.cat([pixels, pixels.new_zeros(size - count, *pixels.shape[1:])])
-        return self._encode(pixels)[:count]
+        return self._encoder(pixels)[:count]
+
+
+def _upload(crops: Sequence[np.ndarray], device: torch.device) -> Tensor:
+    """Crops as one tensor on the device, (N, size, size, 3) uint8."""
+    pixels = torch.from_numpy(np.stack(crops))
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return pixels.to(device, non_blocking=device.type == "cuda")
+
+
+def _work_of(backbone: Backbone, device: torch.device) -> tuple[float, float] | None:
+    """FLOP per image and peak FLOP/s, for the progress; None if there is no memory to measure them."""
+    try:
+        return flops_of(backbone), measured_flops(device)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
 
 
 def find_batch_size(backbone: Backbone, device: torch.device, dtype: str | None) -> int:
@@ -103,7 +142,9 @@ def _rate(encode: Callable[[Tensor], Tensor], side: int, device: torch.device, s
         encode(pixels)
         _synchronize(device)
         return size / (time.perf_counter() - started)
-    except torch.OutOfMemoryError:
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         return 0.0
 
 

@@ -8,6 +8,7 @@ gives an image the same bits in any batch, so features depend neither on interru
 from __future__ import annotations
 
 import datetime
+import functools
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,7 @@ class ExtractOptions:
             with clips that no process works on.
         update_manifest: update the store's manifest at the end. A caller that extracts clip by clip does it once.
         plugins: for Ray's workers to load.
+        cores: of this process, to decode for a GPU; None for its share of those of the machine.
     """
 
     batch_size: int | None = None
@@ -52,6 +54,7 @@ class ExtractOptions:
     share: tuple[int, int] = (0, 1)
     update_manifest: bool = True
     plugins: Sequence[str] = ()
+    cores: int | None = None
 
 
 DEFAULT_OPTIONS = ExtractOptions()
@@ -88,8 +91,13 @@ class Extraction:
         self.damaged = sorted(damaged & set().union(*requested))
 
 
+def encoding_of(backbone: Backbone, options: ExtractOptions) -> Encoding:
+    """The encoding of a backbone on `options.device`, for several extractions."""
+    return Encoding(backbone, torch.device(options.device), options.dtype, options.batch_size)
+
+
 def extract(
-    backbone: Backbone,
+    backbone: Backbone | Encoding,
     root: Path,
     images: Mapping[str, Sequence[str]],
     store: FeatureStore,
@@ -100,7 +108,7 @@ def extract(
     Both views come from one decode and one resize: mirroring commutes with the bicubic resize, to the bit.
 
     Args:
-        backbone: frozen, on `options.device`, in eval mode.
+        backbone: frozen, on `options.device`, in eval mode; or its `encoding_of`, to use that again.
         root: folder of the images.
         images: view -> image paths relative to `root`.
         store: receives the features batch by batch; an interrupted run keeps the finished batches.
@@ -114,14 +122,17 @@ def extract(
     backlog = Backlog(store, images, options.skip_damaged)
     shards, expected = backlog.shards_for(options.share)
     number, _ = options.share
+    encode = backbone if isinstance(backbone, Encoding) else encoding_of(backbone, options)
+    width = encode.backbone.feature_dim
     report = Extraction()
     try:
         if shards:
-            check_space(store.folder, (backbone.feature_dim * 4 + 150) * expected)
-        store.create(backbone.feature_dim)  # a whole store may lack its manifest
+            check_space(store.folder, (width * 4 + 150) * expected)
+        store.create(width)  # a whole store may lack its manifest
         if shards:
-            encode = Encoding(backbone, torch.device(options.device), options.dtype, options.batch_size)
-            loop = gpu_loop if encode.device.type == "cuda" else cpu_loop
+            encode.prepare()
+            on_gpu = encode.device.type == "cuda"
+            loop = functools.partial(gpu_loop, cores=options.cores) if on_gpu else cpu_loop
             steps = loop(encode, root, backlog.batches(shards, encode), options.skip_damaged)
             with closing(steps), Progress("features", expected, "image", show=number == 0) as progress:
                 for encoded, damaged in interrupts.steps(steps):

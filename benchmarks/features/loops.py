@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -19,11 +18,14 @@ from backbones.checkpoints import all_finite
 from benchmarks.data.pictures import DamagedImageError, read_crop
 from benchmarks.features.backlog import MissingFeature
 from benchmarks.features.encoding import Encoding
+from benchmarks.system.launch import own_cores
+from benchmarks.system.shortage import is_out_of_memory
 from registry import UserError
 
 _T = TypeVar("_T")
 
 _AHEAD = 3  # batches that are decoded before a GPU needs them
+_DECODERS = 16  # threads at most; they keep up with any GPU
 _PAUSE = 0.1  # seconds between looks at other processes' progress
 
 
@@ -49,10 +51,10 @@ def cpu_loop(
     def work(batch: list[MissingFeature]) -> tuple[int, int]:
         crops: dict[str, np.ndarray | None] = {}
         for image in dict.fromkeys(missing.image for missing in batch):
-            decode_one = functools.partial(read_crop, root, image, preprocessing=encode.preprocessing)
+            decode_one = functools.partial(read_crop, root, image, preprocessing=encode.backbone.preprocessing)
             crops[image] = _or_none(decode_one, skip_damaged)
         sound = [crop[:, ::-1] if missing.view == "flipped" else crop for missing, crop in _sound(batch, crops)]
-        features = encode(torch.from_numpy(np.stack(sound)).to(device)).cpu() if sound else torch.empty(0)
+        features = encode(sound).cpu() if sound else torch.empty(0)
         return _keep(batch, crops, features)
 
     threads = torch.get_num_threads()
@@ -78,15 +80,28 @@ def cpu_loop(
 
 
 def gpu_loop(
-    encode: Encoding, root: Path, batches: Iterator[list[MissingFeature] | None], skip_damaged: bool
+    encode: Encoding,
+    root: Path,
+    batches: Iterator[list[MissingFeature] | None],
+    skip_damaged: bool,
+    cores: int | None = None,
 ) -> Generator[tuple[int, int], None, None]:
     """Keep one GPU busy: crops are decoded ahead of it, and features are copied and written behind it.
 
-    A batch is queued while the device computes the one before; only the writer waits for the device. See `cpu_loop`
-    for the arguments and the results.
+    A batch is queued while the device computes the one before; only the writer waits for the device.
+
+    Args:
+        encode: the backbone's encoder.
+        root: folder of the images.
+        batches: missing features; None while other processes work on the rest.
+        skip_damaged: count crops that cannot be decoded, instead of raising.
+        cores: of this process, for decoding; None for its share of those of the machine.
+
+    Yields:
+        As `cpu_loop`.
     """
     device = encode.device
-    decoders = ThreadPoolExecutor(min(16, os.cpu_count() or 1))
+    decoders = ThreadPoolExecutor(min(_DECODERS, cores or own_cores()))
     writer = ThreadPoolExecutor(1)
     copies = torch.cuda.Stream(device) if device.type == "cuda" else None
     decoding: deque[tuple[list[MissingFeature], dict[str, Future[np.ndarray]]]] = deque()
@@ -96,7 +111,7 @@ def gpu_loop(
         batch, futures = decoding.popleft()
         crops = {image: _or_none(future.result, skip_damaged) for image, future in futures.items()}
         sound = [crop[:, ::-1] if missing.view == "flipped" else crop for missing, crop in _sound(batch, crops)]
-        features, copied = _to_host(encode(_upload(sound, device)), copies) if sound else (torch.empty(0), None)
+        features, copied = _to_host(encode(sound), copies) if sound else (torch.empty(0), None)
         keeping.append(writer.submit(keep, batch, crops, features, copied))
 
     def keep(
@@ -122,7 +137,7 @@ def gpu_loop(
                 time.sleep(_PAUSE)
                 continue
             images = dict.fromkeys(missing.image for missing in batch)
-            decode_one = functools.partial(read_crop, root, preprocessing=encode.preprocessing)
+            decode_one = functools.partial(read_crop, root, preprocessing=encode.backbone.preprocessing)
             decoding.append((batch, {image: decoders.submit(decode_one, image) for image in images}))
             yield from finished(_AHEAD, 1)
         yield from finished(0, 0)
@@ -189,22 +204,25 @@ def _not_finite(sound: Sequence[MissingFeature], features: Tensor) -> UserError:
     return UserError(f"image {first.image} ({first.view}): its features in {dtype} are NaN or infinite; {remedy}")
 
 
-def _upload(crops: Sequence[np.ndarray], device: torch.device) -> Tensor:
-    """Crops as one tensor on the device, (N, size, size, 3) uint8."""
-    pixels = torch.from_numpy(np.stack(crops))
-    if device.type == "cuda":
-        pixels = pixels.pin_memory()
-    return pixels.to(device, non_blocking=True)
-
-
 def _to_host(features: Tensor, copies: torch.cuda.Stream | None) -> tuple[Tensor, Any]:
     """Copy features to the host while the next batch computes; returns the copy, and the event of its end."""
     if copies is None:
         return features, None
-    host = torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    host = _empty_on_host(features)
     copies.wait_stream(torch.cuda.current_stream(features.device))
     with torch.cuda.stream(copies):
         host.copy_(features, non_blocking=True)
         features.record_stream(copies)
-        copied = copies.record_event()
+        copied = torch.cuda.Event(blocking=True)  # the writer sleeps until it happens; by default it would spin
+        copied.record(copies)
     return host, copied
+
+
+def _empty_on_host(features: Tensor) -> Tensor:
+    """Host memory for features; pinned, so that the copy runs beside the next batch, if there is enough of that."""
+    try:
+        return torch.empty(features.shape, dtype=features.dtype, pin_memory=True)
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return torch.empty(features.shape, dtype=features.dtype)

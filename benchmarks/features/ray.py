@@ -17,12 +17,19 @@ from typing import Any
 
 import torch
 
-from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.encoding import Encoding
+from benchmarks.features.extract import (
+    DEFAULT_OPTIONS,
+    Extraction,
+    ExtractOptions,
+    encoding_of,
+    extract,
+    fingerprint_of,
+)
 from benchmarks.features.shard_files import by_shard
 from benchmarks.features.store import FeatureStore
 from benchmarks.system import interrupts
-from benchmarks.system.cores import cores
-from benchmarks.system.launch import launch
+from benchmarks.system.launch import launch, own_cores
 from benchmarks.system.progress import Progress
 from registry import BACKBONES, UserError, load_plugins
 
@@ -36,8 +43,27 @@ def torchrun_share() -> tuple[int, int]:
     """
     started = launch()
     if started.count > 1:
-        torch.set_num_threads(max(1, cores() // started.local_count))
+        torch.set_num_threads(own_cores())
     return started.rank, started.count
+
+
+def cluster_device(name: str | None) -> str:
+    """The device of the actors for `--device`: `cuda` if any machine of the cluster has a GPU, else `cpu`.
+
+    Connects to the cluster; this machine may have no GPU itself.
+
+    Raises:
+        UserError: Ray is not installed, the cluster has no GPU, or the device is neither `cuda` nor `cpu`.
+    """
+    if name not in (None, "cpu", "cuda"):
+        raise UserError(f"--device {name}: with --engine ray it must be cpu, or cuda for any free GPU of the cluster")
+    ray = _import_ray()
+    if not ray.is_initialized():
+        _start_ray()
+    found = ray.cluster_resources().get("GPU", 0) >= 1
+    if name == "cuda" and not found:
+        raise UserError("--device cuda: no machine of the Ray cluster has a GPU; leave it out to use the CPUs")
+    return name or ("cuda" if found else "cpu")
 
 
 def extract_with_ray(
@@ -62,11 +88,8 @@ def extract_with_ray(
     Raises:
         UserError: Ray is not installed, or an error of `extract`.
     """
-    try:
-        import ray
-        from ray.data import ActorPoolStrategy, DataContext, from_items
-    except ImportError as error:
-        raise UserError("--engine ray needs Ray: pip install '.[ray]'") from error
+    ray = _import_ray()
+    from ray.data import ActorPoolStrategy, DataContext, from_items
 
     items = _largest_first(images)
     started_here = not ray.is_initialized()
@@ -81,7 +104,8 @@ def extract_with_ray(
         DataContext.get_current().enable_progress_bars = False
         on_gpu = options.device.startswith("cuda")
         actors = min(max(1, int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0))), len(items))
-        of_actor = replace(options, share=(0, 1), update_manifest=False)
+        decoders = _cores_of_a_gpu(ray.nodes()) if on_gpu else None
+        of_actor = replace(options, share=(0, 1), update_manifest=False, cores=decoders)
         done = from_items(items, override_num_blocks=len(items)).map_batches(
             Worker,
             fn_constructor_args=[os.getcwd(), dict(config), str(root), str(store.folder), of_actor],  # noqa: PTH109
@@ -112,6 +136,21 @@ def _largest_first(images: Mapping[str, Sequence[str]]) -> list[dict[str, str]]:
     return [{"images": json.dumps(clips[name])} for name in names]
 
 
+def _cores_of_a_gpu(nodes: Sequence[Mapping[str, Any]]) -> int:
+    """CPU cores of the cluster's machines for each of their GPUs, on the machine with the fewest."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return max(1, min((int(each.get("CPU", 1) // each["GPU"]) for each in alive if each.get("GPU", 0) >= 1), default=1))
+
+
+def _import_ray() -> Any:
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise UserError("--engine ray needs Ray: pip install '.[ray]'") from error
+    return ray
+
+
 def _start_ray() -> None:
     import ray
 
@@ -128,13 +167,14 @@ def _start_ray() -> None:
 
 
 class Worker:
-    """A Ray actor. It builds the backbone once and extracts clip after clip."""
+    """A Ray actor. It builds the backbone and its encoder once, and extracts clip after clip."""
 
     def __init__(self, folder: str, config: dict[str, Any], root: str, store: str, options: ExtractOptions) -> None:
         os.chdir(folder)  # relative paths are relative to the command's working directory
         load_plugins(options.plugins)
-        self._backbone = BACKBONES.build(config).to(options.device)
-        self._store = FeatureStore(Path(store), fingerprint_of(self._backbone, options.dtype))
+        backbone = BACKBONES.build(config).to(options.device)
+        self._encode: Encoding = encoding_of(backbone, options)
+        self._store = FeatureStore(Path(store), fingerprint_of(backbone, options.dtype))
         self._root = Path(root)
         self._options = options
 
@@ -142,7 +182,7 @@ class Worker:
         """Extract one clip; returns the features computed and the time, or the message of an error."""
         encoded, seconds, error = 0, 0.0, ""
         try:
-            done = extract(self._backbone, self._root, json.loads(batch["images"][0]), self._store, self._options)
+            done = extract(self._encode, self._root, json.loads(batch["images"][0]), self._store, self._options)
             encoded, seconds = done.encoded, done.seconds
         except UserError as problem:
             error = str(problem)

@@ -15,7 +15,14 @@ from backbones.base import Backbone, WeightsInfo
 from backbones.checkpoints import all_finite
 from benchmarks.config.recipe import VIEWS, Recipe
 from benchmarks.data.windows import KeyFrames
-from benchmarks.features.extract import DEFAULT_OPTIONS, Extraction, ExtractOptions, extract, fingerprint_of
+from benchmarks.features.extract import (
+    DEFAULT_OPTIONS,
+    Extraction,
+    ExtractOptions,
+    encoding_of,
+    extract,
+    fingerprint_of,
+)
 from benchmarks.features.manifest import FORMAT
 from benchmarks.features.ray import extract_with_ray
 from benchmarks.features.source import FeatureSource
@@ -121,12 +128,13 @@ def encode_missing(
     """
     total = Extraction()
     options = replace(options, device=session.device, skip_damaged=session.skip_damaged, plugins=session.plugins)
+    encode = encoding_of(plan.backbone, options)
     for tree, views in plan.images.items():
         root, store = session.dataset.root / tree, plan.stores[tree]
         if engine == "ray":
             done = extract_with_ray(plan.config, root, views, store, options)
         else:
-            done = extract(plan.backbone, root, views, store, options)
+            done = extract(encode, root, views, store, options)
         done.damaged = [f"{tree}/{image}" for image in done.damaged]
         total.add(done)
     return total

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.system.launch import Launch, own_gpu
 from registry import UserError
 
 
@@ -29,6 +30,30 @@ def default_device(name: str | None) -> str:
         found = f"torch finds {count} GPUs, numbered from 0" if count else "torch finds no NVIDIA or AMD GPU"
         raise UserError(f"--device {name}: {found}; leave it out to use the {'first one' if count else 'CPU'}")
     return name
+
+
+def take_device(name: str | None, started: Launch | None = None) -> str:
+    """The device of this process for `--device`. A GPU becomes torch's current one, before anything else touches CUDA.
+
+    Otherwise pinned memory, streams and libraries would take memory on the first GPU too, in each process.
+
+    Args:
+        name: as for `default_device`.
+        started: by torchrun; each process on a machine takes its own GPU. None for commands that run in one process.
+
+    Raises:
+        UserError: this machine cannot use the device, or torchrun's processes would share a GPU.
+    """
+    device = default_device(name)
+    if not device.startswith("cuda"):
+        return device
+    if started is not None and started.count > 1:
+        if device != "cuda":
+            raise UserError(f"--device {name}: torchrun's processes take one GPU each; use --device cuda")
+        device = own_gpu(started, gpus())
+    if device != "cuda":
+        torch.cuda.set_device(device)
+    return device
 
 
 def gpus() -> int:

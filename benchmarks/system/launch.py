@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
+from benchmarks.system.cores import cores
 from registry import UserError
 
 _REMEDY = "unset RANK, LOCAL_RANK and WORLD_SIZE, or start all processes with torchrun"
@@ -18,7 +19,7 @@ class Launch:
         rank: of this process.
         count: number of processes.
         local_rank: rank on this machine; None if not set.
-        local_count: number of processes on this machine.
+        local_count: number of processes on this machine; all of them if not set.
     """
 
     rank: int = 0
@@ -59,7 +60,12 @@ processes with torchrun
     ):
         if number is not None and total is not None and number >= total:
             raise UserError(f"{name} is {number}, but {total_name} is {total}; {_REMEDY}")
-    return Launch(rank or 0, count, local_rank, local_count or 1)
+    return Launch(rank or 0, count, local_rank, local_count or count)
+
+
+def own_cores() -> int:
+    """This process's share of the CPU cores of the machine: those that it may use, among torchrun's processes."""
+    return max(1, cores() // launch().local_count)
 
 
 def rendezvous_address() -> str:

@@ -8,54 +8,68 @@ from __future__ import annotations
 import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import distributed
 from torch.distributed.rendezvous import rendezvous
 
 from benchmarks.system import interrupts
-from benchmarks.system.device import gpus
-from benchmarks.system.launch import launch, own_gpu, rendezvous_address
+from benchmarks.system.launch import launch, rendezvous_address
 from registry import UserError
 
 _JOINING = datetime.timedelta(minutes=10)  # until all processes have started
 
-# While the first process scores, the others wait for the next training.
+# Between two exchanges of gradients lie a batch and sometimes a checkpoint. NCCL does not notice a process that ended.
+_STEP = datetime.timedelta(minutes=30)
+
+# While the first process scores, the others wait for the next training. gloo does notice one that ended, at once.
 _PATIENCE = datetime.timedelta(days=7)
 
 _T = TypeVar("_T")
 
+_patient: Any = None  # the group of all exchanges but those of gradients
 
-def join(device: str) -> str:
-    """Connect to the other processes of torchrun; returns the device of this process.
+
+def join(device: str) -> None:
+    """Connect to the other processes of torchrun.
+
+    Args:
+        device: of this process; its own GPU, if the processes use GPUs.
 
     Raises:
         UserError: torchrun's environment variables are wrong, or the others cannot be reached.
     """
+    global _patient
     started = launch()
     if started.count == 1 or distributed.is_initialized():
-        return device
+        return
     address = rendezvous_address()
-    if device.startswith("cuda"):
-        device = own_gpu(started, gpus())
-        torch.cuda.set_device(device)
+    on_gpu = device.startswith("cuda")
     try:
         with interrupts.ended_by_signals():
             store, rank, count = next(rendezvous("env://", started.rank, started.count, timeout=_JOINING))
             distributed.init_process_group(
-                "nccl" if device.startswith("cuda") else "gloo",
+                "nccl" if on_gpu else "gloo",
                 store=distributed.PrefixStore("lamzoo", store),
                 rank=rank,
                 world_size=count,
-                timeout=_PATIENCE,
+                timeout=_STEP,
+                device_id=torch.device(device) if on_gpu else None,  # otherwise NCCL guesses it from the rank
             )
+            _patient = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError, OSError) as error:
         raise UserError(
             f"process {started.rank} of {started.count} cannot reach the others at {address}; one of them may have "
             "stopped with a message"
         ) from error
-    return device
+
+
+def leave() -> None:
+    """Part from the other processes once all have come this far. After an error, the end of the process does it."""
+    barrier()
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 def rank() -> int:
@@ -71,7 +85,7 @@ def count() -> int:
 def barrier() -> None:
     """Wait until all processes get here."""
     if count() > 1:
-        distributed.barrier()
+        distributed.barrier(group=_patient)
 
 
 def gather(value: _T) -> list[_T]:
@@ -79,7 +93,7 @@ def gather(value: _T) -> list[_T]:
     if count() == 1:
         return [value]
     values: list[_T | None] = [None] * count()
-    distributed.all_gather_object(values, value)
+    distributed.all_gather_object(values, value, group=_patient)
     return values  # type: ignore[return-value]
 
 

@@ -8,9 +8,13 @@ import errno
 _ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ESTALE}
 
 
+# Of cuBLAS, cuDNN and cuFFT, which allocate workspaces on their own: CUBLAS_STATUS_ALLOC_FAILED and the like.
+_ALLOCATIONS = ("ALLOC_FAILED", "ALLOCATION_FAILED")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error means that memory ran out, on a GPU or in torch, Python, numpy or Pillow."""
-    words = ("out of memory", "can't allocate memory", "Cannot allocate memory")
+    words = ("out of memory", "can't allocate memory", "Cannot allocate memory", *_ALLOCATIONS)
     if isinstance(error, ImportError):  # torch's libraries need gigabytes of address space
         return any(word in str(error) for word in ("failed to map segment", "cannot allocate memory", *words))
     named = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without its import

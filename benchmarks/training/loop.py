@@ -148,7 +148,8 @@ class Loop:
         """Batches of windows and labels in the order of an epoch."""
         if isinstance(self.data, FeatureData):
             generator = torch.Generator().manual_seed(self.seed + epoch)
-            for places in torch.randperm(len(self.data), generator=generator).split(self.batch_size):
+            permuted = torch.randperm(len(self.data), generator=generator).to(self.data.rows.device)
+            for places in permuted.split(self.batch_size):  # a batch's numbers from the host would block twice a step
                 yield self.data[places]
             return
         order = shuffled(len(self.data), (self.seed, epoch))
@@ -173,6 +174,7 @@ def _parallel(model: nn.Module, device: torch.device) -> Callable[[Any], Tensor]
     """`logits` of a model; several processes average their gradients."""
     if processes.count() == 1:
         return partial(logits, model)
+    processes.barrier()  # the first may still score the training before; exchanges of gradients do not wait that long
     own = None if device.type == "cpu" else [device]
     return DistributedDataParallel(_Logits(model), device_ids=own, find_unused_parameters=True)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from backbones.encoding import in_passes
 from benchmarks.data.crops import stretched
 from benchmarks.features.windows import check_takes_features
 from benchmarks.scoring.predict import probabilities
@@ -29,6 +30,7 @@ from heads.base import Window
 from zoo.models import Model
 
 CROPS = 32  # crops per batch, unless causal
+CAUSAL_CROPS = 4  # crops per pass on a GPU if causal, when a batch has the faces of one frame
 WINDOWS = 16  # windows per batch; the size is fixed so that a score does not depend on the rest of its batch
 EARLY = 1e-6  # seconds; differences below this are rounding when two frames are equally near
 SLACK = 1e-3  # seconds; times in files are rounded
@@ -96,7 +98,9 @@ class Scorer:
         self._head = head
         self._backbone = model.network.backbone
         self._device = next(chain(model.network.parameters(), model.network.buffers())).device
-        self._encode = self._backbone.encoder(self._device)
+        self._encode: Callable[[torch.Tensor], torch.Tensor] = self._backbone.encoder(self._device)
+        if self._device.type == "cuda":  # kernels are recorded once, and a face has the same features in any batch
+            self._encode = in_passes(self._encode, CAUSAL_CROPS if causal else CROPS)
         self._radius = head.window // 2
         self._smooth = (model.smoothing["window"] // 2) if model.smoothing else 0
         self.reach = (self._radius + self._smooth + 2) / model.rate + 2 * SLACK

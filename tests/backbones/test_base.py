@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import os
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
 
+from backbones import checksums
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state, state_sha256
 from backbones.checksums import file_sha256
 from registry import UserError
@@ -187,3 +190,30 @@ def test_check_state() -> None:
 def test_records_cannot_be_changed() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         make(True).preprocessing.size = 3  # type: ignore[misc]
+
+
+def test_processes_of_torchrun_hash_large_files_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "large").write_bytes(b"weights")
+    expected, hashed, sha256 = file_sha256(tmp_path / "large"), [], checksums.hashlib.sha256
+
+    class Counted:
+        def __init__(self, *data: bytes) -> None:
+            self._digest = sha256(*data)
+
+        def update(self, block: bytes) -> None:
+            hashed.append(block)
+            self._digest.update(block)
+
+        def hexdigest(self) -> str:
+            return self._digest.hexdigest()
+
+    monkeypatch.setattr(checksums.hashlib, "sha256", Counted)
+    monkeypatch.setattr(checksums, "SHARED", 1, raising=False)
+    monkeypatch.setattr(tempfile, "gettempdir", lambda: str(tmp_path))
+    assert [file_sha256(tmp_path / "large") for _ in range(2)] == [expected] * 2 and len(hashed) == 2
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")  # all with one parent, torchrun
+    assert [file_sha256(tmp_path / "large") for _ in range(8)] == [expected] * 8 and len(hashed) == 3
+    (tmp_path / "large").write_bytes(b"other weights")
+    assert file_sha256(tmp_path / "large") == sha256(b"other weights").hexdigest()
+    (tmp_path / f"lamzoo-{os.getuid()}").chmod(0o777)  # another user could leave a note there
+    assert file_sha256(tmp_path / "large") == sha256(b"other weights").hexdigest() and len(hashed) == 5

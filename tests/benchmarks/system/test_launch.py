@@ -37,6 +37,7 @@ def variables(monkeypatch: pytest.MonkeyPatch):
         ({"WORLD_SIZE": "1"}, Launch(0, 1, None, 1)),
         (PAIR, Launch(1, 2, 1, 2)),
         ({"WORLD_SIZE": "16", "RANK": "9", "LOCAL_RANK": "1", "LOCAL_WORLD_SIZE": "8"}, Launch(9, 16, 1, 8)),
+        ({"WORLD_SIZE": "4", "RANK": "3"}, Launch(3, 4, None, 4)),  # without torchrun; it shares the cores with three
     ],
 )
 def test_right_ones(values: dict[str, str], expected: Launch, variables) -> None:

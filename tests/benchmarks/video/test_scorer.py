@@ -1,8 +1,9 @@
 """Scores of faces: windows by time and smoothing against plain loops, and independence of later frames."""
 
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,7 @@ from benchmarks.video.track import TrackedFrame
 from heads.base import Window
 from registry import UserError
 from tests.benchmarks.video.parts import SIZE, SQUARE, av, draw, make, model, squares
+from tests.pretended import pretended_gpu
 from zoo.models import Model
 
 
@@ -223,3 +225,23 @@ def test_a_model_that_needs_priors_is_refused() -> None:
     judge.network.head.needs_priors = ("head_pose_bins",)
     with pytest.raises(UserError, match="squares needs head_pose_bins"):
         Scorer(judge)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_on_a_gpu_every_batch_has_one_size(causal: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kernels are recorded for the first size; a larger batch would record again and give other bits."""
+    tracked = frames_at(np.arange(47) / 30)  # the last batch is not full
+    expected = scored(tracked, model(), causal)
+    one, sizes = model(), []
+    encoder = one.network.backbone.encoder
+
+    def counted(device: torch.device) -> Callable[[torch.Tensor], torch.Tensor]:
+        encode = encoder(torch.device("cpu"))
+        return lambda pixels: sizes.append(len(pixels)) or encode(pixels)
+
+    monkeypatch.setattr(one.network.backbone, "encoder", counted)
+    monkeypatch.setattr(one.network, "parameters", lambda: iter([SimpleNamespace(device=torch.device("cuda"))]))
+    with pretended_gpu(monkeypatch):
+        found = scored(tracked, one, causal)
+    assert {*sizes} == {4 if causal else 32}
+    np.testing.assert_allclose([row.score for row in found], [row.score for row in expected], atol=1e-6)
