@@ -33,6 +33,8 @@ COMMANDS = {
     "smooth": "smooth the scores of a prediction file along each track",
     "submit": "check predictions and write the challenge's submission",
     "predict": "score your own video: who looked, when, for how long",
+    "label": "write a page to mark faces of a finished predict",
+    "calibrate": "fit a model to your marks, and say what it gains",
     "import": "convert a published checkpoint to safetensors and a card",
     "export": "write a row or model as a folder to share or upload",
     "new-plugin": "write a small plug-in package with a test",

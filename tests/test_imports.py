@@ -26,7 +26,7 @@ FLOORS = [
     {"benchmarks.pixels"},
     {"benchmarks.scoring"},
     {"benchmarks.training", "benchmarks.rows", "benchmarks.video"},
-    {"benchmarks.pipeline", "benchmarks.table"},
+    {"benchmarks.calibration", "benchmarks.pipeline", "benchmarks.table"},
     {"benchmarks.report", "benchmarks.api"},
     {"benchmarks.commands"},
     {"bench"},

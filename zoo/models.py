@@ -8,9 +8,8 @@ backbone's location and fingerprint. The cards of shipped models are in `zoo/car
 
 from __future__ import annotations
 
-import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict
@@ -20,8 +19,9 @@ from typing_extensions import NotRequired  # in typing from Python 3.11
 from backbones.base import Backbone
 from backbones.checksums import file_sha256
 from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
-from registry import BACKBONES, UserError, did_you_mean, first_sentences, printable
+from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
+from zoo.calibration import ScoreCalibration
 from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
 from zoo.files.atomic import replacing, write_json, write_text
 from zoo.files.untrusted import checked, read_json
@@ -61,6 +61,7 @@ class ModelConfig(TypedDict):
     threshold: NotRequired[float]
     cost: NotRequired[float]
     measured: NotRequired[str]
+    calibration: NotRequired[ScoreCalibration]
 
 
 _ABSENT = {"square": False, "threshold": 0.5, "cost": 0.0}  # defaults for folders older than the key
@@ -85,6 +86,8 @@ class Model:
         cost: cost of a change between looking and not looking, log odds x seconds. With 0, each frame is judged by its
             own score.
         measured: what the scores were measured on, and the result; every output of the scores says it.
+        calibration: of its scores, or None.
+        place: what `open_model` opens it by again: a name, the path of a folder, or ``OWNER/NAME@COMMIT``.
     """
 
     name: str
@@ -99,6 +102,8 @@ class Model:
     threshold: float = 0.5
     cost: float = 0.0
     measured: str = ""
+    calibration: ScoreCalibration | None = None
+    place: str = ""
 
 
 def model_names() -> list[str]:
@@ -128,11 +133,18 @@ def open_model(name: str, device: str = "cpu") -> Model:
         >>> [round(logit, 1) for logit in logits[0].tolist()]  # not looking, looking
         [0.1, -0.1]
     """
+    place = str(Path(name).resolve()) if name not in model_names() and Path(name).is_dir() else ""
     name, folder, card_path = find_model(name)
     config = read_model_config(folder)
     card = replace(load_card(card_path), name=name)
     file = _weights_file(folder, card, card_path)
     network = read_model(file) if file.name == "model.safetensors" else _with_backbone(file, config)
+    calibration = checked(config["calibration"], ScoreCalibration) if "calibration" in config else None
+    if calibration and len(calibration.weights) not in (0, network.backbone.feature_dim):
+        raise UserError(
+            f"{folder / 'config.json'}: the calibration has {len(calibration.weights)} weights, the backbone "
+            f"{network.backbone.feature_dim} features; calibrate the model again"
+        )
     return Model(
         name=name,
         card=card,
@@ -146,6 +158,8 @@ def open_model(name: str, device: str = "cpu") -> Model:
         smoothing=config["smoothing"],
         rendered_only=config["rendered_only"],
         measured=config.get("measured", ""),
+        calibration=calibration,
+        place=place or name,
     )
 
 
@@ -324,8 +338,15 @@ def write_card(folder: Path, card: Card, rendered_only: bool) -> None:
     write_text(folder / "README.md", readme(card, rendered_only))
 
 
-def copy_model(name: str, folder: Path) -> Card:
+def copy_model(
+    name: str, folder: Path, changed: Callable[[dict[str, Any], Card], tuple[dict[str, Any], Card]] | None = None
+) -> Card:
     """Copy a model to a new folder; `name` and errors as in `open_model`.
+
+    Args:
+        name: of the model.
+        folder: new or empty.
+        changed: takes `config.json` and the card, and returns those of the copy.
 
     Returns:
         The card in the new folder.
@@ -341,52 +362,11 @@ def copy_model(name: str, folder: Path) -> Card:
     with replacing(folder / file.name) as temporary:
         shutil.copyfile(file, temporary)
     card = replace(card, name=folder.resolve().name, weights=named)
-    write_card(folder, card, config["rendered_only"])
+    if changed is not None:
+        config, card = changed(config, card)
+    write_card(folder, card, config["rendered_only"] and "calibration" not in config)
     write_json(folder / "config.json", config)
     return card
-
-
-def check_repository(repository: str) -> None:
-    """Check that a repository name has the form ``OWNER/NAME``.
-
-    Raises:
-        UserError: it does not.
-    """
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise UserError(f"--push {repository}: a repository name has the form OWNER/NAME")
-
-
-def push_model(folder: Path, repository: str) -> str:
-    """Upload a model folder to a hub repository, creating a private one if it does not exist.
-
-    Args:
-        folder: written by `write_folder` or `copy_model`.
-        repository: ``OWNER/NAME``.
-
-    Returns:
-        The URL of the commit.
-
-    Raises:
-        UserError: the name is invalid, you are not logged in, or the upload failed.
-    """
-    import huggingface_hub
-
-    check_repository(repository)
-    try:
-        api = huggingface_hub.HfApi()
-        api.create_repo(repository, private=True, exist_ok=True)
-        done = api.upload_folder(
-            repo_id=repository,
-            folder_path=folder,
-            commit_message="Model exported by lamzoo",
-            allow_patterns=["*.safetensors", "*.json", "*.onnx", "README.md"],
-        )
-    except Exception as error:  # errors of the hub, and of three libraries when the network fails
-        raise UserError(
-            f"upload to {repository} failed ({first_sentences(error)}); {folder} is complete; log in (hf auth login) "
-            "and export again"
-        ) from error
-    return str(done.commit_url)
 
 
 # -- model card of the hub -----------------------------------------------------------------------------------------

@@ -11,16 +11,9 @@ example:
 from __future__ import annotations
 
 import argparse
-import re
-from collections.abc import Iterable
 from pathlib import Path
 
-from benchmarks.commands import add_plugin_option
-
-# Files that the command writes, and their unfinished versions.
-_WRITTEN = re.compile(
-    r"\.?((model|head)\.safetensors|(backbone|head)\.onnx|(card|config)\.json|README\.md)(\.\d+\.part)?"
-)
+from benchmarks.commands import add_plugin_option, new_model_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,9 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Write the folder."""
-    from benchmarks.system.locks import NAME, locked
     from registry import UserError, load_plugins
-    from zoo.files.atomic import check_writable
 
     folder: Path = args.output
     if args.onnx:
@@ -51,34 +42,19 @@ def run(args: argparse.Namespace) -> int:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder; name another with -o")
     if args.push:
-        from zoo.models import check_repository
+        from zoo.hub import check_repository
 
         check_repository(args.push)
     load_plugins(args.plugin)
     row = _row(args)
-    check_writable(folder)
-    with locked(folder / NAME, str(folder)) as unfinished:
-        there = [path for path in folder.iterdir() if path.name != NAME]
-        if there and not (unfinished and all(_WRITTEN.fullmatch(path.name) for path in there)):
-            raise UserError(f"{folder} exists and is not an empty folder; delete it, or name another with -o")
-        try:
-            _remove(there)  # left by a killed export
-            line = _write(args, row, folder)
-        except BaseException:
-            _remove(folder.iterdir())
-            raise
+    with new_model_folder(folder):
+        line = _write(args, row, folder)
     print(line)
     if args.push:
-        from zoo.models import push_model
+        from zoo.hub import push_model
 
         print(push_model(folder, args.push))
     return 0
-
-
-def _remove(paths: Iterable[Path]) -> None:
-    for path in paths:
-        if _WRITTEN.fullmatch(path.name):
-            path.unlink()
 
 
 def _row(args: argparse.Namespace) -> Path | None:

@@ -91,7 +91,7 @@ def bootstrap_interval(
     Frames of a clip are far from independent, so each resample draws whole clips with replacement, as many as there
     are. With S seeds it also draws S of them with replacement and averages their figures on the drawn clips (a nested
     bootstrap of the mean over seeds). The bounds are percentiles (Efron and Tibshirani 1993, chapter 13), expanded for
-    few clips and seeds (`_tail`): with 30 clips, plain percentiles would miss the truth 7 times in 100 instead of 5.
+    few clips and seeds (`tail_share`): with 30 clips, plain percentiles would miss the truth 7 times in 100, not 5.
 
     Args:
         scores: (N,) P(looking), or (S, N) of S seeds.
@@ -135,7 +135,7 @@ def bootstrap_interval(
         if 2 * known.sum() <= repeats:
             bounds[name] = None
             continue
-        tail = _tail(by_seed[:, known], count)
+        tail = tail_share(by_seed[:, known], count)
         low, high = np.quantile(row[known], (tail, 1 - tail)).tolist()
         bounds[name] = low, high
     undefined = int(np.isnan(means[0]).sum())
@@ -143,7 +143,7 @@ def bootstrap_interval(
     return Interval(bounds, count, seeds, repeats, undefined, note)
 
 
-def _tail(values: np.ndarray, clips: int) -> float:
+def tail_share(values: np.ndarray, clips: int) -> float:
     """Share of resamples to cut off on each side, so that 95 % of the intervals contain the truth.
 
     Resamples of n units spread too little, by a factor sqrt((n - 1) / n), and small samples have the tails of Student's

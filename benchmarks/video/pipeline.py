@@ -118,7 +118,8 @@ def _predict(video: Video, model: Model, source: FaceSource, options: BoutOption
     write_bouts(out / "bouts.csv", found, header)
     write_vtt(out / "bouts.vtt", found, header)
     write_eaf(out / "bouts.eaf", found, header, sorted(tracks, key=_natural), video)
-    write_json(out / "run.json", run | {"bouts": asdict(options)})
+    inputs = {"video": _in_json(str(video.path.resolve())), "model": _in_json(model.place)}
+    write_json(out / "run.json", run | {"bouts": asdict(options), "inputs": inputs})
     write_sums(out, [name for name in FILES if name != "annotated.mp4"])
 
     # The annotated video. If its parts are still there, it was written but its checksum was not.
@@ -133,7 +134,11 @@ def _predict(video: Video, model: Model, source: FaceSource, options: BoutOption
 def header_of(model: Model) -> list[str]:
     """The lines at the top of every file that shows the model's scores."""
     lines = [f"scores of the model {model.name} (lamzoo)"]
-    if model.rendered_only:
+    trained = " was trained on rendered faces only and" if model.rendered_only else ""
+    if (own := model.calibration) is not None:
+        marked = f"{plural(own.faces, 'marked face')} of {plural(own.tracks, 'track')}"
+        lines.append(f"{model.name}{trained} was calibrated on {marked}; its card says how well it does there")
+    elif model.rendered_only:
         lines.append(
             f"{model.name} was trained on rendered faces only and is untested on people: do not rely on these scores"
         )
@@ -142,33 +147,49 @@ def header_of(model: Model) -> list[str]:
     return lines
 
 
-def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
-    """What determines the rows, ready for JSON."""
-    size = video.path.stat().st_size
-    with video.path.open("rb") as file:
+def video_identity(path: Path) -> dict[str, Any]:
+    """What a video is recognised by, ready for JSON: name, bytes, and sha256_of_ends."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
         ends = hashlib.sha256(file.read(ENDS))
         file.seek(max(0, size - ENDS))
         ends.update(file.read())
-    network = model.network
+    return {"name": printable(path.name), "bytes": size, "sha256_of_ends": ends.hexdigest()}
+
+
+def model_identity(model: Model) -> dict[str, Any]:
+    """What a model is recognised by, ready for JSON: all of it that scores depend on, and its name."""
+    network, own = model.network, model.calibration
+    return {
+        "name": model.name,
+        "backbone": network.backbone.fingerprint(),
+        "head": state_sha256(network.head.state_dict()),
+        "views": list(model.views),
+        "rate": model.rate,
+        "margin": [*model.margin],
+        "square": model.square,
+        "smoothing": model.smoothing,
+        **({"calibration": [own.slope, own.bias, *own.weights]} if own and own.changes_scores else {}),
+    }
+
+
+def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
+    """What determines the rows, ready for JSON."""
     return {
         "version": VERSION,
-        "video": {"name": printable(video.path.name), "bytes": size, "sha256_of_ends": ends.hexdigest()},
-        "model": {
-            "name": model.name,
-            "backbone": network.backbone.fingerprint(),
-            "head": state_sha256(network.head.state_dict()),
-            "views": list(model.views),
-            "rate": model.rate,
-            "margin": [*model.margin],
-            "square": model.square,
-            "smoothing": model.smoothing,
-        },
+        "video": video_identity(video.path),
+        "model": model_identity(model),
         "detector": source.detector and {"type": type(source.detector).__name__, **source.detector.fingerprint()},
         "detections_a_second": source.rate if source.detector else None,
         "faces": source.given_sha256,
         "face_mesh": mesh_sha256(source.detector),
         "causal": source.causal,
     }
+
+
+def _in_json(path: str) -> str:
+    """Returns a path that JSON can hold: unchanged unless its bytes are no text."""
+    return path if path.encode("utf-8", "replace").decode() == path else printable(path)
 
 
 def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -22,6 +22,7 @@ from PIL import Image
 
 from backbones.encoding import in_passes
 from benchmarks.data.crops import stretched
+from benchmarks.evaluation.calibration import recalibrate
 from benchmarks.features.windows import check_takes_features
 from benchmarks.scoring.predict import probabilities
 from benchmarks.scoring.smooth import filter_windows
@@ -45,7 +46,8 @@ class ScoredFace(NamedTuple):
         frame: number of the frame, from 0.
         track: name.
         box: ``(4,)`` x1, y1, x2, y2 in pixels.
-        score: P(looking at the camera), smoothed if the model smooths.
+        score: P(looking at the camera), smoothed if the model smooths, and calibrated if it is calibrated.
+        features: ``(D,)`` of the backbone, in the model's first view; None where they were not asked for.
     """
 
     time: float
@@ -53,6 +55,7 @@ class ScoredFace(NamedTuple):
     track: str
     box: np.ndarray
     score: float
+    features: np.ndarray | None = None
 
 
 class _Surroundings(NamedTuple):
@@ -88,13 +91,15 @@ class Scorer:
     Args:
         model: computes on the device where its weights are.
         causal: windows and smoothing use no later frame, and `push` returns the rows of its own frame.
+        keep_features: rows have their features.
     """
 
-    def __init__(self, model: Model, causal: bool = False) -> None:
+    def __init__(self, model: Model, causal: bool = False, keep_features: bool = False) -> None:
         head = model.network.head
         check_takes_features(model.name, head)
         self.model = model
         self.causal = causal
+        self._keep_features = keep_features
         self._head = head
         self._backbone = model.network.backbone
         self._device = next(chain(model.network.parameters(), model.network.buffers())).device
@@ -157,7 +162,7 @@ class Scorer:
         rows = []
         for face in self._faces:
             if self._returned <= face.number < until and face.raw is not None:
-                rows.append(ScoredFace(face.time, face.number, face.track, face.box, self._smoothed(face)))
+                rows.append(self._row(face))
         self._returned = max(self._returned, until)
         self._forget()
         return rows
@@ -206,6 +211,17 @@ class Scorer:
             scores = [probabilities(self._head(Window(features[:, view], present))) for view in range(views)]
             for face, score in zip(batch, np.mean(scores, axis=0).tolist(), strict=False):
                 face.raw = score
+
+    def _row(self, face: _Face) -> ScoredFace:
+        """Returns the row of a face whose score is known."""
+        score, calibration = self._smoothed(face), self.model.calibration
+        assert face.features is not None
+        features = face.features[0].cpu().double().numpy() if self._keep_features or calibration else None
+        if calibration is not None and calibration.changes_scores:
+            weighted = float(features @ np.array(calibration.weights)) if calibration.weights else 0.0
+            score = float(recalibrate(np.array([score]), calibration.slope, calibration.bias + weighted)[0])
+        kept = features if self._keep_features else None
+        return ScoredFace(face.time, face.number, face.track, face.box, score, kept)
 
     def _smoothed(self, face: _Face) -> float:
         """Smooths the raw scores around a face, taken at the model's rate."""

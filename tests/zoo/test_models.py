@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from backbones.internvit import NANO_FOLDER
 from registry import UserError
-from zoo import models
+from zoo import hub
 from zoo.cards import Card, Figure
 from zoo.model import LookingAtMeModel, PixelWindow
 from zoo.models import Model, copy_model, model_names, open_model, stands_alone, write_folder
@@ -233,16 +233,16 @@ def test_a_folder_is_uploaded_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             return type("Commit", (), {"commit_url": "https://example.invalid/commit"})
 
     monkeypatch.setattr("huggingface_hub.HfApi", Api)
-    assert models.push_model(tmp_path / "mine", "someone/looking") == "https://example.invalid/commit"
+    assert hub.push_model(tmp_path / "mine", "someone/looking") == "https://example.invalid/commit"
     assert [call[:2] for call in calls] == [("create", "someone/looking"), ("upload", "someone/looking")]
     assert calls[0][2] == {"private": True, "exist_ok": True}
     assert calls[1][2]["folder_path"] == tmp_path / "mine"
     with pytest.raises(UserError, match="a repository name has the form OWNER/NAME"):
-        models.push_model(tmp_path / "mine", "looking")
+        hub.push_model(tmp_path / "mine", "looking")
 
     def refuse(self: Api, repo_id: str, **options: object) -> None:
         raise OSError("401 Client Error")
 
     monkeypatch.setattr(Api, "create_repo", refuse)
     with pytest.raises(UserError, match="upload to someone/looking failed .401 Client Error.; .* .hf auth login"):
-        models.push_model(tmp_path / "mine", "someone/looking")
+        hub.push_model(tmp_path / "mine", "someone/looking")
