@@ -467,14 +467,11 @@ def test_tests_pick_up_the_parts_of_the_pages(tmp_path: Path) -> None:
 def write_models(folder: Path) -> None:
     """Small models in the formats of large ones, by their names on the hub."""
     from tests.backbones.test_internvit import official_folder
-    from tests.test_examples import load
+    from tests.backbones.test_hf import snapshot
 
     folder.mkdir()
     official_folder("6b", folder / "InternViT-6B-448px-V1-5")
-    load(HOME / "examples/transformers_vision/lamzoo_transformers_vision.py")
-    load(HOME / "examples/transformers_vision/test_lamzoo_transformers_vision.py").snapshot(
-        folder / "dinov2-small", "dinov2"
-    )
+    snapshot(folder / "dinov2-small", "dinov2")
 
 
 def write_hub(folder: Path) -> None:
