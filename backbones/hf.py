@@ -1,7 +1,7 @@
 """Vision transformers of Hugging Face's transformers: DINOv2, SigLIP, CLIP, ViT, the vision tower of InternVL.
 
-A snapshot is a folder as on the hub: ``config.json``, ``preprocessor_config.json`` and safetensors files. Python files in
-it are never executed. Of a model for images and text, the vision tower alone is built and read.
+A snapshot is a folder as on the hub: ``config.json``, ``preprocessor_config.json`` and safetensors files. Python files
+in it are never executed. Of a model for images and text, the vision tower alone is built and read.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo
-from backbones.checkpoints import SPARE_NUMBERS, at_most, check_finite, most_tensors
+from backbones.checkpoints import SPARE_NUMBERS, at_most, check_finite
 from backbones.checksums import file_sha256
 from backbones.clip_processor import preprocessing_of
 from backbones.hub import download_snapshot, is_hub_id
@@ -123,8 +123,8 @@ def _tower_config(transformers: Any, folder: Path) -> Any:
         raise UserError(f"{path} is not the configuration of a model: {error}") from error
     if not isinstance(named, str) or named not in transformers.CONFIG_MAPPING:
         raise UserError(
-            f"{path} names a model '{named}', which transformers {transformers.__version__} does not contain; code that "
-            "comes with a model is never run. Use a repository in transformers' own format"
+            f"{path} names a model '{named}', which transformers {transformers.__version__} does not contain; code "
+            "that comes with a model is never run. Use a repository in transformers' own format"
         )
     try:
         config = transformers.AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
@@ -193,7 +193,7 @@ def _filled(plan: nn.Module, config: Any, state: Mapping[str, Tensor], where: st
 
 
 def _pooling(asked: Pooling | None, plan: nn.Module, size: int, untrained: set[str], where: str) -> Pooling:
-    """Choose the feature, after a dry run that also shows whether the network takes pictures of its processor's size."""
+    """Choose the feature, after a dry run that also shows whether the network takes pictures of this size."""
     try:
         with torch.no_grad():
             output = plan(pixel_values=torch.empty(1, 3, size, size, device="meta"))

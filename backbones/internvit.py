@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
 from backbones.checkpoints import at_most, most_tensors

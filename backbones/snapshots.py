@@ -1,4 +1,4 @@
-"""Safetensors files of a snapshot: a folder as a repository on the hub has it, with one file, or shards and an index."""
+"""Safetensors files of a snapshot: a folder as on the hub, with one file, or shards and an index."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path

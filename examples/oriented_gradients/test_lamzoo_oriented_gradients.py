@@ -10,7 +10,7 @@ from tests.contracts import check_backbone
 
 @pytest.mark.parametrize("arguments", [{}, {"size": 32, "bins": 6}])
 def test_contract(arguments: dict) -> None:
-    """lamzoo's own checks."""
+    """The checks that every backbone of lamzoo passes."""
     check_backbone(dict(type="oriented_gradients", **arguments))
 
 

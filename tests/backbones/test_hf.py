@@ -45,9 +45,7 @@ def _internvl() -> torch.nn.Module:
 # Family -> a small model, and its image processor as the published repositories have it, but for the sizes.
 FAMILIES: dict[str, tuple[Callable[[], torch.nn.Module], dict]] = {
     "dinov2": (
-        lambda: transformers.Dinov2Model(
-            transformers.Dinov2Config(**SIZES, mlp_ratio=2, image_size=42, patch_size=14)
-        ),
+        lambda: transformers.Dinov2Model(transformers.Dinov2Config(**SIZES, mlp_ratio=2, image_size=42, patch_size=14)),
         {
             "image_processor_type": "BitImageProcessor",
             "do_center_crop": True,
