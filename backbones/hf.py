@@ -23,7 +23,7 @@ from backbones.checksums import file_sha256
 from backbones.clip_processor import preprocessing_of
 from backbones.hub import download_snapshot, is_hub_id
 from backbones.opening import read_small_json
-from backbones.snapshots import read_tensors, tensor_names, weight_files
+from backbones.snapshots import names_in_files, read_tensors, weight_files
 from registry import BACKBONES, UserError, first_sentences
 
 Pooling = Literal["pooled", "cls"]
@@ -146,7 +146,7 @@ def _tower_state(folder: Path) -> tuple[list[Path], dict[str, Tensor]]:
     single = folder / "model.safetensors"
     has_index = (folder / "model.safetensors.index.json").is_file()
     files = [single] if single.is_file() and not has_index else weight_files(folder)
-    part_of_more = any(_TOWER.match(name) for name in tensor_names(files))
+    part_of_more = any(_TOWER.match(name) for name in names_in_files(files))
     state = read_tensors(files, lambda name: not part_of_more or bool(_TOWER.match(name)))
     check_finite(state, str(folder))
     return files, {_WRAPPER.sub("", name): tensor for name, tensor in state.items()}

@@ -53,7 +53,7 @@ def read_tensors(files: Sequence[Path], wanted: Callable[[str], bool] = bool) ->
     return {name: tensors.get_tensor(name) for name, tensors in _tensors(files) if wanted(name)}
 
 
-def tensor_names(files: Sequence[Path]) -> list[str]:
+def names_in_files(files: Sequence[Path]) -> list[str]:
     """Return the names of all tensors, without reading one; errors as in `read_tensors`."""
     return [name for name, _ in _tensors(files)]
 

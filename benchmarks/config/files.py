@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from benchmarks.config.reading import DATASET_FILES, RECIPES, is_config_file, read_config
+from benchmarks.config.reading import DATASET_FILES, RECIPES, is_config_file, read_values
 from benchmarks.config.recipe import OPTIONAL_KEYS, REQUIRED_KEYS
 from registry import DATASETS, UserError, did_you_mean
 
@@ -80,7 +80,7 @@ def kind_of(name: str) -> Literal["recipe", "ensemble", "reference"]:
     Raises:
         UserError: no such file, or it cannot be read.
     """
-    values = read_config(_find(name, RECIPES, recipe_names(), "recipe"))
+    values = read_values(_find(name, RECIPES, recipe_names(), "recipe"))
     return "ensemble" if "members" in values else "reference" if "scorer" in values else "recipe"
 
 
@@ -96,7 +96,7 @@ def load_dataset(name: str) -> dict[str, Any]:
         return {"type": name}
     known = sorted({*dataset_names(), *DATASETS.names()})
     path = _find(name, DATASET_FILES, known, "dataset")
-    values = read_config(path)
+    values = read_values(path)
     check_keys(values, _DATASET_KEYS, f"dataset {path.name}")
     for key in _DATASET_KEYS[1:]:
         if not isinstance(values.get(key, {}), dict):
@@ -119,7 +119,7 @@ def load_dataset(name: str) -> dict[str, Any]:
 
 def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, Any], example: str) -> dict[str, Any]:
     path = _find(name, RECIPES, recipe_names(), "recipe")
-    values, shown = {**optional, **read_config(path)}, name if is_config_file(name) else path.name
+    values, shown = {**optional, **read_values(path)}, name if is_config_file(name) else path.name
     check_keys(values, (*required, *optional), f"{kind} {shown}")
     missing = [key for key in required if key not in values]
     if missing:

@@ -34,7 +34,7 @@ def is_config_file(name: str) -> bool:
     return name.endswith(ENDINGS)
 
 
-def read_config(path: Path, depth: int = 0) -> dict[str, Any]:
+def read_values(path: Path, depth: int = 0) -> dict[str, Any]:
     """Read a configuration file, merged into the files that its key `_base_` lists.
 
     Args:
@@ -47,7 +47,7 @@ def read_config(path: Path, depth: int = 0) -> dict[str, Any]:
     own = _own_values(path)
     inherited: dict[str, Any] = {}
     for base in _bases(own.pop("_base_", ()), path, depth):
-        values = read_config(base, depth + 1)
+        values = read_values(base, depth + 1)
         if twice := sorted(values.keys() & inherited.keys()):
             raise UserError(f"cannot read {path}: two of its bases have the key '{twice[0]}'; build on one of them")
         inherited |= values

@@ -8,7 +8,7 @@ from mmengine.config import Config
 
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.files import load_dataset, load_recipe, recipe_names
-from benchmarks.config.reading import DATASET_FILES, RECIPES, read_config
+from benchmarks.config.reading import DATASET_FILES, RECIPES, read_values
 from registry import UserError
 
 PYTHON = """
@@ -52,7 +52,7 @@ DATA = {
 
 @pytest.mark.parametrize("path", [*sorted(RECIPES.glob("*.py")), *sorted(DATASET_FILES.glob("*.py"))], ids=str)
 def test_shipped_files_are_read_as_mmengine_reads_them(path: Path) -> None:
-    assert read_config(path) == Config.fromfile(str(path)).to_dict()
+    assert read_values(path) == Config.fromfile(str(path)).to_dict()
 
 
 def test_three_spellings_are_one_recipe(tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_numbers_in_yaml_are_numbers(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     for text, value in (("5e-4", 5e-4), ("1E3", 1e3), ("-2.e+1", -20.0), ("5.0e-4", 5e-4), ("12", 12), ("e4", "e4")):
         path.write_text(f"x: {text}\n")
-        assert read_config(path) == {"x": value}
+        assert read_values(path) == {"x": value}
 
 
 def test_every_shipped_recipe_is_a_base(tmp_path: Path) -> None:
