@@ -361,7 +361,7 @@ def _recipe(code: str, folder: Path) -> None:
     (folder / "my_recipe.yaml").write_text("\n".join(data))
     rows = [resolve_row(str(folder / f"my_recipe.{ending}")) for ending in ("py", "yaml")]
     assert rows[0].as_dict() == rows[1].as_dict()
-    assert (rows[0].head["hidden"], len(data)) == (64, 10)
+    assert (rows[0].head["type"], rows[0].windows.radius, rows[0].training.lr, len(data)) == ("gru", 5, 1e-3, 10)
 
 
 def _live(code: str, folder: Path) -> None:

@@ -6,6 +6,7 @@ example:
 
 from __future__ import annotations
 
+import argparse
 import ast
 import copy
 import inspect
@@ -110,6 +111,7 @@ def text_of(schema: dict[str, Any]) -> str:
 
 def main() -> int:
     """Write the files."""
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name, schema in schemas().items():
         write_text(FOLDER / name, text_of(schema))
         print(FOLDER / name)
