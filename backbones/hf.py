@@ -167,7 +167,7 @@ def _planned(transformers: Any, config: Any, state: Mapping[str, Tensor], where:
     return network.eval()
 
 
-def _filled(plan: nn.Module, config: Any, state: Mapping[str, Tensor], where: str) -> tuple[nn.Module, set[str]]:
+def _filled(plan: nn.Module, config: Any, state: Mapping[str, Tensor], where: str) -> tuple[Any, set[str]]:
     """Build the tower with its weights, in float32.
 
     Returns:

@@ -48,6 +48,7 @@ SLOW = {
     "scipy": "its submodules take longer to import than most commands to run",
     "sklearn": "half a second; needed only to fit a linear head, and for the log loss of a record",
     "timm": "two seconds; needed only by backbones named timm:*",
+    "transformers": "seconds; needed only by backbones named hf:*",
 }
 
 FILES = python_files(*APPLICATION)
