@@ -31,7 +31,10 @@ def read_clip_processor(path: Path, image_size: int) -> Preprocessing:
         data = read_small_json(path)
         if not isinstance(data, dict):
             raise TypeError(f"expected an object, found {type(data).__name__}")
-        return _preprocessing({key: value for key, value in data.items() if value is not None}, image_size)
+        for key in ("image_processor_type", "feature_extractor_type"):
+            if data.get(key) is not None and not str(data[key]).startswith("CLIP"):
+                raise UserError(f"{key} is {data[key]!r:.80}; only CLIP's image processor is read")
+        return preprocessing_of(data, image_size)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
@@ -39,10 +42,18 @@ def read_clip_processor(path: Path, image_size: int) -> Preprocessing:
         raise UserError(f"{path} is not a configuration for CLIP's image processor: {reason}") from error
 
 
-def _preprocessing(data: Mapping[str, Any], image_size: int) -> Preprocessing:
-    for key in ("image_processor_type", "feature_extractor_type"):
-        if not str(data.get(key, "CLIP")).startswith("CLIP"):
-            raise UserError(f"{key} is {data[key]!r:.80}; only CLIP's image processor is read")
+def preprocessing_of(values: Mapping[str, Any], image_size: int) -> Preprocessing:
+    """Convert the values of an image processor that resizes, crops and normalises in this order, as CLIP's does.
+
+    Args:
+        values: as in `preprocessor_config.json`; None counts as absent.
+        image_size: side of the square that the network takes, in pixels.
+
+    Raises:
+        UserError: `Preprocessing` cannot do it.
+        ValueError: a value has the wrong type.
+    """
+    data = {key: value for key, value in values.items() if value is not None}
     resize, stretch = _resize(data, image_size)
     crop = _crop(data, image_size, resize) if _switch(data, "do_center_crop") else resize
     if not _switch(data, "do_center_crop") and not stretch:

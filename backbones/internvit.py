@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import nn
 
 from backbones.base import Backbone, Preprocessing, WeightsInfo, check_state
 from backbones.checkpoints import at_most, most_tensors
@@ -23,6 +22,7 @@ from backbones.encoding import Encoder
 from backbones.hub import download_command, download_snapshot, is_hub_id
 from backbones.internvit_network import NORMS, InternViTNetwork, make_encoder
 from backbones.opening import read_small_json
+from backbones.snapshots import read_tensors, weight_files
 from registry import BACKBONES, UserError
 
 NANO_FOLDER = Path(__file__).resolve().parent.parent / "zoo" / "weights" / "internvit_nano"
@@ -35,7 +35,6 @@ _LARGEST = 1_000_000  # limit of all sizes
 _DEFAULTS = {"norm_type": "rms_norm", "hidden_act": "gelu", "layer_norm_eps": 1e-6, "num_channels": 3}
 _CHOICES: dict[str, Sequence[Any]] = {"norm_type": tuple(NORMS), "hidden_act": ("gelu",), "num_channels": (3,)}
 FILES = ("config.json", "preprocessor_config.json", "model.safetensors.index.json", "*.safetensors")  # downloaded
-_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -89,34 +88,6 @@ def read_preprocessing(folder: Path, config: Mapping[str, Any]) -> Preprocessing
     return read_clip_processor(path, size) if os.path.lexists(path) else Preprocessing(size=size, resize=size)
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of ``folder``, sorted: those in its index, or all if it has no index.
-
-    Raises:
-        UserError: there are none, or the index names one that is missing or outside the folder.
-    """
-    index = folder / "model.safetensors.index.json"
-    unfinished = ""
-    if any(folder.glob("*.incomplete")) or any((folder / ".cache" / "huggingface" / "download").glob("*.incomplete")):
-        unfinished = "; a download is unfinished: start it again"
-    if index.is_file():
-        try:
-            names = read_small_json(index)["weight_map"].values()
-            files = sorted({folder / name for name in names})
-            if any(file.parent != folder or file.suffix != ".safetensors" for file in files):
-                raise ValueError("it names a file that is not a safetensors file of this folder")
-        except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError) as error:
-            raise UserError(f"{index} is not an index of safetensors files: {error!r}") from error
-    else:
-        files = sorted(folder.glob("*.safetensors"))
-    for file in files:
-        if not file.is_file():
-            raise UserError(f"{index} names {file.name}, which does not exist in {folder}{unfinished}")
-    if not files:
-        raise UserError(f"InternViT folder {folder} has no *.safetensors file{unfinished}")
-    return files
-
-
 def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
     """Replace the parameters of ``network`` by a checkpoint's tensors, in their stored dtype, memory-mapped.
 
@@ -128,19 +99,7 @@ def load_weights(network: nn.Module, files: Sequence[Path]) -> None:
         UserError: a file is damaged, or a tensor is missing, unknown, in two files, of the wrong shape, or of another
             dtype than the rest.
     """
-    state: dict[str, Tensor] = {}
-    for file in files:
-        with file.open("rb") as opened:
-            if opened.read(len(_LFS_POINTER)) == _LFS_POINTER:
-                raise UserError(f"{file} is a Git LFS pointer, not the weights; download them with git lfs pull")
-        try:
-            with safe_open(file, "pt") as tensors:
-                for key in tensors.keys():  # noqa: SIM118 - not a dict
-                    if key in state:
-                        raise UserError(f"{file}: tensor '{key}' is in two files")
-                    state[key] = tensors.get_tensor(key)
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is damaged, incomplete or not a safetensors file: {error}") from error
+    state = read_tensors(files)
     where = str(files[0]) if len(files) == 1 else f"{files[0].parent} ({len(files)} files)"
     check_state(state, network.state_dict(), where)
     dtype = next(iter(state.values())).dtype

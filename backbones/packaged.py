@@ -1,4 +1,4 @@
-"""Network files taken from packages that are not otherwise used."""
+"""OpenCV, and network files taken from packages that are not otherwise used."""
 
 from __future__ import annotations
 
@@ -6,7 +6,33 @@ import importlib.util
 from pathlib import Path
 
 from backbones.checksums import file_sha256
-from registry import UserError
+from registry import UserError, first_sentences
+
+# mmengine requires this one too, so that an environment has one distribution of the module cv2 and not two.
+OPENCV = "pip install opencv-python"
+WITHOUT_GL = "pip uninstall -y opencv-python && pip install opencv-python-headless"
+
+
+def need_opencv(who: str, install: str = OPENCV) -> None:
+    """Check that OpenCV can be imported.
+
+    Args:
+        who: what needs it, for the message.
+        install: commands that install it, and what else is needed.
+
+    Raises:
+        UserError: it is not installed, or a library of the system is missing, such as libGL on a server; gives the
+            commands that put in its place the distribution that needs none.
+    """
+    if importlib.util.find_spec("cv2") is None:
+        raise UserError(f"{who} needs OpenCV: {install}")
+    try:
+        import cv2  # noqa: F401
+    except ImportError as error:
+        reason = first_sentences(error)
+        raise UserError(
+            f"{who} needs OpenCV, which does not load here ({reason}); without a screen, run {WITHOUT_GL}"
+        ) from error
 
 
 def packaged_network(
@@ -24,10 +50,9 @@ def packaged_network(
         or_else: an alternative, appended to the error: a blank and a phrase in parentheses.
 
     Raises:
-        UserError: OpenCV or the package is not installed, or the file has another checksum.
+        UserError: OpenCV or the package is not installed or does not load, or the file has another checksum.
     """
-    if importlib.util.find_spec("cv2") is None:
-        raise UserError(f"{who} needs OpenCV: {install}")
+    need_opencv(who, install)
     spec = importlib.util.find_spec(package)
     for folder in (spec.submodule_search_locations if spec else None) or []:
         if (path := Path(folder) / file).is_file():

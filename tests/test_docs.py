@@ -27,6 +27,7 @@ from PIL import Image
 import bench
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.files import recipe_names
+from benchmarks.config.reading import is_config_file
 from registry import DATASETS, HEADS
 from tests.conftest import HOME, make_lam_tree
 
@@ -251,7 +252,7 @@ def test_commands_stand_where_they_are_looked_for(document: str) -> None:
     text = (HOME / document).read_text(encoding="utf-8")
     assert not [line for line in text.splitlines() if line.startswith("    ") and program.match(line)]
     for language, first, lines in blocks(document):
-        assert language in ("", "console", "shell", "python", "fish"), f"{document}:{first}"
+        assert language in ("", "console", "shell", "python", "yaml", "fish"), f"{document}:{first}"
         if language == "":
             assert not any(map(program.match, lines)), f"{document}:{first}"
         if language == "console":
@@ -273,7 +274,7 @@ def test_commands_are_known_and_parsed(command: Command, monkeypatch: pytest.Mon
                 keys = {key: getattr(args, key) for key in ("backbone", "weights", "head") if hasattr(args, key)}
                 resolve_row(recipe, args.dataset, settings=args.set, **keys)
             else:
-                assert recipe.endswith(".py"), recipe
+                assert is_config_file(recipe), recipe
 
 
 def test_shortened_commands_are_there() -> None:
@@ -355,6 +356,16 @@ def _ensemble(code: str, folder: Path) -> None:
     ]  # fmt: skip
 
 
+def _recipe(code: str, folder: Path) -> None:
+    """The page's recipe in Python is that in YAML, which has ten lines."""
+    (data,) = (lines for language, _, lines in blocks("docs/own-recipe.md") if language == "yaml")
+    (folder / "my_recipe.py").write_text(code)
+    (folder / "my_recipe.yaml").write_text("\n".join(data))
+    rows = [resolve_row(str(folder / f"my_recipe.{ending}")) for ending in ("py", "yaml")]
+    assert rows[0].as_dict() == rows[1].as_dict()
+    assert (rows[0].head["type"], rows[0].windows.radius, rows[0].training.lr, len(data)) == ("gru", 5, 1e-3, 10)
+
+
 def _live(code: str, folder: Path) -> None:
     """A camera of drawn pictures: its scores are those of the command's own causal run over the same frames."""
     from benchmarks.video.decode import Frame
@@ -394,6 +405,7 @@ PYTHON = {
     ("README.md", "from torch.nn import Linear"): _head,
     ("docs/models.md", "from zoo.models import open_model"): _open,
     ("docs/python.md", "from benchmarks import compare, results, run"): _benchmark,
+    ("docs/own-recipe.md", '_base_ = ["lamzoo::internlstm_flip_tta"]'): _recipe,
     ("docs/recipes.md", "version = 1"): _ensemble,
     ("docs/video.md", "from benchmarks.video.decode import Frame"): _live,
 }
@@ -468,15 +480,12 @@ def test_tests_pick_up_the_parts_of_the_pages(tmp_path: Path) -> None:
 
 def write_models(folder: Path) -> None:
     """Small models in the formats of large ones, by their names on the hub."""
+    from tests.backbones.test_hf import snapshot
     from tests.backbones.test_internvit import official_folder
-    from tests.test_examples import load
 
     folder.mkdir()
     official_folder("6b", folder / "InternViT-6B-448px-V1-5")
-    load(HOME / "examples/transformers_vision/lamzoo_transformers_vision.py")
-    load(HOME / "examples/transformers_vision/test_lamzoo_transformers_vision.py").snapshot(
-        folder / "dinov2-small", "dinov2"
-    )
+    snapshot(folder / "dinov2-small", "dinov2")
 
 
 def write_hub(folder: Path) -> None:
@@ -642,6 +651,9 @@ def assumed(document: str, folder: Path, place: Place) -> None:
     run(folder, before.get(document, []), place)
     if document in PAGES:
         follow(document, folder)
+    if document == "docs/own-recipe.md":
+        (data,) = (lines for language, _, lines in blocks(document) if language == "yaml")
+        (folder / "my_recipe.yaml").write_text("\n".join(data))
     if document == "docs/contributing/add-a-dataset.md":
         make_lab(folder / "LAB")
     if document == "README.md":

@@ -38,4 +38,4 @@ def test_the_entry_point_names_the_module(folder: Path) -> None:
 
 
 def test_there_are_two() -> None:
-    assert [folder.name for folder in EXAMPLES] == ["temporal_convolution", "transformers_vision"]
+    assert [folder.name for folder in EXAMPLES] == ["oriented_gradients", "temporal_convolution"]

@@ -45,10 +45,10 @@ OPTIONAL = {
 SLOW = {
     "multiprocessing": "its parts are slow to import; bench.py needs interrupts, not workers",
     "huggingface_hub": "needed only when weights come from the hub",
-    "matplotlib": "needed only for the heat map of a sweep",
     "scipy": "its submodules take longer to import than most commands to run",
-    "sklearn": "half a second; needed only to fit a linear head",
+    "sklearn": "half a second; needed only to fit a linear head, and for the log loss of a record",
     "timm": "two seconds; needed only by backbones named timm:*",
+    "transformers": "seconds; needed only by backbones named hf:*",
 }
 
 FILES = python_files(*APPLICATION)

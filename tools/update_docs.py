@@ -102,7 +102,7 @@ def update_crossed(out: Path) -> None:
         content = {"commits": commits, "date": dates[-1], "rows": table.to_dict("records")}
         write_json(CROSSED, content)
         with replacing(CROSSED_PICTURE) as temporary:
-            shutil.copy(path.with_name("heatmap.png"), temporary)
+            shutil.copy(path.with_name("heatmap.svg"), temporary)
 
 
 def crossed_table(record: Mapping[str, Any]) -> str:

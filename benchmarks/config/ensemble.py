@@ -12,6 +12,7 @@ from typing import Any
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import ENSEMBLE_KEYS, kind_of, load_ensemble
+from benchmarks.config.reading import is_config_file
 from benchmarks.config.recipe import Recipe, RowFields, Smoothing, plain
 from benchmarks.config.reference import Reference, resolve_reference
 from benchmarks.config.resolve import Changes, resolve
@@ -62,8 +63,8 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
     """Resolve a recipe, a reference row, or an ensemble with all its members.
 
     Args:
-        name: of a recipe, reference row or ensemble, or a path ending in `.py`.
-        dataset: name of a dataset, or a path ending in `.py`.
+        name: of a recipe, reference row or ensemble, or a path ending in `.py`, `.yaml` or `.json`.
+        dataset: name of a dataset, or a path ending in `.py`, `.yaml` or `.json`.
         changes: see `Changes`. In an ensemble, `backbone` and `weights` apply to the members on features; the settings
             `members` and `smoothing` to the ensemble; every other setting to each member that has the key and does
             not set it itself.
@@ -76,7 +77,7 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
         try:
             return (resolve if kind == "recipe" else resolve_reference)(name, dataset, **changes)
         except UserError as error:
-            if not name.endswith(".py") or name in str(error):
+            if not is_config_file(name) or name in str(error):
                 raise
             raise UserError(f"recipe {name}: {error}") from error
     if changes.get("head") is not None:
@@ -88,7 +89,7 @@ def resolve_row(name: str, dataset: str = "synthlam", **changes: Unpack[Changes]
         raise UserError(f"--checkpoint: ensemble {name} has weights of its own members only")
     values: dict[str, Any] = load_ensemble(name)
     limit = changes.get("limit")
-    spelled = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
+    spelled = [f"dataset={Path(dataset).stem}"] if is_config_file(dataset) else []
     own, shared = _apply_settings(values, changes.get("settings", ()))
     spelled += own
     spellings = typed(values["members"], tuple[str, ...], "members")

@@ -1,24 +1,19 @@
-"""Recipe, ensemble, reference and dataset files.
+"""Recipe, ensemble, reference and dataset files: found by name or path, their keys checked.
 
-mmengine's Config reads and merges the files. It accepts unknown keys, and a `type` that changes while the old type's
-arguments stay; both are errors here that name the key and its nearest neighbour.
+An unknown key is an error that names it and its nearest neighbour.
 """
 
 from __future__ import annotations
 
 import ast
-import runpy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from mmengine.config import Config
-
+from benchmarks.config.reading import DATASET_FILES, RECIPES, is_config_file, read_values
 from benchmarks.config.recipe import OPTIONAL_KEYS, REQUIRED_KEYS
-from registry import DATASETS, UserError, did_you_mean, first_sentences
+from registry import DATASETS, UserError, did_you_mean
 
-RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-DATASET_FILES = Path(__file__).resolve().parent.parent / "datasets"
 ENSEMBLE_KEYS = ("version", "method", "published", "members", "smoothing")
 REFERENCE_KEYS = ("version", "method", "published", "scorer", "windows", "priors")
 _DATASET_KEYS = ("type", "stand_in", "backbones", "heads", "windows", "training", "priors", "pixels")
@@ -42,7 +37,7 @@ def recipe_summary(name: str) -> str:
 
 
 def load_recipe(name: str) -> dict[str, Any]:
-    """Read a recipe file, by name or as a path ending in `.py`.
+    """Read a recipe file, by name or as a path ending in `.py`, `.yaml` or `.json`.
 
     Raises:
         UserError: no such recipe, or unknown keys, missing keys or left-over arguments in its file.
@@ -51,7 +46,7 @@ def load_recipe(name: str) -> dict[str, Any]:
 
 
 def load_ensemble(name: str) -> dict[str, Any]:
-    """Read an ensemble file, by name or as a path ending in `.py`.
+    """Read an ensemble file, by name or as a path ending in `.py`, `.yaml` or `.json`.
 
     Raises:
         UserError: no such file, or unknown keys.
@@ -71,7 +66,7 @@ def recipe_version(name: str) -> int | None:
 
 
 def load_reference(name: str) -> dict[str, Any]:
-    """Read the file of a reference row, by name or as a path ending in `.py`.
+    """Read the file of a reference row, by name or as a path ending in `.py`, `.yaml` or `.json`.
 
     Raises:
         UserError: no such file, or unknown or missing keys.
@@ -80,17 +75,17 @@ def load_reference(name: str) -> dict[str, Any]:
 
 
 def kind_of(name: str) -> Literal["recipe", "ensemble", "reference"]:
-    """What a recipe file, by name or as a path ending in `.py`, describes; its key `members` or `scorer` shows it.
+    """What a recipe file, by name or path, describes; its key `members` or `scorer` shows it.
 
     Raises:
         UserError: no such file, or it cannot be read.
     """
-    values = _read(_find(name, RECIPES, recipe_names(), "recipe"))
+    values = read_values(_find(name, RECIPES, recipe_names(), "recipe"))
     return "ensemble" if "members" in values else "reference" if "scorer" in values else "recipe"
 
 
 def load_dataset(name: str) -> dict[str, Any]:
-    """Read a dataset file (the scale), by name or as a path ending in `.py`.
+    """Read a dataset file (the scale), by name or as a path ending in `.py`, `.yaml` or `.json`.
 
     A dataset registered by a plug-in needs no file; the recipes' published scale then applies.
 
@@ -101,7 +96,7 @@ def load_dataset(name: str) -> dict[str, Any]:
         return {"type": name}
     known = sorted({*dataset_names(), *DATASETS.names()})
     path = _find(name, DATASET_FILES, known, "dataset")
-    values = _read(path)
+    values = read_values(path)
     check_keys(values, _DATASET_KEYS, f"dataset {path.name}")
     for key in _DATASET_KEYS[1:]:
         if not isinstance(values.get(key, {}), dict):
@@ -124,7 +119,7 @@ def load_dataset(name: str) -> dict[str, Any]:
 
 def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, Any], example: str) -> dict[str, Any]:
     path = _find(name, RECIPES, recipe_names(), "recipe")
-    values, shown = {**optional, **_read(path)}, name if name.endswith(".py") else path.name
+    values, shown = {**optional, **read_values(path)}, name if is_config_file(name) else path.name
     check_keys(values, (*required, *optional), f"{kind} {shown}")
     missing = [key for key in required if key not in values]
     if missing:
@@ -133,7 +128,7 @@ def _load(name: str, kind: str, required: Sequence[str], optional: Mapping[str, 
 
 
 def _find(name: str, folder: Path, known: list[str], kind: str) -> Path:
-    if name.endswith(".py"):
+    if is_config_file(name):
         path = Path(name)
         if not path.is_file():
             raise UserError(f"{kind} file {name} does not exist")
@@ -142,32 +137,6 @@ def _find(name: str, folder: Path, known: list[str], kind: str) -> Path:
     if name not in known or not path.is_file():
         raise UserError(f"unknown {kind} '{name}'{did_you_mean(name, known)}; there are: {', '.join(known)}")
     return path
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """Read a configuration file with its bases; arguments left over from another `type` are an error."""
-    try:
-        values = Config.fromfile(str(path)).to_dict()
-        own = runpy.run_path(str(path))
-    except (Exception, SystemExit) as error:
-        raise UserError(f"cannot read {path}: {type(error).__name__}: {first_sentences(error)}") from error
-    for base in own.get("_base_", ()):
-        inherited = _read(path.parent / base)
-        for key, part in own.items():
-            if isinstance(part, dict) and not part.get("_delete_"):
-                _check_left_over(inherited.get(key), part, f"{path.name}: {key}")
-    return values
-
-
-def _check_left_over(old: Any, new: Mapping[str, Any], where: str) -> None:
-    if not isinstance(old, Mapping) or new.get("type", old.get("type")) == old.get("type"):
-        return
-    left = [key for key in old if key != "type" and key not in new]
-    if left:
-        raise UserError(
-            f"{where}.type changes from {old['type']} to {new['type']} while {', '.join(left)} would stay; "
-            f"write {where.rpartition(' ')[2]} = dict(_delete_=True, type=...)"
-        )
 
 
 def _docstring(path: Path) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import REFERENCE_KEYS, load_dataset, load_reference
+from benchmarks.config.reading import is_config_file
 from benchmarks.config.recipe import Count, RowFields, Windows, plain
 from benchmarks.config.resolve import Changes, check_priors, merge_values
 from benchmarks.config.settings import parse_setting, set_value, spell
@@ -55,8 +56,8 @@ def resolve_reference(name: str, dataset: str = "synthlam", **changes: Unpack[Ch
     """Merge a reference row's file < dataset < command line, and validate the result.
 
     Args:
-        name: of the row, or a path ending in `.py`.
-        dataset: name of a dataset, or a path ending in `.py`.
+        name: of the row, or a path ending in `.py`, `.yaml` or `.json`.
+        dataset: name of a dataset, or a path ending in `.py`, `.yaml` or `.json`.
         changes: see `Changes`; only settings of `windows` and `priors`, and a limit.
 
     Raises:
@@ -77,7 +78,7 @@ def resolve_reference(name: str, dataset: str = "synthlam", **changes: Unpack[Ch
     values["windows"] = merge_values(values["windows"], scale.get("windows", {}), f"dataset {dataset}: windows")
     if scorer == "pose_prior" and values["priors"] is None:
         values["priors"] = scale.get("priors")
-    spelled = [f"dataset={Path(dataset).stem}"] if dataset.endswith(".py") else []
+    spelled = [f"dataset={Path(dataset).stem}"] if is_config_file(dataset) else []
     for setting in changes.get("settings", ()):
         key, value = parse_setting(setting)
         if key.partition(".")[0] not in ("windows", "priors"):

@@ -12,6 +12,7 @@ from typing import Any, TypedDict, get_args
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.files import check_keys, load_dataset, load_recipe
+from benchmarks.config.reading import is_config_file
 from benchmarks.config.recipe import (
     RECIPE_KEYS,
     Augment,
@@ -50,8 +51,8 @@ def resolve(recipe: str, dataset: str = "synthlam", **changes: Unpack[Changes]) 
     """Merge recipe < dataset < command line and validate the result.
 
     Args:
-        recipe: name of a recipe, or a path ending in `.py`.
-        dataset: name of a dataset, or a path ending in `.py`.
+        recipe: name of a recipe, or a path ending in `.py`, `.yaml` or `.json`.
+        dataset: name of a dataset, or a path ending in `.py`, `.yaml` or `.json`.
         changes: see `Changes`.
 
     Raises:
@@ -195,7 +196,7 @@ def _spelled(dataset: str, changes: Changes) -> list[str]:
     # A path names a place, not a model: the record has the sha256 of the weights loaded from it.
     weights, checkpoint = changes.get("weights"), changes.get("checkpoint")
     named = {
-        "dataset": Path(dataset).stem if dataset.endswith(".py") else None,
+        "dataset": Path(dataset).stem if is_config_file(dataset) else None,
         "backbone": changes.get("backbone"),
         "weights": None if weights is None else Path(weights).name,
         "head": changes.get("head"),

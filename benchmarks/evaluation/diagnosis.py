@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypedDict
 import numpy as np
 
 from benchmarks.evaluation.bootstrap import bootstrap_interval
-from benchmarks.evaluation.calibration import fit_platt, fit_temperature, log_odds, recalibrate
+from benchmarks.evaluation.calibration import LOGIT_CUT, fit_platt, fit_temperature, recalibrate
 from benchmarks.evaluation.metrics import lam_map
 
 if TYPE_CHECKING:
@@ -164,12 +164,14 @@ def face_size(frames: pd.DataFrame) -> np.ndarray:
 
 def measure_calibration(scores: np.ndarray, labels: np.ndarray) -> Calibration:
     """Measure the calibration of scores (S, N) of S seeds against labels (N,), 0 or 1."""
+    from sklearn.metrics import log_loss  # half a second of import
+
     errors = [calibration_error(of_seed, labels) for of_seed in scores]
-    margin = np.where(labels == 1, 1.0, -1.0) * log_odds(scores)
+    clipped = np.clip(np.asarray(scores, dtype=np.float64), LOGIT_CUT, 1 - LOGIT_CUT)
     return {
         "ece": _rounded(float(np.mean(errors))),
         "ece_std": _rounded(float(np.std(errors, ddof=1))) if len(errors) > 1 else 0.0,
-        "log_loss": _rounded(float(np.logaddexp(0, -margin).mean())),
+        "log_loss": _rounded(float(np.mean([log_loss(labels, of_seed, labels=[0, 1]) for of_seed in clipped]))),
     }
 
 

@@ -51,7 +51,7 @@ class OpenShard:
         self._damaged: dict[str, set[str]] = defaultdict(set)
         self._files = files
         self._path = lock.path
-        self._descriptor = os.open(lock.path, os.O_RDWR)
+        self._descriptor = os.open(lock.path, os.O_RDWR | getattr(os, "O_BINARY", 0))
         self._lock = lock
         self._mutex = threading.Lock()
         self._outstanding = 0
@@ -130,7 +130,7 @@ class OpenShard:
         at = self._end
         try:
             while at < self._end + len(whole):
-                at += os.pwrite(self._descriptor, whole[at - self._end :], at)
+                at += _write_at(self._descriptor, whole[at - self._end :], at)
         except OSError as error:
             with suppress(OSError):
                 os.ftruncate(self._descriptor, self._end)
@@ -188,3 +188,11 @@ class OpenShard:
                 self._end = file.tell()
         os.ftruncate(self._descriptor, self._end)
         return ended
+
+
+def _write_at(descriptor: int, data: memoryview, at: int) -> int:
+    """Write at a place of a file that no other thread writes meanwhile; returns the number of bytes written."""
+    if hasattr(os, "pwrite"):
+        return os.pwrite(descriptor, data, at)
+    os.lseek(descriptor, at, os.SEEK_SET)  # Windows
+    return os.write(descriptor, data)

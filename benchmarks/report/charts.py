@@ -6,14 +6,14 @@ phone, so that its text is as large as the page's; a timeline is twice as wide a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from markupsafe import Markup
 
 from benchmarks.evaluation.diagnosis import BINS, Groups, Reliability
 from benchmarks.evaluation.metrics import THRESHOLD
+from benchmarks.table import svg
 
 COLOURS = 6  # distinguishable lines per chart, as in the style sheet
 SLOTS = 13  # crops below a timeline
@@ -22,8 +22,6 @@ _WIDTH, _TIMELINE = 360, 720
 _LEFT, _RIGHT = 42, 10  # margins
 _CROP = 48
 _SAMPLES = 200  # points per curve; more would be less than a pixel apart
-
-_Scale = Callable[[Any], Any]
 
 
 def axis_start(values: Iterable[float]) -> float:
@@ -35,15 +33,15 @@ def axis_start(values: Iterable[float]) -> float:
 def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[float], start: float) -> Markup:
     """Draw a table cell from `start` to 1: the mean as a dot, its interval as a bar, each seed as a tick."""
     width, height = 150, 18
-    x = _scale(start, 1, 4, width - 4)
-    parts = [_line(4, 9, width - 4, 9, "grid")]
+    x = svg.scale(start, 1, 4, width - 4)
+    parts = [svg.line(4, 9, width - 4, 9, "grid")]
     words = f"mAP {_percent(mean)}"
     if bounds is not None:
-        parts.append(_rect(x(bounds[0]), 6, x(bounds[1]) - x(bounds[0]), 6, "bar"))
+        parts.append(svg.rect(x(bounds[0]), 6, x(bounds[1]) - x(bounds[0]), 6, "bar"))
         words += f", interval {_percent(bounds[0])} to {_percent(bounds[1])}"
-    parts += [_line(x(each), 3, x(each), height - 3, "tick") for each in per_seed]
-    parts.append(_circle(x(mean), 9, 4, "dot"))
-    return _svg(width, height, parts, words, "cell")
+    parts += [svg.line(x(each), 3, x(each), height - 3, "tick") for each in per_seed]
+    parts.append(svg.circle(x(mean), 9, 4, "dot"))
+    return svg.drawing(width, height, parts, words, "cell")
 
 
 def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> Markup:
@@ -57,33 +55,33 @@ def precision_recall(curves: Sequence[np.ndarray], share: float, words: str) -> 
     """
     height = 290
     start = axis_start([share, *(float(curve[-1]) for curve in curves)])
-    x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(start, 1, height - 36, 8)
-    parts = [*_axes(x, y, start), _line(x(0), y(share), x(1), y(share), "chance")]
+    x, y = svg.scale(0, 1, _LEFT, _WIDTH - _RIGHT), svg.scale(start, 1, height - 36, 8)
+    parts = [*_axes(x, y, start), svg.line(x(0), y(share), x(1), y(share), "chance")]
     for number, curve in reversed(list(enumerate(curves))):
         at = np.unique(np.linspace(0, len(curve) - 1, _SAMPLES).round().astype(int))
         recall, precision = np.append(0, (at + 1) / len(curve)), np.append(curve[0], curve[at])
-        parts.append(_path(x(recall), y(precision), f"line c{number}" if number < COLOURS else "line rest"))
-    parts.append(_text((x(0) + x(1)) / 2, height - 4, "recall", "middle"))
-    return _svg(_WIDTH, height, parts, words)
+        parts.append(svg.polyline(x(recall), y(precision), f"line c{number}" if number < COLOURS else "line rest"))
+    parts.append(svg.text((x(0) + x(1)) / 2, height - 4, "recall", "middle"))
+    return svg.drawing(_WIDTH, height, parts, words)
 
 
 def reliability_diagram(diagrams: Mapping[str, Reliability]) -> Markup:
     """Draw the share looking over the mean score of each bin and, below, the number of raw scores in it."""
     floor, height = 298, 330
-    x, y = _scale(0, 1, _LEFT, _WIDTH - _RIGHT), _scale(0, 1, 248, 8)
-    parts = [*_axes(x, y, 0, floor + 14), _line(x(0), y(0), x(1), y(1), "chance")]
+    x, y = svg.scale(0, 1, _LEFT, _WIDTH - _RIGHT), svg.scale(0, 1, 248, 8)
+    parts = [*_axes(x, y, 0, floor + 14), svg.line(x(0), y(0), x(1), y(1), "chance")]
     for number, of_scores in enumerate(diagrams.values()):
         pairs = zip(of_scores["score"], of_scores["looking"], strict=True)
         known = [(x(score), y(looking)) for score, looking in pairs if score is not None and looking is not None]
-        parts.append(_path([at for at, _ in known], [at for _, at in known], f"line c{number}"))
-        parts += [_circle(*point, 3, f"point c{number}") for point in known]
+        parts.append(svg.polyline([at for at, _ in known], [at for _, at in known], f"line c{number}"))
+        parts += [svg.circle(*point, 3, f"point c{number}") for point in known]
     tallest = max(diagrams["raw"]["count"]) / (floor - 262)
     for index, count in enumerate(diagrams["raw"]["count"]):
         parts.append(
-            _rect(x(index / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
+            svg.rect(x(index / BINS) + 1, floor - count / tallest, x(1 / BINS) - x(0) - 2, count / tallest, "bar")
         )
-    parts.append(_text((x(0) + x(1)) / 2, height - 4, "score (bars: number of raw scores)", "middle"))
-    return _svg(_WIDTH, height, parts, "reliability diagram")
+    parts.append(svg.text((x(0) + x(1)) / 2, height - 4, "score (bars: number of raw scores)", "middle"))
+    return svg.drawing(_WIDTH, height, parts, "reliability diagram")
 
 
 def groups(of: Groups, whole: float | None, words: str) -> Markup:
@@ -92,25 +90,31 @@ def groups(of: Groups, whole: float | None, words: str) -> Markup:
     foot = step * len(of["groups"]) + 6
     known = [each for each in (whole, *of["mAP"], *of["low"]) if each is not None]
     start = axis_start(known or [0.0])
-    x = _scale(start, 1, left, _WIDTH - _RIGHT)
+    x = svg.scale(start, 1, left, _WIDTH - _RIGHT)
     parts = []
     for tick in np.linspace(start, 1, 6):
-        parts += [_line(x(tick), 4, x(tick), foot, "grid"), _text(x(tick), foot + 14, f"{100 * tick:.0f}", "middle")]
+        parts += [
+            svg.line(x(tick), 4, x(tick), foot, "grid"),
+            svg.text(x(tick), foot + 14, f"{100 * tick:.0f}", "middle"),
+        ]
     if whole is not None:
-        parts.append(_line(x(whole), 4, x(whole), foot, "chance"))
+        parts.append(svg.line(x(whole), 4, x(whole), foot, "chance"))
     bounds = zip(of["mAP"], of["low"], of["high"], strict=True)
     for index, (name, windows, (mean, low, high)) in enumerate(zip(of["groups"], of["windows"], bounds, strict=True)):
         at = step * (index + 0.5) + 6
         share = of["positives"][index] / max(windows, 1)
-        parts.append(_text(left - 8, at - 1, name, "end"))
-        parts.append(_text(left - 8, at + 11, f"{windows:,}, {_percent(share, 0)} % look", "end", "small"))
+        parts.append(svg.text(left - 8, at - 1, name, "end"))
+        parts.append(svg.text(left - 8, at + 11, f"{windows:,}, {_percent(share, 0)} % look", "end", "small"))
         if low is not None and high is not None:
-            parts.append(_line(x(low), at, x(high), at, "whisker"))
+            parts.append(svg.line(x(low), at, x(high), at, "whisker"))
         if mean is None:
-            parts.append(_text(left + 4, at + 4, "one class only", "start", "small"))
+            parts.append(svg.text(left + 4, at + 4, "one class only", "start", "small"))
         else:
-            parts += [_circle(x(mean), at, 4.5, "dot"), _text(x(mean), at - 8, _percent(mean), "middle", "small halo")]
-    return _svg(_WIDTH, foot + 18, parts, words)
+            parts += [
+                svg.circle(x(mean), at, 4.5, "dot"),
+                svg.text(x(mean), at - 8, _percent(mean), "middle", "small halo"),
+            ]
+    return svg.drawing(_WIDTH, foot + 18, parts, words)
 
 
 def slots(frames: np.ndarray) -> list[int | None]:
@@ -143,23 +147,25 @@ def timeline(
     """
     top, bottom = 8, 118
     height = bottom + 22 + _CROP + 28
-    x = _scale(frames[0] - stride / 2, frames[-1] + stride / 2, _LEFT, _TIMELINE - _RIGHT)
-    y = _scale(0, 1, bottom, top)
+    x = svg.scale(frames[0] - stride / 2, frames[-1] + stride / 2, _LEFT, _TIMELINE - _RIGHT)
+    y = svg.scale(0, 1, bottom, top)
     gap = np.diff(frames) > stride
     parts = []
     for run in _runs(gap | (np.diff(labels) != 0)):
         if labels[run[0]] == 1:
             left, right = x(frames[run[0]] - stride / 2), x(frames[run[-1]] + stride / 2)
-            parts.append(_rect(left, top, right - left, bottom - top, "truth"))
+            parts.append(svg.rect(left, top, right - left, bottom - top, "truth"))
     for tick in (0, THRESHOLD, 1):
         kind = "chance" if tick == THRESHOLD else "grid"
-        parts.append(_line(_LEFT, y(tick), _TIMELINE - _RIGHT, y(tick), kind))
-        parts.append(_text(_LEFT - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
+        parts.append(svg.line(_LEFT, y(tick), _TIMELINE - _RIGHT, y(tick), kind))
+        parts.append(svg.text(_LEFT - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
     mean, low, high = y(scores.mean(axis=0)), y(scores.min(axis=0)), y(scores.max(axis=0))
     for run in _runs(gap):
         xs = x(frames[run])
-        parts.append(_path(np.append(xs, xs[::-1]), np.append(high[run], low[run][::-1]), "band"))
-        parts.append(_path(xs, mean[run], "line c0") if len(run) > 1 else _circle(xs[0], mean[run[0]], 2.5, "dot"))
+        parts.append(svg.polyline(np.append(xs, xs[::-1]), np.append(high[run], low[run][::-1]), "band"))
+        parts.append(
+            svg.polyline(xs, mean[run], "line c0") if len(run) > 1 else svg.circle(xs[0], mean[run[0]], 2.5, "dot")
+        )
     pitch = (_TIMELINE - _RIGHT - _LEFT) / SLOTS
     for slot, index in enumerate(slots(frames)):
         if index is None:
@@ -168,28 +174,28 @@ def timeline(
         middle, picture = left + _CROP / 2, crops[index]
         score = float(scores[:, index].mean())
         wrong = (score >= THRESHOLD) != (labels[index] == 1)
-        parts.append(_path([x(frames[index])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
+        parts.append(svg.polyline([x(frames[index])] * 2 + [middle], [bottom, bottom + 6, above - 2], "lead-line"))
         if picture is not None:
             parts.append(
                 Markup('<image x="{:.1f}" y="{}" width="{}" height="{}" href="{}"/>').format(
                     left, above, _CROP, _CROP, picture
                 )
             )
-        parts.append(_rect(left, above, _CROP, _CROP, "crop looking" if labels[index] == 1 else "crop"))
-        parts.append(_text(middle, above + _CROP + 13, f"{100 * score:.0f}", "middle", "wrong" if wrong else ""))
-        parts.append(_text(middle, above + _CROP + 26, str(frames[index]), "middle", "small"))
-    return _svg(_TIMELINE, height, parts, f"scores of frames {frames[0]} to {frames[-1]}", "timeline")
+        parts.append(svg.rect(left, above, _CROP, _CROP, "crop looking" if labels[index] == 1 else "crop"))
+        parts.append(svg.text(middle, above + _CROP + 13, f"{100 * score:.0f}", "middle", "wrong" if wrong else ""))
+        parts.append(svg.text(middle, above + _CROP + 26, str(frames[index]), "middle", "small"))
+    return svg.drawing(_TIMELINE, height, parts, f"scores of frames {frames[0]} to {frames[-1]}", "timeline")
 
 
-def _axes(x: _Scale, y: _Scale, start: float, below: float | None = None) -> list[Markup]:
+def _axes(x: svg.Scale, y: svg.Scale, start: float, below: float | None = None) -> list[Markup]:
     """Draw the grid with numbers in per cent: 0 to 1 along x, `start` to 1 along y."""
     parts = []
     for tick in np.linspace(0, 1, 6):
-        parts.append(_line(x(tick), y(start), x(tick), y(1), "grid"))
-        parts.append(_text(x(tick), below or y(start) + 15, f"{100 * tick:.0f}", "middle"))
+        parts.append(svg.line(x(tick), y(start), x(tick), y(1), "grid"))
+        parts.append(svg.text(x(tick), below or y(start) + 15, f"{100 * tick:.0f}", "middle"))
     for tick in np.linspace(start, 1, 6):
-        parts.append(_line(x(0), y(tick), x(1), y(tick), "grid"))
-        parts.append(_text(x(0) - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
+        parts.append(svg.line(x(0), y(tick), x(1), y(tick), "grid"))
+        parts.append(svg.text(x(0) - 6, y(tick) + 4, f"{100 * tick:.0f}", "end"))
     return parts
 
 
@@ -198,39 +204,5 @@ def _runs(broken: np.ndarray) -> list[np.ndarray]:
     return np.split(np.arange(len(broken) + 1), np.flatnonzero(broken) + 1)
 
 
-def _scale(low: float, high: float, begin: float, end: float) -> _Scale:
-    """The linear map from numbers or arrays to drawing units."""
-    return lambda value: begin + (value - low) / (high - low) * (end - begin)
-
-
 def _percent(share: float, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}"
-
-
-def _svg(width: float, height: float, parts: Sequence[Markup], words: str, kind: str = "chart") -> Markup:
-    return Markup('<svg class="{}" viewBox="0 0 {} {}" role="img" aria-label="{}">{}</svg>').format(
-        kind, width, height, words, Markup("").join(parts)
-    )
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, kind: str) -> Markup:
-    return Markup('<line x1="{:.1f}" y1="{:.1f}" x2="{:.1f}" y2="{:.1f}" class="{}"/>').format(x1, y1, x2, y2, kind)
-
-
-def _rect(x: float, y: float, width: float, height: float, kind: str) -> Markup:
-    return Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>').format(
-        x, y, width, height, kind
-    )
-
-
-def _circle(x: float, y: float, radius: float, kind: str) -> Markup:
-    return Markup('<circle cx="{:.1f}" cy="{:.1f}" r="{}" class="{}"/>').format(x, y, radius, kind)
-
-
-def _path(xs: Sequence[float] | np.ndarray, ys: Sequence[float] | np.ndarray, kind: str) -> Markup:
-    points = " ".join(f"{x:.1f} {y:.1f}" for x, y in zip(xs, ys, strict=True))
-    return Markup('<path d="M{}" class="{}"/>').format(points, kind)
-
-
-def _text(x: float, y: float, words: str, anchor: str, kind: str = "") -> Markup:
-    return Markup('<text x="{:.1f}" y="{:.1f}" text-anchor="{}" class="{}">{}</text>').format(x, y, anchor, kind, words)

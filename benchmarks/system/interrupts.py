@@ -82,6 +82,9 @@ def starting_workers() -> Iterator[None]:
     from multiprocessing import resource_tracker
 
     resource_tracker.ensure_running()  # started inside the block, it would unblock the signals
+    if not hasattr(signal, "pthread_sigmask"):  # Windows, where a signal reaches no worker that is not asked for it
+        yield
+        return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         yield
@@ -97,7 +100,8 @@ def init_worker(stop: Connection) -> None:
     """
     for number in _SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
     threading.Thread(target=_watch_parent, args=(stop,), daemon=True).start()
 
 

@@ -14,11 +14,23 @@ from tabulate import tabulate
 
 from benchmarks.config.ensemble import RowConfig, resolve_row
 from benchmarks.rows.schema import Result, shown_split
+from benchmarks.table import svg
 from registry import UserError
-from zoo.files.atomic import replacing, write_text
+from zoo.files.atomic import write_text
 
 Grid = Mapping[str, Sequence[str]]
 """Key -> values, in the order of the command line."""
+
+# Of the heat map: colours from low to high, matplotlib's cividis at nine places; a cell's size; a letter's width.
+_COLOURS = ("#00224e", "#1a386f", "#434e6c", "#61656f", "#7d7c78", "#9b9476", "#bcae6c", "#dec958", "#fee838")
+_CELL, _LETTER = (84, 34), 7.2
+_STYLE = "\n".join(
+    [
+        "text { font: 12px sans-serif; fill: #222 } .title { font-weight: bold }",
+        ".on-dark { fill: #fff } .on-light { fill: #000 } .unknown { fill: #ddd } rect { stroke: #fff }",
+        *(f".s{number} {{ fill: {colour} }}" for number, colour in enumerate(_COLOURS)),
+    ]
+)
 
 _COMMAS = re.compile(r",(?![^\[(]*[\])])")  # outside brackets
 
@@ -52,12 +64,13 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
 
     Args:
         grid: keys are `backbone`, `weights`, `head`, and any key of `--set`.
-        recipe: name, or path ending in `.py`.
-        dataset: name, or path ending in `.py`.
+        recipe: name, or path of a file.
+        dataset: name, or path of a file.
         given: changes that all rows share, as for `resolve_row`.
 
     Returns:
-        Values, in the order of the grid's keys -> resolved row.
+        Values, in the order of the grid's keys -> resolved row. A backbone or head that the recipe has already, with
+        the same arguments, changes nothing, so that the recipe's own row is not made again under another name.
 
     Raises:
         UserError: a combination is invalid or equals another, or `given` changes what the grid changes.
@@ -72,12 +85,31 @@ def grid_rows(grid: Grid, recipe: str, dataset: str, **given: Any) -> dict[tuple
                 arguments[key] = value
             else:
                 arguments["settings"].append(f"{key}={value}")
-        row = resolve_row(recipe, dataset, **arguments)
+        row = _without_own_parts(recipe, dataset, arguments, [key for key in ("backbone", "head") if key in grid])
         same = next((other for other, known in found.items() if known.name == row.name), None)
         if same is not None:
             raise UserError(f"--sweep: {', '.join(values)} and {', '.join(same)} are the same row, {row.name}")
         found[values] = row
     return found
+
+
+def _without_own_parts(recipe: str, dataset: str, arguments: dict[str, Any], keys: Sequence[str]) -> RowConfig:
+    """Resolve a recipe without those replacements of parts that compute what its own part does."""
+    row = resolve_row(recipe, dataset, **arguments)
+    for key in keys:
+        fewer = {**arguments, key: None}
+        try:
+            own = resolve_row(recipe, dataset, **fewer)
+        except UserError:  # a setting may be one of the other part only
+            continue
+        if _computed(own) == _computed(row):
+            row, arguments = own, fewer
+    return row
+
+
+def _computed(row: RowConfig) -> dict[str, Any]:
+    """What a row computes: its values without names, and without whom its backbone stands in for."""
+    return {key: value for key, value in row.as_dict().items() if key not in ("name", "changes", "stands_in_for")}
 
 
 def sweep_figures(grid: Grid, rows: Mapping[tuple[str, ...], RowConfig], results: Sequence[Result]) -> pd.DataFrame:
@@ -105,7 +137,7 @@ def sweep_figures(grid: Grid, rows: Mapping[tuple[str, ...], RowConfig], results
 
 
 def write_sweep(grid: Grid, table: pd.DataFrame, folder: Path, title: str) -> str:
-    """Write `table.csv`, `table.md` and `heatmap.png`. The first key runs down, the others run across.
+    """Write `table.csv`, `table.md` and `heatmap.svg`. The first key runs down, the others run across.
 
     Args:
         grid: of the sweep.
@@ -129,29 +161,28 @@ def write_sweep(grid: Grid, table: pd.DataFrame, folder: Path, title: str) -> st
     write_text(folder / "table.md", text + "\n")
     write_text(folder / "table.csv", table.to_csv(index=False))
     values = 100 * table["mAP"].to_numpy().reshape(by_line.shape)
-    _heat_map(values, grid[first], across, f"{title}\n{corner}", folder / "heatmap.png")
+    write_text(folder / "heatmap.svg", _heat_map(values, grid[first], across, f"{title}\n{corner}, mAP in %"))
     return text
 
 
-def _heat_map(values: np.ndarray, down: Sequence[str], across: Sequence[str], title: str, path: Path) -> None:
-    """Draw values (len(down), len(across)) in percent."""
-    import matplotlib as mpl
-
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    size = max(4.5, 2.2 + 1.1 * len(across)), max(2.2, 1.5 + 0.5 * len(down))
-    figure, axes = pyplot.subplots(figsize=size, layout="constrained")
-    image = axes.imshow(values, cmap="cividis", aspect="auto")
+def _heat_map(values: np.ndarray, down: Sequence[str], across: Sequence[str], title: str) -> str:
+    """Draw values (len(down), len(across)) in percent, as a page's SVG that stands by itself."""
+    left, top = 20 + _LETTER * max(map(len, down)), 64
+    width = max(_CELL[0], 20 + _LETTER * max(map(len, across)))
+    size = left + width * len(across) + 20, top + _CELL[1] * len(down) + 20
     shown = values[np.isfinite(values)]
-    middle = (shown.min() + shown.max()) / 2 if len(shown) else 0.0
+    low, high = (shown.min(), shown.max()) if len(shown) else (0.0, 0.0)
+    parts = []
+    for line, words in enumerate(title.splitlines()):
+        parts.append(svg.text(20, 22 + 16 * line, words, "start", "title" if line == 0 else ""))
+    parts += [svg.text(left + width * (x + 0.5), top - 8, name, "middle") for x, name in enumerate(across)]
+    parts += [svg.text(left - 8, top + _CELL[1] * (y + 0.5) + 4, name, "end") for y, name in enumerate(down)]
     for (y, x), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            axes.text(x, y, f"{value:.1f}", ha="center", va="center", color="white" if value < middle else "black")
-    axes.set_xticks(range(len(across)), across, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(down)), down)
-    axes.set_title(title, fontsize=10)
-    figure.colorbar(image, label="mAP, %")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=120, format="png")
-    pyplot.close(figure)
+        share = (value - low) / (high - low) if high > low else 1.0
+        known = bool(np.isfinite(value))
+        step = f"s{round(share * (len(_COLOURS) - 1))}" if known else "unknown"
+        at, above = left + width * x, top + _CELL[1] * y
+        parts.append(svg.rect(at, above, width, _CELL[1], step))
+        words, kind = (f"{value:.1f}", "on-dark" if share < 0.5 else "on-light") if known else ("-", "")
+        parts.append(svg.text(at + width / 2, above + _CELL[1] / 2 + 4, words, "middle", kind))
+    return svg.standalone(svg.drawing(*size, parts, title.replace("\n", ", ")), _STYLE)

@@ -18,13 +18,13 @@ import numpy as np
 
 from backbones.checksums import file_sha256
 from backbones.opening import read_small
+from backbones.packaged import need_opencv
 from benchmarks.system import interrupts
 from benchmarks.system.ahead import made_ahead
 from benchmarks.system.progress import Progress
 from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import UNFINISHED, read_rows
 from benchmarks.video.scorer import ScoredFace
-from registry import UserError
 from zoo.files.atomic import cannot_write, replacing, write_text
 
 SIDE = 1280  # maximum pixels of the longer side
@@ -47,10 +47,7 @@ def annotate(video: Video, out: Path, header: Sequence[str], frames: int) -> Non
     Raises:
         UserError: a file cannot be written, or OpenCV is not installed.
     """
-    try:
-        import cv2  # noqa: F401
-    except ImportError:
-        raise UserError("annotated.mp4 needs OpenCV: pip install opencv-python-headless") from None
+    need_opencv("annotated.mp4")
     folder = out / UNFINISHED / "annotated"
     folder.mkdir(parents=True, exist_ok=True)
     parts = [folder / f"{number:06d}.mp4" for number in range(-(-frames // PART))]

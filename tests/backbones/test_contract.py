@@ -6,7 +6,7 @@ from registry import BACKBONES
 from tests.contracts import check_backbone
 
 # Weights of other people. Their own tests check them with small networks in the same file formats.
-NEED_WEIGHTS = {"internvit", "internvit_300m", "internvit_6b", "timm"}
+NEED_WEIGHTS = {"hf", "internvit", "internvit_300m", "internvit_6b", "timm"}
 NEED_FACES = {"face_geometry"}  # checked in test_face_geometry.py
 
 

@@ -58,7 +58,7 @@ def test_a_sweep_is_recorded_with_its_commits_and_its_picture(tmp_path: Path, mo
     for folder, table in ((other, pd.DataFrame({"head": ["lstm"], "mAP": [0.1]})), (own, pd.DataFrame(cells))):
         folder.mkdir(parents=True)
         table.to_csv(folder / "table.csv", index=False)
-        (folder / "heatmap.png").write_bytes(folder.name.encode())
+        (folder / "heatmap.svg").write_bytes(folder.name.encode())
     update_crossed(out)
     record = json.loads((tmp_path / "record.json").read_text())
     assert record == {"commits": ["a" * 40, "b" * 40], "date": "2026-01-03", "rows": cells}

@@ -12,7 +12,7 @@ import multiprocessing
 import tarfile
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +119,8 @@ def render_job(job: Job) -> list[Crop]:
 
 def versions() -> dict[str, str]:
     """Return the versions of the packages that decide the pixels."""
-    return {name: version(name) for name in ("anny", "pyvista", "vtk", "numpy", "opencv-python-headless")}
+    (opencv, *_) = packages_distributions()["cv2"]  # one of several that hold the same module
+    return {name: version(name) for name in ("anny", "pyvista", "vtk", "numpy", opencv)}
 
 
 @functools.cache

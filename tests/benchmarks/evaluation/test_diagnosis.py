@@ -181,6 +181,15 @@ def test_calibration_error_bin_by_bin() -> None:
     assert measure_calibration(scores[:1], labels)["ece_std"] == 0
 
 
+def test_log_loss_is_that_of_the_formula_also_for_certain_scores() -> None:
+    """Scores are cut to [1e-6, 1 - 1e-6], so that one that is certain and wrong costs ln 1e6 and not everything."""
+    scores, labels = np.array([[1.0, 0.0, 0.9, 1e-9], [0.5, 0.5, 0.0, 1.0]]), np.array([1, 1, 1, 0])
+    cut = -math.log(1 - 1e-6)
+    first = (cut + math.log(1e6) - math.log(0.9) + cut) / 4
+    second = (2 * math.log(2) + 2 * math.log(1e6)) / 4
+    assert measure_calibration(scores, labels)["log_loss"] == pytest.approx((first + second) / 2, abs=6e-5)
+
+
 # Groups
 
 

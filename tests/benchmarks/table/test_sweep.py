@@ -1,14 +1,17 @@
+import re
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import bench
 from benchmarks.rows.schema import read_result
-from benchmarks.table.sweep import grid_rows, parse_grid
+from benchmarks.table.sweep import grid_rows, parse_grid, write_sweep
 from registry import UserError
 
+SVG = "{http://www.w3.org/2000/svg}"
 SETTINGS = "windows.stride.train=2", "windows.stride.val=2", "training.epochs=1", "head.projection=8", "head.mlp=[8]"
 QUICK = [argument for setting in SETTINGS for argument in ("--set", setting)]
 
@@ -34,8 +37,10 @@ def test_a_grid_is_rows_a_table_and_a_picture(lam_tree: Path, tmp_path: Path, ca
     body = [line for line in out.splitlines() if line.startswith("| 8 ")][0].split("|")
     assert body[2].strip() == "{:.2f} ± {:.2f}".format(*(100 * table.loc[2, ["mAP", "std"]]))
     assert (folder / "table.md").read_text().strip() in out
-    with Image.open(folder / "heatmap.png") as picture:
-        assert picture.width > 400 and len(picture.convert("L").getcolors(1 << 20)) > 10
+    drawn = ElementTree.parse(folder / "heatmap.svg").getroot()
+    figures = [element.text for element in drawn.iter(f"{SVG}text") if re.fullmatch(r"\d+\.\d", element.text)]
+    assert figures == [f"{100 * value:.1f}" for value in table["mAP"]]
+    assert len([element for element in drawn.iter(f"{SVG}rect") if element.get("class")]) == 4
     assert sweep(lam_tree, tmp_path, *grid) == 0
     assert capsys.readouterr().err.count("done before") == 4
 
@@ -79,8 +84,34 @@ def test_mistakes_are_named(arguments: list[str], message: str, capsys: pytest.C
 def test_rows_are_what_each_would_be_alone() -> None:
     rows = grid_rows({"head": ["lstm", "gru"], "training.lr": ["1e-3"]}, "internlstm", "synthlam", limit=5)
     assert [(values, row.name) for values, row in rows.items()] == [
-        (("lstm", "1e-3"), "internlstm+head=lstm+training.lr=0.001+limit=5"),
+        (("lstm", "1e-3"), "internlstm+training.lr=0.001+limit=5"),
         (("gru", "1e-3"), "internlstm+head=gru+training.lr=0.001+limit=5"),
     ]
     with pytest.raises(UserError, match="no head of its own"):
         grid_rows({"head": ["lstm", "gru"]}, "ensemble", "synthlam")
+
+
+def test_what_the_recipe_has_already_is_the_recipes_own_row() -> None:
+    """The same training under a second name would be a second row of the table."""
+    grid = {"backbone": ["internvit_nano", "gaze_resnet18"], "head": ["gru", "lstm"], "training.lr": ["5e-4", "1e-3"]}
+    names = [row.name for row in grid_rows(grid, "internlstm", "synthlam").values()]
+    assert names == [
+        "internlstm+head=gru",
+        "internlstm+head=gru+training.lr=0.001",
+        "internlstm",
+        "internlstm+training.lr=0.001",
+        "internlstm+backbone=gaze_resnet18+head=gru",
+        "internlstm+backbone=gaze_resnet18+head=gru+training.lr=0.001",
+        "internlstm+backbone=gaze_resnet18",
+        "internlstm+backbone=gaze_resnet18+training.lr=0.001",
+    ]
+
+
+def test_a_row_without_a_figure_is_a_grey_cell(tmp_path: Path) -> None:
+    figures = pd.DataFrame({"head": ["a<b", "gru"], "mAP": [0.5, np.nan], "std": 0.0, "seeds": 1})
+    text = write_sweep({"head": ["a<b", "gru"]}, figures, tmp_path, "title & more")
+    assert "undefined" in text
+    drawn = ElementTree.parse(tmp_path / "heatmap.svg").getroot()
+    words = [element.text for element in drawn.iter(f"{SVG}text")]
+    assert words == ["title & more", "head, mAP in %", "mAP", "a<b", "gru", "50.0", "-"]
+    assert [each.get("class") for each in drawn.iter(f"{SVG}rect")] == ["s8", "unknown"]
