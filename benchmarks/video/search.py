@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from benchmarks.video.decode import Frame, Video
+from benchmarks.video.decode import Frame, FrameStream
 from benchmarks.video.detectors.base import Detector, Faces, best, iou
 from benchmarks.video.faces import GivenFaces
 from benchmarks.video.journal import Journal
@@ -42,13 +42,13 @@ class FaceSource:
     given_sha256: str | None = None
     causal: bool = False
 
-    def tracker(self, video: Video) -> Tracker | GivenFaces:
+    def tracker(self, video: FrameStream) -> Tracker | GivenFaces:
         """Returns a new tracker for the video, or the given boxes in place of one."""
         return Tracker(self.causal) if self.given is None else GivenFaces(self.given, video.frame_time)
 
 
 def frames_with_faces(
-    video: Video, source: FaceSource, journal: Journal, tracker: Tracker | GivenFaces, needed: float
+    video: FrameStream, source: FaceSource, journal: Journal, tracker: Tracker | GivenFaces, needed: float
 ) -> Iterator[tuple[Frame, Faces | None]]:
     """Yields every frame with its faces; None where none were searched for.
 
@@ -113,7 +113,7 @@ def _due(before: Frame | None, frame: Frame, rate: float) -> bool:
     return before is None or math.floor(before.time * rate + 1e-6) < math.floor(frame.time * rate + 1e-6)
 
 
-def search_whole(detector: Detector, frame: Frame, video: Video) -> Faces:
+def search_whole(detector: Detector, frame: Frame, video: FrameStream) -> Faces:
     """Searches a whole frame; boxes in pixels of the frame."""
     picture = frame.reduced(detector.side)
     boxes, scores = detector.detect(picture)
