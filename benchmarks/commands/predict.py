@@ -123,11 +123,11 @@ def _run_camera(args: argparse.Namespace) -> int:
     """Score a camera until the user ends it."""
     from benchmarks.system.progress import say
     from benchmarks.video.camera import Camera, open_capture, typed_q
-    from benchmarks.video.window import Window
+    from benchmarks.video.window import LiveWindow
     from registry import printable
 
     address = args.video[0].removeprefix(CAMERA)
-    window = Window(printable(args.video[0])) if args.show else None
+    window = LiveWindow(printable(args.video[0])) if args.show else None
     camera = Camera(args.video[0], open_capture(address), lambda: typed_q() or (window is not None and window.closed))
 
     from benchmarks.video.live import predict_camera

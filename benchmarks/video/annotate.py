@@ -32,7 +32,7 @@ from zoo.files.atomic import cannot_write, replacing, write_text
 SIDE = 1280  # maximum pixels of the longer side
 PART = 600  # frames
 TICKS = 90_000  # time units per second
-SMALLEST_TEXT = 0.42  # of OpenCV's font: 9 pixels
+LABEL, LINE = 0.42, 0.35  # smallest sizes of the text at faces and at the bottom, of OpenCV's font: 9 and 8 pixels
 # RGB of scores 0, 0.5 and 1, interpolated in between: blue, pale yellow, orange; safe for colour-blind viewers.
 COLOURS = np.array([[44, 123, 182], [255, 255, 191], [253, 141, 60]], dtype=np.float64)
 
@@ -173,7 +173,7 @@ def draw_faces(picture: np.ndarray, faces: Sequence[DrawnFace], scale: float, he
     import cv2
 
     height = picture.shape[0]
-    size = max(height / 1100, SMALLEST_TEXT)
+    size = max(height / 1100, LABEL)
     for row, looks in faces:
         colour = tuple(int(value) for value in colour_of(row.score))
         left, top, right, bottom = (round(scale * edge) for edge in row.box)
@@ -186,6 +186,7 @@ def draw_faces(picture: np.ndarray, faces: Sequence[DrawnFace], scale: float, he
         above = top - 2 * out - 5
         at = (left, above if above > 15 else bottom + 2 * out + round(30 * size) + 3)
         _write(picture, label, at, size, ((0, 0, 0), colour) if looks else (colour, (0, 0, 0)))
+    size = max(height / 1100, LINE)
     for number, line in enumerate(reversed(header)):
         at = (6, height - 8 - round(number * 34 * size))
         _write(picture, line, at, size, ((255, 255, 255), (0, 0, 0)))

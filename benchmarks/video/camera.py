@@ -51,7 +51,8 @@ def open_capture(address: str) -> Capture:
         import cv2
     except ImportError:
         raise UserError("cameras need OpenCV: pip install opencv-python-headless") from None
-    cv2.setLogLevel(0)  # it reports at length what is said in one line below
+    logging: Any = cv2.utils.logging
+    logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # it reports at length what is said in one line below
     capture: Any = cv2.VideoCapture(int(address) if address.isdecimal() else address)
     if not capture.isOpened():
         raise UserError(f"{name} cannot be opened; is it connected, free, and are you allowed to use it?")

@@ -18,7 +18,7 @@ from benchmarks.video.decode import Frame, Video
 from benchmarks.video.journal import UNFINISHED
 from benchmarks.video.pipeline import FILES, RECORDING, Job, Summary, identity_of, score_faces, write_results
 from benchmarks.video.scorer import ScoredFace
-from benchmarks.video.window import Window
+from benchmarks.video.window import LiveWindow
 from registry import UserError
 from zoo.files.atomic import check_writable, replacing, write_json
 
@@ -55,7 +55,7 @@ class LiveLooks:
         return track.decoder.leading
 
 
-def predict_camera(job: Job, options: BoutOptions, window: Window | None = None) -> Summary:
+def predict_camera(job: Job, options: BoutOptions, window: LiveWindow | None = None) -> Summary:
     """Scores a camera until the user ends it; then writes the files of `FILES`, and the recording.
 
     Args:

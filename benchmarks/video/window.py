@@ -7,7 +7,7 @@ import numpy as np
 from registry import UserError
 
 
-class Window:
+class LiveWindow:
     """A window; it closes when the user types q in it or closes it.
 
     Attributes:

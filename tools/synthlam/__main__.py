@@ -4,13 +4,11 @@
     python -m tools.synthlam card
     python -m tools.synthlam pretraining --count 60000 --seed 1 --out RENDERS --workers 2
     python -m tools.synthlam clips --seed 2 --times 2 --out CLIPS --workers 2
-    python -m tools.synthlam sample
 
 `clips` writes training and validation clips of other people, in SynthLAM's layout, to pretrain a backbone on; it learns
-more from a few frames of many clips (`--times 7 --every 10`). `sample` makes the ten-second video of `predict sample`,
-and needs the extra `video` too. All but `card` need the extra `synth`. Finished clips are kept in `--work`, so the same
-command continues after an interruption. The archive is reproducible with the same seed, machine and versions; other
-graphics drivers round pixels differently.
+more from a few frames of many clips (`--times 7 --every 10`). All but `card` need the extra `synth`. Finished
+clips are kept in `--work`, so the same command continues after an interruption. The archive is reproducible with the
+same seed, machine and versions; other graphics drivers round pixels differently.
 """
 
 from __future__ import annotations
@@ -21,11 +19,9 @@ from pathlib import Path
 
 from benchmarks.data import synthlam
 from benchmarks.data.cache import cache_folder
-from benchmarks.video.inputs import SAMPLE
 from tools.synthlam.card import write_card
 from tools.synthlam.dataset import NAME, Order, make_files, pack, versions
 from tools.synthlam.pretraining import render_pretraining
-from tools.synthlam.sample import SAMPLE_SEED, write_sample
 from zoo.files.atomic import replacing, write_json
 
 
@@ -60,26 +56,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tools.synthlam", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument(
-        "what", nargs="?", default="dataset", choices=("dataset", "card", "pretraining", "clips", "sample")
-    )
-    parser.add_argument("--out", type=Path, help="folder to write to")
+    parser.add_argument("what", nargs="?", default="dataset", choices=("dataset", "card", "pretraining", "clips"))
+    parser.add_argument("--out", type=Path, default=synthlam.ARCHIVE.parent, help="folder to write to")
     parser.add_argument("--work", type=Path, default=cache_folder() / "renders", help="folder of finished clips")
-    parser.add_argument("--seed", type=int, help="of people, behaviour and pixels (default: that of what ships)")
+    parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=60_000, help="pretraining: number of crops")
     parser.add_argument("--times", type=int, default=1, help="clips: multiply SynthLAM's number of training clips")
     parser.add_argument("--every", type=int, default=1, help="clips: render every n-th training frame")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
-    if args.out is None:
-        args.out = SAMPLE.parent if args.what == "sample" else synthlam.ARCHIVE.parent
-    if args.seed is None:
-        args.seed = SAMPLE_SEED if args.what == "sample" else 1
     args.out.mkdir(parents=True, exist_ok=True)
     if args.what == "pretraining":
         render_pretraining(args.count, args.seed, args.out, args.workers)
-    elif args.what == "sample":
-        write_sample(args.out, args.seed)
     elif args.what == "clips":
         order = Order(args.seed, args.work, args.workers, args.times, args.every, splits=("train", "val"))
         write_folder(order, args.out)

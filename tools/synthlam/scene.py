@@ -172,10 +172,10 @@ def _fixations(
     return out
 
 
-def simulate(name: str, seed: int, identities: list[int], seconds: tuple[float, float] = SECONDS) -> Clip:
-    """Simulate a clip with one person for each of `identities`; its length is drawn from the range `seconds`."""
+def simulate(name: str, seed: int, identities: list[int]) -> Clip:
+    """Simulate a clip with one person for each of `identities`."""
     rng = np.random.default_rng([seed, 31])
-    frames = round(rng.uniform(*seconds) * RATE)
+    frames = round(rng.uniform(*SECONDS) * RATE)
     count = len(identities)
     sociable = rng.choice([0.25, 1.0, 2.4], p=[0.3, 0.45, 0.25])  # some talk to the wearer, some rarely look
     middle = rng.normal(0, 0.12)

@@ -14,7 +14,6 @@ import pytest
 import bench
 from benchmarks.system import interrupts
 from benchmarks.video import camera as cameras
-from benchmarks.video import window as windows
 from benchmarks.video.bouts import BoutOptions
 from benchmarks.video.camera import Camera, open_capture
 from benchmarks.video.decode import Video
@@ -22,7 +21,7 @@ from benchmarks.video.live import LiveLooks, predict_camera
 from benchmarks.video.pipeline import FILES, Job
 from benchmarks.video.scorer import ScoredFace
 from benchmarks.video.search import FaceSource
-from benchmarks.video.window import Window
+from benchmarks.video.window import LiveWindow
 from registry import UserError
 from tests.benchmarks.video.parts import Bright, draw, make, model
 from zoo import models
@@ -117,8 +116,9 @@ def test_a_camera_without_pictures_is_a_line() -> None:
 
 def test_a_camera_that_stalls_ends(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(cameras, "PATIENCE", 0.3)
-    camera = Camera("camera:0", Filmed(99, pause=0.0))
-    camera._capture = Filmed(99, pause=1.0)  # type: ignore[assignment]
+    capture = Filmed(99, pause=0.0)
+    camera = Camera("camera:0", capture)
+    capture.pause = 1.0
     assert list(camera.frames()) == []
     assert "camera:0 has given no picture for 0 s; ending" in capsys.readouterr().err
 
@@ -159,7 +159,7 @@ def test_a_window_without_a_display_is_refused_in_a_line(
 def test_a_window_shows_every_scored_frame(tmp_path: Path) -> None:
     shown = []
 
-    class Wall(Window):
+    class Wall(LiveWindow):
         def __init__(self) -> None:
             self.closed = False
 
@@ -170,7 +170,6 @@ def test_a_window_shows_every_scored_frame(tmp_path: Path) -> None:
     job = Job(camera, model(), FaceSource(Bright(), 7.5, causal=True), tmp_path)
     done = predict_camera(job, BOUTS, Wall())
     assert len(shown) == done.frames and shown[0].shape == (120, 160, 3)
-    assert windows.Window is not Wall
 
 
 def test_live_looks_follow_the_decoder() -> None:
