@@ -1,9 +1,9 @@
 """Make the ten-second video that ships: `python bench.py predict sample -o OUT`.
 
-`python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, and when each face looks
-at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each: those with the
+`python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, and when each face
+looks at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each: those with the
 largest faces in which somebody looks and somebody does not. Their crops are put where they were, in the part of the
-frame around the two. Needs PyAV.
+frame around the two. Where they are shorter than ten seconds, the first scene begins again. Needs PyAV.
 """
 
 from __future__ import annotations
@@ -109,21 +109,21 @@ def write_sample(out: Path) -> None:
 
     video, root, number, faces = out / SAMPLE.name, synthlam.root(), 0, []
     scenes = scenes_of(clips_of("test", root), synthlam.truth(root))[:SCENES]
-    with replacing(video) as temporary:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "faststart"}) as container:
-            stream: Any = container.add_stream("libx264", rate=RATE)
-            stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
-            stream.options = OPTIONS
-            while number < FRAMES:
-                scene = scenes[len(faces) // 2 % len(scenes)]
-                start = number - int(scene.rows["frame"].min())
-                for track, rows in scene.rows.groupby("track"):
-                    faces.append({"clip": scene.clip, "track": track, "looks": looks_of(rows, start)})
-                for picture in pictures_of_scene(scene, root):
-                    if number < FRAMES:
-                        container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-                        number += 1
-            container.mux(stream.encode())
+    options = {"movflags": "faststart"}
+    with replacing(video) as temporary, av.open(str(temporary), "w", format="mp4", options=options) as container:
+        stream: Any = container.add_stream("libx264", rate=RATE)
+        stream.width, stream.height, stream.pix_fmt = *SIZE, "yuv420p"
+        stream.options = OPTIONS
+        while number < FRAMES:
+            scene = scenes[len(faces) // 2 % len(scenes)]
+            start = number - int(scene.rows["frame"].min())
+            for track, rows in scene.rows.groupby("track"):
+                faces.append({"clip": scene.clip, "track": track, "looks": looks_of(rows, start)})
+            for picture in pictures_of_scene(scene, root):
+                if number < FRAMES:
+                    container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+                    number += 1
+        container.mux(stream.encode())
     record = {
         "video": video.name,
         "sha256": file_sha256(video),
