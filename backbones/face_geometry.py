@@ -84,14 +84,12 @@ def without_padding(pixels: np.ndarray) -> np.ndarray:
 
     Black edges of the picture itself are removed too if the opposite edge is black; no face is there.
     """
-    rows, columns = pixels.any(axis=(1, 2)), pixels.any(axis=(0, 2))
+    rows: np.ndarray = pixels.any(axis=(1, 2))
+    columns: np.ndarray = pixels.any(axis=(0, 2))
     if not rows.any():
         return pixels
-    (top, bottom), (left, right) = (
-        (lambda edge: (edge, len(lit) - edge))(min(int(lit.argmax()), int(lit[::-1].argmax())))
-        for lit in (rows, columns)
-    )
-    return np.ascontiguousarray(pixels[top:bottom, left:right])
+    top, left = (min(int(np.argmax(lit)), int(np.argmax(lit[::-1]))) for lit in (rows, columns))
+    return np.ascontiguousarray(pixels[top : len(rows) - top, left : len(columns) - left])
 
 
 def features_of(eyes: list[tuple[np.ndarray, np.ndarray]], head: np.ndarray, scale: float) -> np.ndarray:

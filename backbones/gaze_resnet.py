@@ -116,7 +116,7 @@ class LastConv(nn.Conv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False)
+        super().__init__(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, device="meta")  # draws nothing
         self.weight = conv.weight
 
     def forward(self, maps: Tensor) -> Tensor:

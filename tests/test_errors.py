@@ -40,7 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["predict"], "required: VIDEO, -o/--out"),
         (["predict", "text.txt", *PREDICT[2:]], "it is no video"),
-        (["predict", "folder", *PREDICT[2:]], "is a folder; give one video file"),
+        (["predict", "folder", *PREDICT[2:]], "folder folder has no videos"),
+        (["predict", "camera:0", "empty.mp4", *PREDICT[2:]], "camera:0 is scored alone"),
+        (["predict", "camera:nowhere", *PREDICT[2:]], "camera:nowhere: no such device"),
+        (["predict", "nowhere.mp4", "--show", *PREDICT[2:]], "--show is for a camera"),
         (["predict", "nowhere.mp4", *PREDICT[2:]], "nowhere.mp4 does not exist"),
         (["predict", "empty.mp4", *PREDICT[2:]], "is empty (0 bytes)"),
         (["predict", "", *PREDICT[2:]], "the value after predict is empty; give one"),

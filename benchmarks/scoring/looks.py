@@ -98,6 +98,11 @@ class Decoder:
             return self._trace(before[self._lead >= 0])
         return []
 
+    @property
+    def leading(self) -> bool:
+        """Whether the newest frame looks as far as is known; later frames may decide otherwise."""
+        return self._lead is not None and self._lead >= 0
+
     def finish(self) -> list[bool]:
         """Return the states of the remaining frames; the next frame starts a new track."""
         if self._lead is None:

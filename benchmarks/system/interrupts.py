@@ -157,6 +157,20 @@ def steps(work: Iterable[_T]) -> Iterator[_T]:
             check()
 
 
+def until_signal(work: Iterable[_T]) -> Iterator[_T]:
+    """Iterate over steps of work that has no end of its own, as of a camera: a signal is its end, and no interruption.
+
+    Work that waits, as for a picture, ends by itself when it sees `pending`.
+    """
+    global pending
+    with deferred():
+        for step in work:
+            yield step
+            if pending:
+                break
+        pending = 0
+
+
 def exit_interrupted(stopped: KeyboardInterrupt) -> int:
     """Print how to resume and exit. Without installed handlers, return the exit status instead."""
     status = 128 + getattr(stopped, "signal", signal.SIGINT)

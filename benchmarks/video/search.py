@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.system.ahead import made_ahead
-from benchmarks.video.decode import Frame, Video
+from benchmarks.video.decode import Frame, FrameStream
 from benchmarks.video.detectors.base import Detector, Faces, best, iou
 from benchmarks.video.faces import GivenFaces
 from benchmarks.video.journal import Journal
@@ -47,13 +47,13 @@ class FaceSource:
     given_sha256: str | None = None
     causal: bool = False
 
-    def tracker(self, video: Video) -> Tracker | GivenFaces:
+    def tracker(self, video: FrameStream) -> Tracker | GivenFaces:
         """Returns a new tracker for the video, or the given boxes in place of one."""
         return Tracker(self.causal) if self.given is None else GivenFaces(self.given, video.frame_time)
 
 
 def frames_with_faces(
-    video: Video, source: FaceSource, journal: Journal, tracker: Tracker | GivenFaces, needed: float
+    video: FrameStream, source: FaceSource, journal: Journal, tracker: Tracker | GivenFaces, needed: float
 ) -> Iterator[tuple[Frame, Faces | None]]:
     """Yields every frame with its faces; None where none were searched for.
 
@@ -91,7 +91,10 @@ def frames_with_faces(
             yield frame, faces
 
     last = None if pending is None else journal.last()
-    for frame, faces, due in made_ahead(_decoded(video, source, after, last), AHEAD):
+    decoded = _decoded(video, source, after, last)
+    if not video.live:  # a camera's frames are shown at once
+        decoded = made_ahead(decoded, AHEAD)
+    for frame, faces, due in decoded:
         if pending is not None:
             if pending[0] != frame:
                 raise UserError(
@@ -112,7 +115,7 @@ def frames_with_faces(
 
 
 def _decoded(
-    video: Video, source: FaceSource, after: Frame | None, last: int | None
+    video: FrameStream, source: FaceSource, after: Frame | None, last: int | None
 ) -> Iterator[tuple[Frame, Faces | None, bool]]:
     """Decodes the frames after one and searches whole ones; needs no tracker, so it runs ahead in a thread.
 
@@ -143,7 +146,7 @@ def _due(before: Frame | None, frame: Frame, rate: float) -> bool:
     return before is None or math.floor(before.time * rate + 1e-6) < math.floor(frame.time * rate + 1e-6)
 
 
-def search_whole(detector: Detector, frame: Frame, video: Video) -> Faces:
+def search_whole(detector: Detector, frame: Frame, video: FrameStream) -> Faces:
     """Searches a whole frame; boxes in pixels of the frame."""
     picture = frame.reduced(detector.side)
     with _one_search:

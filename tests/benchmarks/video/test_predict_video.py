@@ -32,7 +32,7 @@ from tests.benchmarks.video.parts import SQUARE, Bright, av, draw, make, model, 
 from zoo import models
 from zoo.models import Model
 
-FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "run.json"]
+FILES = ["SHA256SUMS", "annotated.mp4", "bouts.csv", "bouts.eaf", "bouts.vtt", "frames.csv", "people.csv", "run.json"]
 BOUTS = BoutOptions(threshold=0.21, least=0.1, merge=0.1)  # about the middle of the scores
 FRAMES = 90
 
@@ -143,6 +143,11 @@ def eaf_annotations(path: Path) -> Iterator[tuple[str, int, int, str]]:
     assert head.attrib["TIME_UNITS"] == "milliseconds"
     (media,) = head.findall("MEDIA_DESCRIPTOR")
     assert media.attrib["MEDIA_URL"].startswith("file:///") and media.attrib["MIME_TYPE"] == "video/mp4"
+    optional = {"RELATIVE_MEDIA_URL", "TIME_ORIGIN", "EXTRACTED_FROM"}
+    assert media.attrib.keys() - {"MEDIA_URL", "MIME_TYPE"} <= optional
+    relative = media.attrib["RELATIVE_MEDIA_URL"]
+    assert relative.startswith(("./", "../"))
+    assert (path.parent / relative).resolve().as_uri() == media.attrib["MEDIA_URL"]
     assert all("NAME" in each.attrib for each in head.findall("PROPERTY"))
     slots = {slot.attrib["TIME_SLOT_ID"]: int(slot.attrib["TIME_VALUE"]) for slot in times}
     assert list(slots.values()) == sorted(slots.values())
@@ -183,8 +188,48 @@ def test_the_annotated_video_shows_the_boxes_at_their_times(whole: Path, video: 
         assert "rendered faces only" in container.metadata["comment"]
 
 
+def test_a_face_within_a_look_has_a_thick_frame(whole: Path, video: Path) -> None:
+    rows, bouts = table(whole / "frames.csv"), table(whole / "bouts.csv")
+    plain = {frame.number: frame.picture().astype(int) for frame in Video(video).frames()}
+    changed: dict[bool, list[float]] = {True: [], False: []}
+    for frame in Video(whole / "annotated.mp4").frames():
+        drawn = frame.picture().astype(int)
+        for row in rows[rows["frame"] == frame.number].itertuples():
+            of_track = bouts[bouts["track"] == row.track]
+            looks = bool(((of_track["start"] - 1e-6 <= row.time) & (row.time < of_track["end"] - 1e-6)).any())
+            lines, left = slice(round(row.y1) + 6, round(row.y2) - 6), round(row.x1)
+            beside = (slice(None), slice(left - 4, left - 2))  # outside a frame of two pixels
+            differs = np.abs(drawn[lines][beside] - plain[frame.number][lines][beside]).mean()
+            changed[looks].append(float(differs))
+    assert min(len(values) for values in changed.values()) > 9
+    medians = {looks: float(np.median(values)) for looks, values in changed.items()}
+    assert medians[True] > 2 * medians[False], medians
+
+
+def test_people_add_up_the_frames_and_the_looks(whole: Path) -> None:
+    """Against bouts.csv and frames.csv, by pandas; the video has 30 frames per second throughout."""
+    rows, bouts, people = (table(whole / f"{name}.csv") for name in ("frames", "bouts", "people"))
+    assert people["track"].tolist() == ["1", "2"]
+    assert not people.isna().any().any()
+    for one in people.itertuples():
+        mine, looks = rows[rows["track"] == one.track], bouts[bouts["track"] == one.track]
+        assert one.looks == len(looks)
+        assert one.looking_seconds == pytest.approx(looks["duration"].sum(), abs=1e-5)
+        assert one.seconds_on_screen == pytest.approx(len(mine) / 30, abs=1e-4)
+        assert one.looks_per_minute == pytest.approx(60 * len(looks) / (len(mine) / 30), rel=1e-4)
+        assert one.first == pytest.approx(mine["time"].min(), abs=1e-6)
+        assert one.last == pytest.approx(mine["time"].max() + 1 / 30, abs=1e-4)
+        assert one.mean_width == pytest.approx((mine["x2"] - mine["x1"]).mean(), abs=6e-3)
+        assert one.mean_height == pytest.approx((mine["y2"] - mine["y1"]).mean(), abs=6e-3)
+    counts = json.loads((whole / "run.json").read_text())["counts"]
+    assert (counts["tracks"], counts["looks"]) == (len(people), len(bouts))
+    assert counts["looking_seconds"] == pytest.approx(people["looking_seconds"].sum(), abs=1e-5)
+    assert counts["seconds_on_screen"] == pytest.approx(people["seconds_on_screen"].sum(), abs=1e-5)
+    assert " people.csv\n" in (whole / "SHA256SUMS").read_text()
+
+
 def test_all_files_with_scores_carry_the_warning_of_a_model_trained_on_rendered_faces(whole: Path) -> None:
-    for name in ("frames.csv", "bouts.csv", "bouts.vtt", "bouts.eaf"):
+    for name in ("frames.csv", "bouts.csv", "people.csv", "bouts.vtt", "bouts.eaf"):
         head = "\n".join((whole / name).read_text().splitlines()[:16])
         assert "trained on rendered faces only" in head, name
 
@@ -299,13 +344,20 @@ def test_a_finished_folder_keeps_everything_but_its_bouts(
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     before = contents(out)
-    monkeypatch.setattr(Video, "frames", lambda self, after=None: pytest.fail("the video is decoded again"))
-    predict(video, out)
+    with monkeypatch.context() as patched:
+        patched.setattr(Video, "frames", lambda self, after=None: pytest.fail("the video is decoded again"))
+        predict(video, out)
     assert contents(out) == before
+
+    # Other looks are drawn into the annotated video, which needs neither detector nor model.
+    monkeypatch.setattr(pipeline, "score_faces", lambda job: pytest.fail("the faces are scored again"))
     strict = predict_video(video, model(), FaceSource(Bright(), 7.5), BoutOptions(0.99, 0.1, 0.1), out)
     assert strict.bouts == len(table(out / "bouts.csv"))
     assert (out / "frames.csv").read_bytes() == before["frames.csv"]
-    assert (out / "bouts.csv").read_bytes() != before["bouts.csv"]
+    for name in ("bouts.csv", "people.csv", "annotated.mp4"):
+        assert (out / name).read_bytes() != before[name], name
+    predict(video, out)
+    assert contents(out) == before
     with pytest.raises(UserError, match="results of another --causal; use another folder"):
         predict(video, out, causal=True)
     with pytest.raises(UserError, match="results of another model"):
@@ -439,7 +491,8 @@ def test_the_command_prints_what_it_found(
 def test_a_video_without_faces_has_files_without_rows(tmp_path: Path) -> None:
     dark = make(tmp_path / "dark.mp4", 30, content=lambda frame: np.full((64, 96, 3), 30, np.uint8))
     assert predict(dark, tmp_path / "out").scores == 0
-    assert len(table(tmp_path / "out" / "frames.csv")) == len(table(tmp_path / "out" / "bouts.csv")) == 0
+    for name in ("frames", "bouts", "people"):
+        assert len(table(tmp_path / "out" / f"{name}.csv")) == 0
     assert list(eaf_annotations(tmp_path / "out" / "bouts.eaf")) == []
 
 
