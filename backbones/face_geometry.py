@@ -84,8 +84,7 @@ def without_padding(pixels: np.ndarray) -> np.ndarray:
 
     Black edges of the picture itself are removed too if the opposite edge is black; no face is there.
     """
-    rows: np.ndarray = pixels.any(axis=(1, 2))
-    columns: np.ndarray = pixels.any(axis=(0, 2))
+    rows, columns = np.asarray(pixels.any(axis=(1, 2))), np.asarray(pixels.any(axis=(0, 2)))
     if not rows.any():
         return pixels
     top, left = (min(int(np.argmax(lit)), int(np.argmax(lit[::-1]))) for lit in (rows, columns))
