@@ -3,12 +3,14 @@
 `python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, and when each face
 looks at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each: those with the
 largest faces in which somebody looks and somebody does not. Their crops are put where they were, in the part of the
-frame around the two. Where they are shorter than ten seconds, the first scene begins again. Needs PyAV.
+frame around the two. Between two scenes there is a wall for longer than a track may be
+without its face, so that no track goes on into the next scene. Needs PyAV.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +22,7 @@ from PIL import Image
 from backbones.checksums import file_sha256
 from benchmarks.data import synthlam
 from benchmarks.video.inputs import SAMPLE
+from benchmarks.video.track import GAP
 from tools.check_video import RATE, clips_of, wall_of
 from tools.synthlam.scene import LOOKING_DEG
 from zoo.files.atomic import replacing, write_json
@@ -27,6 +30,7 @@ from zoo.files.atomic import replacing, write_json
 SIZE = (640, 360)
 SCENES = 4
 FRAMES = 10 * RATE
+EMPTY = round(1.4 * GAP * RATE)  # frames without people after each scene
 MARGIN = 8  # pixels between the faces and the edge of the picture
 SHORTEST = 0.2  # seconds; shorter looks are not listed
 OPTIONS = {"preset": "veryslow", "crf": "23", "threads": "1"}  # of H.264
@@ -120,7 +124,7 @@ def write_sample(out: Path) -> None:
             start = number - int(scene.rows["frame"].min())
             for track, rows in scene.rows.groupby("track"):
                 faces.append({"clip": scene.clip, "track": track, "looks": looks_of(rows, start)})
-            for picture in pictures_of_scene(scene, root):
+            for picture in itertools.chain(pictures_of_scene(scene, root), itertools.repeat(wall_of(SIZE), EMPTY)):
                 if number < FRAMES:
                     container.mux(stream.encode(av.VideoFrame.from_image(picture)))
                     number += 1
