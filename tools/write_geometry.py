@@ -8,6 +8,7 @@ bytes.
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import asdict
 from typing import Any
@@ -99,4 +100,5 @@ def _card(shipped: Weights) -> Card:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     write()

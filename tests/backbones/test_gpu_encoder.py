@@ -60,9 +60,9 @@ def test_one_compilation_serves_every_batch_size(counter: CompileCounterWithBack
     assert internvit_network.compiled_layer(network(intermediate_size=97)) is run  # a second encoder
 
 
-def test_many_networks_in_one_process(counter: CompileCounterWithBackend, monkeypatch: pytest.MonkeyPatch) -> None:
+@torch._dynamo.config.patch(recompile_limit=2)
+def test_many_networks_in_one_process(counter: CompileCounterWithBackend) -> None:
     """Compiling one function for all of them exceeds torch's limit (eight, here two), an error with fullgraph."""
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)
     others = [network(intermediate_size=100 + number) for number in range(4)]
     shared = torch.compile(run_layer, fullgraph=True)
     x = torch.zeros(2, 5, 64)

@@ -174,7 +174,7 @@ def test_the_gpu_benchmark_keeps_no_products(monkeypatch: pytest.MonkeyPatch) ->
 
     case = SimpleNamespace(device=torch.device("cuda"), backbone=None, ours=lambda size: None)
     monkeypatch.setattr(extract_gpu.torch, "randn", lambda *shape, **options: Matrix())
-    monkeypatch.setattr(extract_gpu, "seconds", lambda work, device: work() and 1.0 or 1.0)
+    monkeypatch.setattr(extract_gpu, "seconds", lambda work, device: (work(), 1.0)[1])
     for name in ("synchronize", "get_device_name"):
         monkeypatch.setattr(torch.cuda, name, lambda device: "a GPU")
     for name in ("measured_flops", "flops_of"):

@@ -51,7 +51,11 @@ class Fitter:
         self._head, self._features = head, features
         known = inspect.signature(type(head).__init__).parameters.values()
         #: Values of the head's arguments that are decimal numbers.
-        self.values = {each.name: float(torch.as_tensor(getattr(head, each.name)).detach()) for each in known if isinstance(each.default, float)}
+        self.values = {
+            each.name: float(torch.as_tensor(getattr(head, each.name)).detach())
+            for each in known
+            if isinstance(each.default, float)
+        }
         absent = [name for name in names if name not in self.values]
         if absent:
             raise UserError(
