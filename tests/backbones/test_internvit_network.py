@@ -137,6 +137,7 @@ def test_flops_are_those_that_torch_counts() -> None:
 
 
 def test_one_compilation_serves_all_layers() -> None:
+    torch._dynamo.reset()  # other tests compile layers too
     network = made_up(num_hidden_layers=9)
     counter = CompileCounterWithBackend("aot_eager")
     run = torch.compile(run_layer, fullgraph=True, backend=counter)
