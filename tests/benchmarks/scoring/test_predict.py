@@ -14,7 +14,8 @@ SMALL = {
     "gru": {"projection": 10, "hidden": 8, "mlp": (9, 8, 7)},
     "transformer": {"width": 16, "heads": 2, "mlp": 24},
 }
-ON_FEATURES = [name for name in HEADS.names() if HEADS.get(name).map_channels is None]
+# The head anatomical takes the features of one backbone only.
+ON_FEATURES = [name for name in HEADS.names() if HEADS.get(name).map_channels is None and name != "anatomical"]
 
 
 def neighbours(count: int) -> np.ndarray:
