@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from filelock import FileLock
-
 from backbones.opening import open_regular, read_small
 
 LARGEST_HASHED = 1 << 36  # bytes, hashed in two minutes; no features, weights or video of this project are larger
@@ -28,6 +26,8 @@ def file_sha256(*paths: Path) -> str:
     """
     together = os.environ.get("LOCAL_WORLD_SIZE", "1") != "1" and hasattr(os, "getuid")
     if together and sum(path.stat().st_size for path in paths) >= SHARED and (note := _note_of(paths)) is not None:
+        from filelock import FileLock
+
         with FileLock(f"{note}.lock"):
             if note.exists():
                 return read_small(note).decode()

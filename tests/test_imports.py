@@ -43,6 +43,7 @@ OPTIONAL = {
     *("pyvista", "ray", "tkinter", "torch.utils.tensorboard", "wandb"),
 }
 SLOW = {
+    "filelock": "hashing under torchrun needs it; doctor hashes files where nothing is installed",
     "multiprocessing": "its parts are slow to import; bench.py needs interrupts, not workers",
     "huggingface_hub": "needed only when weights come from the hub",
     "scipy": "its submodules take longer to import than most commands to run",
