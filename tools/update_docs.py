@@ -43,7 +43,7 @@ SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<
 
 # The sweep over backbones and heads: its figures, its picture, and its place in results.md.
 CROSSED = RECORDS / "sweeps" / "synthlam" / "backbone_head.json"
-CROSSED_PICTURE = HOME / "docs" / "assets" / "backbone_head.png"
+CROSSED_PICTURE = HOME / "docs" / "assets" / "backbone_head.svg"
 CROSSING = re.compile(r"(<!-- crossed: rendered by tools/update_docs.py -->\n).*?(<!-- end of crossed -->)", re.DOTALL)
 
 PERFORMANCE = HOME / "docs" / "performance.md"
