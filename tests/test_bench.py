@@ -197,8 +197,8 @@ def test_help_answers_at_once() -> None:
 
 
 def test_table_answers_soon() -> None:
-    took = []
-    for _ in range(3):
+    took = []  # the fastest of five leaves a loaded machine out of it
+    for _ in range(5):
         started = time.perf_counter()
         done = run("--table")
         took.append(time.perf_counter() - started)

