@@ -197,14 +197,18 @@ def test_help_answers_at_once() -> None:
 
 
 def test_table_answers_soon() -> None:
-    took = []  # the fastest of five leaves a loaded machine out of it
+    """1.5 s is promised, on a machine that imports what the table needs in 0.8 s; torch alone would take two more."""
+    imports = [sys.executable, "-c", "import mmengine.registry, msgspec, scipy.special, tabulate"]
+    needed, took = [], []
     for _ in range(5):
         started = time.perf_counter()
+        subprocess.run(imports, cwd=HOME, check=True)
+        needed.append(time.perf_counter() - started)
         done = run("--table")
-        took.append(time.perf_counter() - started)
+        took.append(time.perf_counter() - started - needed[-1])
         assert done.returncode == 0
         assert "77.18" in done.stdout
-    assert min(took) < 1.5
+    assert min(took) < 1.5 / 0.8 * 1.2 * min(needed)
 
 
 @pytest.mark.parametrize("command", bench.COMMANDS)
