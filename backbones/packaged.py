@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from backbones.checksums import file_sha256
 from registry import UserError, first_sentences
@@ -33,6 +34,13 @@ def need_opencv(who: str, install: str = OPENCV) -> None:
         raise UserError(
             f"{who} needs OpenCV, which does not load here ({reason}); without a screen, run {WITHOUT_GL}"
         ) from error
+
+
+def classic_engine() -> dict[str, Any]:
+    """Arguments for `cv2.dnn.readNet*`: OpenCV 5's new engine drops outputs, older releases have no other."""
+    import cv2
+
+    return {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
 
 
 def packaged_network(

@@ -32,7 +32,7 @@ from tools.check_video import clips_of, pictures_of
 from tools.synthlam.scene import FRAME_SIZE
 
 EVERY = 30  # frames of a clip, of which one is searched
-SHOWN = 1280  # pixels of a frame's longer side in which sizes are told
+SHOWN = 1280  # longer side of the frames, in pixels; reported face sizes refer to it
 SAME = 0.2  # intersection over union of two boxes of one face; the true boxes include more of the head
 BINS = (0, 20, 30, 40, 60, 100, 200, 10_000)
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")

@@ -3,8 +3,8 @@
 `python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, and when each face
 looks at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each: those with the
 largest faces in which somebody looks and somebody does not. Their crops are put where they were, in the part of the
-frame around the two. Between two scenes there is a wall for longer than a track may be
-without its face, so that no track goes on into the next scene. Needs PyAV.
+frame around the two. A wall separates the scenes. It is shown for longer than a track survives without its face, so no
+track continues into the next scene. Needs PyAV.
 """
 
 from __future__ import annotations

@@ -14,16 +14,15 @@ import pandas as pd
 from typing_extensions import Unpack  # in typing from Python 3.11
 
 from benchmarks.config.ensemble import resolve_row
-from benchmarks.config.files import load_dataset
 from benchmarks.pipeline.run import run as run_rows
-from benchmarks.pipeline.session import Session
+from benchmarks.pipeline.session import Session, open_dataset
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.predictions import read_table
 from benchmarks.rows.schema import Result, shown_split
 from benchmarks.system.device import take_device
 from benchmarks.table.comparison import compare_rows
-from benchmarks.table.table import TableRow, collect, rows
-from registry import DATASETS, UserError, load_plugins
+from benchmarks.table.table import THIS_MACHINE, TableRow, collect, rows
+from registry import UserError, load_plugins
 
 
 class RunOptions(TypedDict, total=False):
@@ -175,7 +174,7 @@ def run(
     root, device, plugins = given.pop("root", None), given.pop("device", None), given.pop("plugins", ())
     load_plugins(plugins)
     config = resolve_row(recipe, dataset, **given)
-    reader = DATASETS.get(load_dataset(dataset)["type"])(None if root is None else Path(root))
+    reader = open_dataset(dataset, None if root is None else Path(root))
     session = Session(reader, Path(out), seeds, take_device(device), plugins=plugins)
     (record,) = run_rows([config], session)
     return FinishedRow(record, Path(out) / "results" / config.dataset / folder_name(record["name"]))
@@ -199,7 +198,7 @@ def results(out: str | Path = "runs", dataset: str | None = None) -> Results:
     places = [Path(out) / "results" / record["dataset"]["name"] / folder_name(record["name"]) for record, _ in found]
     return Results(
         tuple(
-            FinishedRow(record, place if origin == "this machine" else None)
+            FinishedRow(record, place if origin == THIS_MACHINE else None)
             for (record, origin), place in zip(found, places, strict=True)
         ),
         tuple(origin for _, origin in found),

@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         if done.threshold is None:
             print(
                 "nothing is gained: neither a calibration nor another threshold is better by more than its standard "
-                f"error; no model is written, go on with {done.model.name}"
+                f"error; no model is written, keep using {done.model.name}"
             )
             return 1
         write_calibrated(done, args.output)

@@ -94,12 +94,13 @@ def run(args: argparse.Namespace) -> int:
         typed(args.seeds, SeedCount, "--seeds")
     load_plugins(args.plugin)
     if args.sweep:
+        from benchmarks.pipeline.session import open_dataset
         from benchmarks.table.sweep import grid_rows, parse_grid
 
         grid = parse_grid(args.sweep)
         given = dict(backbone=args.backbone, weights=args.weights, head=args.head, settings=args.set, limit=args.limit)
         combinations = grid_rows(grid, _one_recipe(args.recipe), args.dataset, **given)
-        rows, dataset = list(combinations.values()), _reader(args)
+        rows, dataset = list(combinations.values()), open_dataset(args.dataset, args.root)
     else:
         rows, dataset = chosen(args, head=args.head, checkpoint=args.checkpoint, limit=args.limit)
 
@@ -171,6 +172,7 @@ def chosen(
     from benchmarks.config.ensemble import recipes_of, resolve_row
     from benchmarks.config.files import kind_of, recipe_names
     from benchmarks.config.reference import Reference
+    from benchmarks.pipeline.session import open_dataset
     from benchmarks.system.progress import say
     from registry import UserError
 
@@ -200,7 +202,7 @@ def chosen(
             say(f"{name}: left out; {error}")  # what is wrong for a recipe too is refused there
             continue
         rows.append(row)
-    dataset = _reader(args)
+    dataset = open_dataset(args.dataset, args.root)
     if not everything:
         return rows, dataset
     able = []
@@ -239,14 +241,6 @@ def _seeds(text: str) -> int | str:
         return text if text == "table" else int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}' is neither a number nor table") from None
-
-
-def _reader(args: argparse.Namespace) -> Dataset:
-    from benchmarks.config.files import load_dataset
-    from registry import DATASETS
-
-    dataset: Dataset = DATASETS.get(load_dataset(args.dataset)["type"])(args.root)
-    return dataset
 
 
 def _one_recipe(text: str) -> str:

@@ -15,7 +15,7 @@ from benchmarks.config.files import load_dataset
 from benchmarks.data.dataset import Dataset, table_sha256
 from benchmarks.priors.base import Prior
 from benchmarks.rows.identity import short_hash
-from registry import PRIORS, UserError
+from registry import DATASETS, PRIORS, UserError
 
 # Share of frames without a crop above which a run says so first, and its record names the share. SynthLAM has 9 %.
 MANY_ABSENT = 0.2
@@ -123,3 +123,14 @@ class Session:
         for split in ("train", "val"):
             if split not in self.tables:
                 raise UserError(f"dataset {name} has no {split} split; heads train on train and are chosen on val")
+
+
+def open_dataset(name: str, root: Path | None) -> Dataset:
+    """Open a dataset by name or as the path of its file; errors as in `load_dataset`, and of the dataset itself.
+
+    Args:
+        name: see `load_dataset`.
+        root: its folder; None for a dataset that is shipped.
+    """
+    dataset: Dataset = DATASETS.get(load_dataset(name)["type"])(root)
+    return dataset

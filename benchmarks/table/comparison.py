@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,48 +30,56 @@ class ComparedRows:
     """Two rows on the same key frames.
 
     Attributes:
-        names: of the rows; their paths if both have one name.
         rows: where they were found.
+        split: `test` or `val`.
         results: their records.
         figures: of the two rows.
         found: the difference of their mean mAP, with its interval, in fractions.
         p: None if it was not computed, because a record has no scores.
-        split: `test` or `val`.
         frames: number of key frames that both have.
         positives: of these, looking.
         clips: with these frames.
-        cluster: what was resampled, `clip` or `video`.
-        pairing: which trainings the rows share, in words.
-        lines: what it all means, in sentences.
+        warnings: sentences on frames that were left out.
     """
 
-    names: tuple[str, str]
-    rows: tuple[FoundRow, FoundRow]
-    results: tuple[Result, Result]
-    figures: tuple[Scored, Scored]
-    found: Difference
-    p: float | None
+    rows: Sequence[FoundRow]
     split: str
-    frames: int
-    positives: int
-    clips: int
-    cluster: str
-    pairing: str
-    lines: list[str]
-
-
-@dataclass(frozen=True)
-class _Figures:
-    """What scores or records say of two rows."""
-
-    results: list[Result]
+    results: Sequence[Result]
     figures: tuple[Scored, Scored]
     found: Difference
     p: float | None
     frames: int
     positives: int
     clips: int
-    warnings: list[str]
+    warnings: Sequence[str]
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the rows; their paths if both have one name."""
+        names = [result["name"] for result in self.results]
+        return names if names[0] != names[1] else [str(row.folder or row.record) for row in self.rows]
+
+    @property
+    def cluster(self) -> str:
+        """What was resampled, `clip` or `video`."""
+        return "video" if "video" in {cluster_of(result, self.split) for result in self.results} else "clip"
+
+    @property
+    def pairing(self) -> str:
+        """Which trainings the rows share, in words."""
+        return shared_in_words(*(row.trainings for row in self.figures))
+
+    @property
+    def lines(self) -> list[str]:
+        """What it all means, in sentences."""
+        a, b = self.names
+        lines = [sentence(a, b, self.found, self.p), *_single_seeds([a, b], self.figures), *self.warnings]
+        if self.split == "val":
+            fitted = [name for name, result in zip(self.names, self.results, strict=True) if result["fitted"]]
+            lines += [
+                f"{name}: smoothing or weights were fitted on val, so its figure is optimistic." for name in fitted
+            ]
+        return lines
 
 
 def compare_rows(a: str, b: str, out: Path, split: str = "test", dataset: str = "synthlam") -> ComparedRows:
@@ -86,39 +95,12 @@ def compare_rows(a: str, b: str, out: Path, split: str = "test", dataset: str = 
     Raises:
         UserError: no such row, or the rows have no key frames in common.
     """
-    one, other = find_record(a, out, dataset), find_record(b, out, dataset)
-    scores = one.folder is not None and other.folder is not None
-    compared = (_from_scores if scores else _from_records)([one, other], split)
-    names = [result["name"] for result in compared.results]
-    if names[0] == names[1]:
-        names = [str(row.folder or row.record) for row in (one, other)]
-    cluster = "video" if "video" in {cluster_of(result, split) for result in compared.results} else "clip"
-    lines = [
-        sentence(names[0], names[1], compared.found, compared.p),
-        *_single_seeds(names, compared),
-        *compared.warnings,
-    ]
-    if split == "val":
-        fitted = [name for name, result in zip(names, compared.results, strict=True) if result["fitted"]]
-        lines += [f"{name}: smoothing or weights were fitted on val, so its figure is optimistic." for name in fitted]
-    return ComparedRows(
-        names=(names[0], names[1]),
-        rows=(one, other),
-        results=(compared.results[0], compared.results[1]),
-        figures=compared.figures,
-        found=compared.found,
-        p=compared.p,
-        split=split,
-        frames=compared.frames,
-        positives=compared.positives,
-        clips=compared.clips,
-        cluster=cluster,
-        pairing=shared_in_words(compared.figures[0].trainings, compared.figures[1].trainings),
-        lines=lines,
-    )
+    rows = [find_record(name, out, dataset) for name in (a, b)]
+    scores = all(row.folder is not None for row in rows)
+    return (_from_scores if scores else _from_records)(rows, split)
 
 
-def _from_scores(rows: list[FoundRow], split: str) -> _Figures:
+def _from_scores(rows: list[FoundRow], split: str) -> ComparedRows:
     """Compare two rows by their scores, on the key frames that both have."""
     predictions = [read_predictions(row.folder, split) for row in rows if row.folder is not None]
     frames, places = common_frames(*predictions)
@@ -146,10 +128,10 @@ def _from_scores(rows: list[FoundRow], split: str) -> _Figures:
     p = None if found.too_few else permutation_p(found, scores[0], scores[1], labels, clips)
     results = [row.result for row in predictions]
     counts = len(labels), int(labels.sum()), len(np.unique(names))
-    return _Figures(results, (figures[0], figures[1]), found, p, *counts, warnings)
+    return ComparedRows(rows, split, results, (figures[0], figures[1]), found, p, *counts, warnings)
 
 
-def _from_records(rows: list[FoundRow], split: str) -> _Figures:
+def _from_records(rows: list[FoundRow], split: str) -> ComparedRows:
     """Compare two rows by their records, which must be of the same key frames."""
     results = [read_result(row.record) for row in rows]
     figures = []
@@ -166,7 +148,7 @@ def _from_records(rows: list[FoundRow], split: str) -> _Figures:
     own = results[0]["splits"][split]
     found = _difference(figures[0], figures[1])
     counts = own["windows"], own["positives"], own["clips"]
-    return _Figures(results, (figures[0], figures[1]), found, None, *counts, [])
+    return ComparedRows(rows, split, results, (figures[0], figures[1]), found, None, *counts, [])
 
 
 def _difference(a: Scored, b: Scored) -> Difference:
@@ -176,9 +158,9 @@ def _difference(a: Scored, b: Scored) -> Difference:
     return found
 
 
-def _single_seeds(names: list[str], compared: _Figures) -> list[str]:
+def _single_seeds(names: Sequence[str], figures: Sequence[Scored]) -> list[str]:
     """Warnings about rows with one seed of several possible ones."""
-    rows = [(name, row) for name, row in zip(names, compared.figures, strict=True) if not row.fixed]
+    rows = [(name, row) for name, row in zip(names, figures, strict=True) if not row.fixed]
     single = [name for name, row in rows if len(row.seeds) == 1]
     if len(single) == 2:
         return [

@@ -66,11 +66,13 @@ class Column(NamedTuple):
         head: its heading; `{place}` stands for dataset and split.
         fields: of `TableRow`, which CSV and JSON contain in place of the cell.
         cell: what it shows of a row.
+        short: heading in text, where `head` is too long or has a place.
     """
 
     head: str
     fields: tuple[str, ...]
     cell: Callable[[TableRow, _Whole], str]
+    short: str = ""
 
 
 def table_text(out: Path | None, view: TableView | None = None, names: Sequence[str] = ()) -> str:
@@ -161,8 +163,7 @@ def _text(table: Sequence[TableRow], view: TableView, whole: _Whole) -> str:
         first = place == (whole.places or [""])[0]
         own = [row for row in table if f"{row.dataset} {row.split}" == place or (not row.dataset and first)]
         marked = any(row.recipe in view.new for row in own)
-        head = [COLUMNS[key].head.format(place="").strip() for key in view.shown_columns]
-        head = [{"Ego4D test mAP, cited": "cited"}.get(name, name) for name in head]
+        head = [COLUMNS[key].short or COLUMNS[key].head for key in view.shown_columns]
         body = [[printable(COLUMNS[key].cell(row, whole)) for key in view.shown_columns] for row in own]
         if marked:
             head.insert(0, "")
@@ -259,8 +260,8 @@ COLUMNS = {
     "recipe": Column("recipe", ("recipe",), lambda row, _: row.recipe),
     "backbone": Column("backbone", ("backbone",), lambda row, _: row.backbone),
     "head": Column("head", ("head",), lambda row, _: row.head),
-    "cited": Column("Ego4D test mAP, cited", ("published_map", "published_source"), _cited_cell),
-    "map": Column("{place} mAP", ("dataset", "split", "map", "map_std"), _map_cell),
+    "cited": Column("Ego4D test mAP, cited", ("published_map", "published_source"), _cited_cell, "cited"),
+    "map": Column("{place} mAP", ("dataset", "split", "map", "map_std"), _map_cell, "mAP"),
     "rank": Column("rank", ("rank", "rank_low", "rank_high", "compared"), lambda row, _: rank_text(row)),
     "best": Column("best", ("tied",), _best_cell),
     "interval": Column("95 % interval", ("map_low", "map_high"), _interval_cell),

@@ -20,6 +20,8 @@ from registry import UserError, did_you_mean
 
 PUBLISHED = Path(__file__).resolve().parent.parent / "published.csv"
 
+THIS_MACHINE = "this machine"  # origin of a row that is no committed record
+
 # Methods in the order of the published table; all others follow by name, floors and ceilings last.
 ORDER = (
     *("GazeLSTM", "GazeLSTM + Gaze360", "GazePose", "GazePose, random start"),
@@ -81,7 +83,7 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
         found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"
     for path in sorted(out.glob("results/*/*/result.json")) if out is not None else ():
         result = read_result(path)
-        found[result["dataset"]["name"], result["name"]] = result, "this machine"
+        found[result["dataset"]["name"], result["name"]] = result, THIS_MACHINE
     return list(found.values())
 
 

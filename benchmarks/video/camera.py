@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
+from backbones.packaged import need_opencv
 from benchmarks.system import interrupts
 from benchmarks.system.progress import say
 from benchmarks.video.annotate import TICKS
@@ -47,10 +48,9 @@ def open_capture(address: str) -> Capture:
     name = printable(f"camera:{address}")
     if not address.isdecimal() and not Path(address).exists():
         raise UserError(f"{name}: no such device; give a number from 0, as in camera:0, or the path of a device")
-    try:
-        import cv2
-    except ImportError:
-        raise UserError("cameras need OpenCV: pip install opencv-python-headless") from None
+    need_opencv("a camera")
+    import cv2
+
     logging: Any = cv2.utils.logging
     logging.setLogLevel(logging.LOG_LEVEL_SILENT)  # it reports at length what is said in one line below
     capture: Any = cv2.VideoCapture(int(address) if address.isdecimal() else address)

@@ -22,7 +22,7 @@ class Person(NamedTuple):
         first: seconds, when the first of these frames appears.
         last: seconds, when the last of them disappears.
         mean_width: of its boxes in these frames, pixels.
-        mean_height: likewise.
+        mean_height: of the same boxes, pixels.
     """
 
     track: str

@@ -1,4 +1,4 @@
-"""Backbone `oriented_gradients`: histograms of oriented gradients, features that nobody trained."""
+"""Backbone `oriented_gradients`: histograms of oriented gradients, features without training."""
 
 import math
 from typing import Annotated

@@ -2,7 +2,6 @@
 
 import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from backbones.base import Preprocessing
 from backbones.face_geometry import CORNERS, LOWER, NAMES, UPPER, FaceGeometry, features_of, without_padding
 from benchmarks.data import synthlam
 from registry import BACKBONES, UserError
+from tests.astronaut import astronaut
 from tests.contracts import check_backbone
 
 UNIT = 89.5  # mm
@@ -51,11 +51,7 @@ def renders() -> list[Image.Image]:
 @pytest.fixture(scope="module")
 def photograph() -> Image.Image:
     """A head that faces the camera, 160 x 180 pixels; the picture is in the public domain (NASA)."""
-    package = importlib.util.find_spec("skimage")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("needs scikit-image's photograph of an astronaut")
-    file = Path(package.submodule_search_locations[0]) / "data" / "astronaut.png"
-    return Image.open(file).convert("RGB").crop((145, 20, 305, 200))
+    return astronaut().crop((145, 20, 305, 200))
 
 
 def test_contract(backbone: FaceGeometry, renders: list[Image.Image]) -> None:

@@ -217,7 +217,7 @@ def test_a_trainable_tower_gets_gradients(dinov2: Path) -> None:
 
 
 def test_code_in_a_snapshot_never_runs(dinov2: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither where transformers has the model itself, nor where it does not; and nobody is asked."""
+    """Whether or not transformers contains the model; it asks no question either."""
     canary = dinov2 / "canary"
     monkeypatch.setenv("HF_MODULES_CACHE", str(dinov2 / "modules"))
     monkeypatch.setattr("builtins.input", lambda *_: pytest.fail("a question"))

@@ -4,6 +4,22 @@
 >>> check_head(dict(type="my_head"))
 """
 
-from tests.contracts.checks import check_backbone, check_detector, check_head, golden_tensor, made_up_inputs, uniform
+from tests.contracts.checks import (
+    FIXED_FEATURES,
+    check_backbone,
+    check_detector,
+    check_head,
+    golden_tensor,
+    made_up_inputs,
+    uniform,
+)
 
-__all__ = ["check_backbone", "check_detector", "check_head", "golden_tensor", "made_up_inputs", "uniform"]
+__all__ = [
+    "FIXED_FEATURES",
+    "check_backbone",
+    "check_detector",
+    "check_head",
+    "golden_tensor",
+    "made_up_inputs",
+    "uniform",
+]

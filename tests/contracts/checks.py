@@ -16,6 +16,9 @@ from benchmarks.video.detectors.base import Detector
 from heads.base import Head, Window
 from registry import BACKBONES, DETECTORS, HEADS
 
+# Heads that take the features of one backbone only, so that their contract is checked with no other number of features.
+FIXED_FEATURES = {"anatomical"}
+
 
 def uniform(name: str, shape: tuple[int, ...], salt: int = 0) -> np.ndarray:
     """Return numbers in [-1, 1) that depend on a name; the formula for the weights of the golden cases."""

@@ -5,7 +5,7 @@ import torch
 
 from heads.base import Head, Window
 from registry import HEADS, UserError, load_plugin
-from tests.contracts import check_head, made_up_inputs
+from tests.contracts import FIXED_FEATURES, check_head, made_up_inputs
 
 # The published sizes are too big for a quick test.
 SMALL = {
@@ -21,16 +21,12 @@ def test_contract(name: str) -> None:
     check_head({"type": name, **SMALL.get(name, {})})
 
 
-# Heads that take the features of one backbone only.
-FIXED = {"anatomical"}
-
-
-@pytest.mark.parametrize("name", sorted(set(HEADS.names()) - FIXED))
+@pytest.mark.parametrize("name", sorted(set(HEADS.names()) - FIXED_FEATURES))
 def test_other_window(name: str) -> None:
     check_head({"type": name, **SMALL.get(name, {})}, feature_dim=5, window=3)
 
 
-@pytest.mark.parametrize("name", sorted(set(HEADS.names()) - {"probe", "probe_sklearn"} - FIXED))
+@pytest.mark.parametrize("name", sorted(set(HEADS.names()) - {"probe", "probe_sklearn"} - FIXED_FEATURES))
 def test_temporal_heads_see_the_neighbours(name: str) -> None:
     head = HEADS.build({"type": name, "feature_dim": 6, **SMALL.get(name, {})}).eval()
     window = Window(torch.ones(1, 7, 6), torch.ones(1, 7, dtype=torch.bool), **made_up_inputs(head, 1))

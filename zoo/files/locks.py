@@ -50,7 +50,8 @@ def take_lock(path: Path) -> Lock | None:
         OSError: the file cannot be opened, is a symbolic link, or is not a regular file.
     """
     if locks_beside():
-        return _take_lock_beside(path)
+        beside = path.with_name(f"{path.name}.lock")
+        return _take_lock_beside(path, FileLock(beside, timeout=0, thread_local=False), beside)
     while True:
         acquired = _Acquired()
         lock = FileLock(path, timeout=0, thread_local=False, on_acquired=acquired)
@@ -76,9 +77,8 @@ def locks_beside() -> bool:
     return os.name == "nt"
 
 
-def _take_lock_beside(path: Path) -> Lock | None:
-    beside = path.with_name(f"{path.name}.lock")
-    lock = FileLock(beside, timeout=0, thread_local=False)
+def _take_lock_beside(path: Path, lock: BaseFileLock, beside: Path | None = None) -> Lock | None:
+    """Hold `path` by a lock on another file; `beside` is removed when it is released."""
     try:
         lock.acquire()
     except Timeout:
@@ -109,10 +109,4 @@ def _take_soft_lock(path: Path) -> Lock | None:
     if path.parent not in _lockless:
         _lockless.add(path.parent)
         print(f"{path.parent}: this file system has no locks; {owner.name} stands in for one", file=sys.stderr)
-    lock = SoftFileLock(owner, timeout=0, thread_local=False)
-    try:
-        lock.acquire()
-    except Timeout:
-        return None
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
-    return Lock(path, lock)
+    return _take_lock_beside(path, SoftFileLock(owner, timeout=0, thread_local=False))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from registry import UserError
 
 SMALL = 320  # pixels of the longer side up to which pictures are padded to squares
 NETS = 12  # cached networks, one per input size
@@ -44,6 +47,44 @@ class Detector:
     def fingerprint(self) -> dict[str, Any]:
         """Returns everything that determines the results, ready for JSON."""
         raise NotImplementedError
+
+
+class SizedNetworks:
+    """Networks by the size of their input; the oldest is dropped when there are more than `NETS`.
+
+    Args:
+        make: builds a network for an input's height and width.
+    """
+
+    def __init__(self, make: Callable[[tuple[int, int]], Any]) -> None:
+        self._make = make
+        self._nets: dict[tuple[int, int], Any] = {}
+
+    def of(self, shape: tuple[int, int]) -> Any:
+        """Returns the network for inputs of this height and width."""
+        if shape not in self._nets:
+            if len(self._nets) == NETS:
+                self._nets.pop(next(iter(self._nets)))
+            self._nets[shape] = self._make(shape)
+        return self._nets[shape]
+
+
+def check_detector_arguments(detector: str, side: int, least: int, threshold: float) -> None:
+    """Checks what detectors have in common.
+
+    Args:
+        detector: its name.
+        side: pixels of a frame's longer side.
+        least: smallest possible side.
+        threshold: minimum confidence.
+
+    Raises:
+        UserError: one of them is out of range.
+    """
+    if side < least:
+        raise UserError(f"detector {detector}: side is {side}; it must be at least {least}")
+    if not 0 < threshold < 1:
+        raise UserError(f"detector {detector}: threshold is {threshold}; it must be between 0 and 1")
 
 
 def padded(picture: np.ndarray, multiple: int) -> np.ndarray:

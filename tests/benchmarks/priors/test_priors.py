@@ -22,6 +22,7 @@ from benchmarks.pipeline.session import Session
 from benchmarks.priors import face_mesh
 from benchmarks.priors.base import Priors, lacking
 from registry import PRIORS, UserError
+from tests.astronaut import astronaut
 
 POINTS = [[0.5, 0.6, 0.1, 1.2], [0.7, 0.4, 0.0, 0.9], [0.3, 0.2, 0.0, 0.8], [0.6, 0.8, 0.0, -0.5], [0.4, 0.8, 0.0, 0.5]]
 
@@ -400,11 +401,7 @@ def estimator() -> face_mesh.Estimator:
 @pytest.fixture(scope="module")
 def photograph() -> Image.Image:
     """A head that faces the camera, 210 x 220 pixels; the picture is in the public domain (NASA)."""
-    package = importlib.util.find_spec("skimage")
-    if package is None or not package.submodule_search_locations:
-        pytest.skip("needs scikit-image's photograph of an astronaut")
-    file = Path(package.submodule_search_locations[0]) / "data" / "astronaut.png"
-    return Image.open(file).convert("RGB").crop((120, 0, 330, 220))
+    return astronaut().crop((120, 0, 330, 220))
 
 
 UNKNOWN = np.full(2, np.nan)

@@ -8,14 +8,14 @@ from benchmarks.features.windows import FeatureData
 from benchmarks.scoring.predict import score_windows
 from heads.base import Window
 from registry import HEADS
+from tests.contracts import FIXED_FEATURES
 
 SMALL = {
     "lstm": {"projection": 10, "hidden": 8, "mlp": (9, 8, 7)},
     "gru": {"projection": 10, "hidden": 8, "mlp": (9, 8, 7)},
     "transformer": {"width": 16, "heads": 2, "mlp": 24},
 }
-# The head anatomical takes the features of one backbone only.
-ON_FEATURES = [name for name in HEADS.names() if HEADS.get(name).map_channels is None and name != "anatomical"]
+ON_FEATURES = [name for name in HEADS.names() if HEADS.get(name).map_channels is None and name not in FIXED_FEATURES]
 
 
 def neighbours(count: int) -> np.ndarray:

