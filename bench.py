@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from types import ModuleType
 from typing import NoReturn
 
 from benchmarks.system import interrupts
@@ -137,6 +138,19 @@ def main(arguments: Sequence[str]) -> int:
         return 1
 
 
+def parser_of(name: str) -> tuple[ModuleType, Parser]:
+    """Import a command; return its module and its parser."""
+    command = importlib.import_module(f"benchmarks.commands.{name}")
+    parser = Parser(
+        prog=f"bench.py {name}",
+        description=command.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_arguments(parser)
+    return command, parser
+
+
 def run_command(arguments: Sequence[str]) -> int:
     """Find the command of a command line and run it; returns the exit status."""
     first = arguments[0] if arguments else "--help"
@@ -160,14 +174,7 @@ def run_command(arguments: Sequence[str]) -> int:
         return 2
 
     interrupts.command = f"bench.py {name}"
-    command = importlib.import_module(f"benchmarks.commands.{name}")
-    parser = Parser(
-        prog=f"bench.py {name}",
-        description=command.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.add_arguments(parser)
+    command, parser = parser_of(name)
     if "" in rest:  # most likely an unset shell variable; as a path it would mean this folder
         before = rest[rest.index("") - 1] if rest.index("") else name
         parser.error(f"the value after {before} is empty; give one, or leave it out")

@@ -1,10 +1,10 @@
 """Make the ten-second video that ships: `python bench.py predict sample -o OUT`.
 
-`python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, and when each face
-looks at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each: those with the
-largest faces in which somebody looks and somebody does not. Their crops are put where they were, in the part of the
-frame around the two. A wall separates the scenes. It is shown for longer than a track survives without its face, so no
-track continues into the next scene. Needs PyAV.
+`python -m tools.make_sample` writes `sample.mp4` and `sample.json`: where the video comes from, where each face is,
+and when it looks at the camera. The video shows four scenes of SynthLAM's test clips, with two rendered people each:
+those with the largest faces in which somebody looks and somebody does not. Their crops are put where they were, in the
+part of the frame around the two. A wall separates the scenes. It is shown for longer than a track survives without its
+face, so no track continues into the next scene. Needs PyAV.
 """
 
 from __future__ import annotations
@@ -94,6 +94,12 @@ def _corner(rows: pd.DataFrame) -> tuple[int, int]:
     return left, top
 
 
+def _middle(rows: pd.DataFrame, scene: Scene) -> list[int]:
+    """Return the mean middle of a track's boxes, x and y in pixels of the video."""
+    boxes, (left, top) = rows[["x1", "y1", "x2", "y2"]].mean(), _corner(scene.rows)
+    return [round((boxes["x1"] + boxes["x2"]) / 2 - left), round((boxes["y1"] + boxes["y2"]) / 2 - top)]
+
+
 def looks_of(rows: pd.DataFrame, start: int) -> list[list[float]]:
     """List start and end, in seconds of the video, of a track's looks: the gaze meets the camera.
 
@@ -123,7 +129,8 @@ def write_sample(out: Path) -> None:
             scene = scenes[len(faces) // 2 % len(scenes)]
             start = number - int(scene.rows["frame"].min())
             for track, rows in scene.rows.groupby("track"):
-                faces.append({"clip": scene.clip, "track": track, "looks": looks_of(rows, start)})
+                middle = _middle(rows, scene)
+                faces.append({"clip": scene.clip, "track": track, "middle": middle, "looks": looks_of(rows, start)})
             for picture in itertools.chain(pictures_of_scene(scene, root), itertools.repeat(wall_of(SIZE), EMPTY)):
                 if number < FRAMES:
                     container.mux(stream.encode(av.VideoFrame.from_image(picture)))

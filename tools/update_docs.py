@@ -20,25 +20,24 @@ import numpy as np
 import pandas as pd
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from PIL import Image, ImageDraw, ImageFont
 from tabulate import tabulate
 
-from benchmarks.data.synthlam import root
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.folder import folder_name
 from benchmarks.rows.provenance import HOME
 from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
-from benchmarks.table.render import table_text
-from benchmarks.table.table import collect, rows
+from benchmarks.table.render import TableView, render, table_text
+from benchmarks.table.table import collect, named, rows
 from tools.speed import harness
 from zoo.files.atomic import replacing, write_json, write_text
 
 README = HOME / "README.md"
-PICTURE = HOME / "docs" / "assets" / "crops.png"
-BEGIN, END = "<!-- table: rendered by tools/update_docs.py -->", "<!-- end of table -->"
-
 RESULTS = HOME / "docs" / "results.md"
+# The table: in the README the rows of the published comparison, in results.md all of it.
+TABLE = re.compile(r"(<!-- table: rendered by tools/update_docs.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+MAIN_ROWS = ("gazepose", "internlstm", "internlstm_flip", "internlstm_flip_tta")
+MAIN_COLUMNS = ("method", "cited", "map", "interval", "seeds")
 SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
 
 # The sweep over backbones and heads: its figures, its picture, and its place in results.md.
@@ -60,10 +59,6 @@ OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of these, passed on the seco
 RELIABILITY = HOME / "docs" / "reliability.md"
 RELIABLE = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
-PICTURED = "internlstm_flip_tta"
-SIZES = ((20, 27), (28, 36), (37, 45), (46, 58), (59, 112))  # the shorter side in pixels; two columns each
-TILE = 128
-
 
 def update_records(out: Path) -> list[Path]:
     """Copy the results of unchanged recipes into `benchmarks/records/<dataset>/`."""
@@ -77,14 +72,15 @@ def update_records(out: Path) -> list[Path]:
 
 
 def render_readme(text: str) -> str:
-    """The README with its table of the committed records."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{table_text(None)}\n\n{END}{after}"
+    """The README with the main rows of the committed records."""
+    measured = [row for row in rows(named(MAIN_ROWS, None)) if row.recipe]
+    table = render(measured, TableView("github", MAIN_COLUMNS))
+    return TABLE.sub(lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}", text)
 
 
 def render_results(text: str) -> str:
     """The page on results with its figures of the committed records."""
+    text = TABLE.sub(lambda marks: f"{marks[1]}\n{table_text(None)}\n\n{marks[2]}", text)
     text = SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
     record = json.loads(CROSSED.read_text(encoding="utf-8")) if CROSSED.exists() else None
     return text if record is None else CROSSING.sub(lambda m: f"{m[1]}\n{crossed_table(record)}\n\n{m[2]}", text)
@@ -378,38 +374,8 @@ def faults_table(record: dict[str, Any]) -> str:
     )
 
 
-def picture(predictions: pd.DataFrame, crops: Path) -> Image.Image:
-    """Test crops with their scores: looking above, not looking below, larger ones to the right.
-
-    Args:
-        predictions: rows of `predictions.csv` of the test split and one seed.
-        crops: the dataset's root.
-    """
-    random = np.random.default_rng(7)
-    images = predictions["clip"] + "/" + predictions["track"] + "/" + predictions["frame"].map("{:05d}".format)
-    images = "videos_challenge/" + images + "_" + predictions["unique_id"] + ".jpg"
-    width, height = predictions["x2"] - predictions["x1"], predictions["y2"] - predictions["y1"]
-    side = width.where(width < height, height)
-    font = ImageFont.load_default(14)
-    sheet = Image.new("RGB", (2 * len(SIZES) * TILE, 2 * (TILE + 20)), "white")
-    for row, label in enumerate((1, 0)):
-        taken: set[str] = set()
-        for column, (low, high) in enumerate(size for size in SIZES for _ in range(2)):
-            fits = (predictions["label"] == label) & side.between(low, high) & ~predictions["track"].isin(taken)
-            chosen = random.choice(np.flatnonzero(fits))
-            taken.add(predictions["track"].iloc[chosen])
-            crop = Image.open(crops / images.iloc[chosen])
-            scale = min((TILE - 4) / crop.width, (TILE - 4) / crop.height)
-            tile = crop.resize((round(crop.width * scale), round(crop.height * scale)), Image.Resampling.BICUBIC)
-            left, top = column * TILE, row * (TILE + 20)
-            sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
-            words = f"{predictions['score'].iloc[chosen]:.2f}  ({crop.width} px)"
-            ImageDraw.Draw(sheet).text((left + TILE / 2, top + TILE + 9), words, "black", font, anchor="mm")
-    return sheet
-
-
 def main() -> None:
-    """Update the records, the README and its picture, and the rendered docs."""
+    """Update the records, and render the README and the docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
     parser.add_argument("--speed-only", action="store_true", help="render only performance.md and reliability.md")
@@ -429,15 +395,6 @@ def main() -> None:
     update_crossed(out)
     write_text(README, render_readme(README.read_text(encoding="utf-8")))
     write_text(RESULTS, render_results(RESULTS.read_text(encoding="utf-8")))
-    folder = out / "results" / "synthlam" / PICTURED
-    if not folder.exists():  # only other rows were recorded
-        return
-    predictions = pd.read_csv(folder / "predictions.csv", dtype={"clip": str, "track": str, "unique_id": str})
-    seed = json.loads((folder / "result.json").read_text(encoding="utf-8"))["seeds"][0]
-    PICTURE.parent.mkdir(parents=True, exist_ok=True)
-    own = predictions[(predictions["split"] == "test") & (predictions["seed"] == seed)].reset_index(drop=True)
-    picture(own, root()).save(PICTURE, optimize=True)
-    print(PICTURE.relative_to(HOME))
 
 
 if __name__ == "__main__":
