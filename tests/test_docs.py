@@ -302,6 +302,23 @@ def test_commands_within_sentences(command: Command, monkeypatch: pytest.MonkeyP
             assert "the following arguments are required" in capsys.readouterr().err
 
 
+def sentences(document: str) -> Iterator[str]:
+    """Sentences of a document's prose, list items and table cells; code counts as one word."""
+    text = (HOME / document).read_text(encoding="utf-8")
+    hidden = r"^```.*?^```$|<!-- \S+ .*?rendered.*?<!-- end of .*?-->|<!--.*?-->"
+    text = re.sub(hidden, "", text, flags=re.MULTILINE | re.DOTALL)
+    for block in re.split(r"\n\s*\n|\n(?=\s*[-*] |\s*\d+\. |#|\|)", text):
+        for cell in block.strip().strip("|").split("|") if block.lstrip().startswith("|") else [block]:
+            prose = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", re.sub(r"`[^`]*`", "code", cell))
+            yield from re.split(r"(?<=[.!?:;])\s+", " ".join(prose.split()))
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, "SECURITY.md", "benchmarks/data/synthlam/README.md"])
+def test_sentences_are_short(document: str) -> None:
+    """At most 30 words: most readers have another first language."""
+    assert not [sentence for sentence in sentences(document) if len(sentence.split()) > 30]
+
+
 @pytest.mark.parametrize("document", ["CONTRIBUTING.md", "docs/design.md"])
 def test_paths_exist(document: str) -> None:
     """Files and folders that are named by their path from the root or from benchmarks/."""

@@ -4,6 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from tools.record_tables import ACCURACY, MARKS, PAGES, PHOTOGRAPHS, render_records
 from tools.speed.harness import reached
 from tools.update_docs import (
     PERFORMANCE,
@@ -16,6 +19,7 @@ from tools.update_docs import (
     render_readme,
     render_results,
 )
+from zoo.cards import load_cards
 
 HOME = Path(__file__).resolve().parent.parent
 TEXT = README.read_text(encoding="utf-8")
@@ -30,6 +34,26 @@ def test_performance_is_that_of_the_committed_records() -> None:
     text = PERFORMANCE.read_text(encoding="utf-8")
     assert "cpu" in [marks[2] for marks in SPEED.finditer(text)]
     assert render_performance(text) == text
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_of_records_are_those_of_the_committed_records(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert MARKS.search(text)
+    assert render_records(text) == text
+
+
+def test_accuracy_has_the_figures_of_the_card() -> None:
+    """Those with a threshold chosen on other people, which are in no record."""
+    text = " ".join(ACCURACY.read_text(encoding="utf-8").split())
+    card = {each.metric.partition(",")[0]: each.value for each in load_cards()["geometry"].figures}
+    balanced, found, false = (card[name] for name in ("balanced accuracy", "looks found", "false looks"))
+    assert f"balanced accuracy is {balanced} [" in text
+    assert f"it finds {100 * found:.0f} % of the looks, with {100 * false:.0f} % false ones" in text
+    of_group = json.loads(PHOTOGRAPHS.read_text())["models"]["geometry"]["groups"]["head under 15°"]
+    others = of_group["faces"] - of_group["looking"]
+    called = round(of_group["figures"]["false rate"]["value"] * others)
+    assert f"Of {others} heads turned less than 15° that do not look, `geometry` mistakes {called} for looks" in text
 
 
 def test_results_are_those_of_the_committed_records() -> None:

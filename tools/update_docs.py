@@ -8,7 +8,6 @@ example:
 from __future__ import annotations
 
 import argparse
-import configparser
 import json
 import re
 import shutil
@@ -18,8 +17,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from packaging.requirements import Requirement
-from packaging.utils import canonicalize_name
 from tabulate import tabulate
 
 from benchmarks.rows.find import RECORDS
@@ -29,6 +26,7 @@ from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
 from benchmarks.table.render import TableView, render, table_text
 from benchmarks.table.table import collect, named, rows
+from tools.record_tables import PAGES, render_records
 from tools.speed import harness
 from zoo.files.atomic import replacing, write_json, write_text
 
@@ -54,10 +52,6 @@ SPEED_ORDER = [
     *("windows", "head_step", "scoring"),
     *("video_geometry", "video_gaze_nano_lstm"),
 ]
-
-OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of these, passed on the second try"
-RELIABILITY = HOME / "docs" / "reliability.md"
-RELIABLE = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-- end of \2 -->)", re.DOTALL)
 
 
 def update_records(out: Path) -> list[Path]:
@@ -167,15 +161,12 @@ def speed_table(kind: str) -> str:
     records.sort(key=lambda record: place.get(record["name"], len(place)))
     body = []
     for record in records:
-        allowed, ratio = record["seconds_allowed"], f"{_digits(record['ratio'])}x"
-        wanted = [f"{record[word]:,g}x" if record[word] is not None else "" for word in ("must", "aim")]
         times = [harness.seconds_text(record[key]) for key in ("plain_seconds", "seconds")]
-        most = "" if allowed is None else harness.seconds_text(allowed)
-        body.append([record["what"], record["against"], *times, ratio, *wanted, most])
-    head = ["work", "baseline", "baseline time", "our time", "ratio", "must", "aim", "our limit"]
+        body.append([record["what"], record["against"], *times, f"{_digits(record['ratio'])}x"])
+    head = ["work", "baseline", "baseline time", "our time", "ratio"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
+    notes = [*_measured_on(records), *_growth(records), *video_lines(records)]
     loads = [record["load"] for record in records if record["load"] is not None]
-    notes = [*sorted({_measured_on(record) for record in records}), *_growth(records), *video_lines(records)]
     if loads:
         notes.append(
             f"- Load averages at the end: {min(loads):.1f} to {max(loads):.1f}, including the measurement's own 1."
@@ -187,14 +178,19 @@ def _digits(ratio: float) -> str:
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.2g}" if ratio < 10 else f"{ratio:.0f}"
 
 
-def _measured_on(record: dict[str, Any]) -> str:
-    where, commit = record["environment"], record["environment"]["code"]["commit"]
-    changed = " with changes" if record["environment"]["code"]["dirty"] else ""
-    packages = ", ".join(f"{name} {where['packages'][name]}" for name in ("numpy", "pandas"))
-    return (
-        f"- Measured on {record['date'][:10]} on {where['cores']} cores of {where['processor']}, {where['device']}, "
-        f"Python {where['python']}, {packages}, at commit {(commit or 'unknown')[:7]}{changed}."
-    )
+def _measured_on(records: list[dict[str, Any]]) -> list[str]:
+    """A line per day and machine, with the commits."""
+    commits: dict[str, set[str]] = {}
+    for record in records:
+        where, code = record["environment"], record["environment"]["code"]
+        packages = ", ".join(f"{name} {where['packages'][name]}" for name in ("numpy", "pandas"))
+        line = (
+            f"- Measured on {record['date'][:10]} on {where['cores']} cores of {where['processor']}, "
+            f"{where['device']}, Python {where['python']}, {packages}"
+        )
+        changed = " with changes" if code["dirty"] else ""
+        commits.setdefault(line, set()).add(f"{(code['commit'] or 'unknown')[:7]}{changed}")
+    return [f"{line}, at {', '.join(sorted(commits[line]))}." for line in sorted(commits)]
 
 
 def video_lines(records: list[dict[str, Any]]) -> list[str]:
@@ -231,158 +227,18 @@ def _growth(records: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def render_reliability(text: str) -> str:
-    """The page on reliability with its tables of the committed records."""
-    tables = {
-        "faults": faults_table,
-        "bad_input": bad_input_table,
-        "soak": soak_table,
-        "versions": versions_table,
-        "gpu": gpu_table,
-    }
-
-    def render(marks: re.Match[str]) -> str:
-        path = HOME / "benchmarks" / "records" / "reliability" / f"{marks[2]}.json"
-        if marks[2] == "gpu" and not path.exists():
-            return f"{marks[1]}\nNo GPU has been available yet, so there is no record.\n\n{marks[3]}"
-        table = tables[marks[2]](json.loads(path.read_text(encoding="utf-8")))
-        return f"{marks[1]}\n{table}\n\n{marks[3]}"
-
-    return RELIABLE.sub(render, text)
-
-
-def bad_input_table(record: dict[str, Any]) -> str:
-    """Cases and outcomes per kind of input."""
-    columns = {
-        "kind": "input",
-        "cases": "cases",
-        "accepted": "accepted",
-        "refused": "refused in one line",
-        "traceback": "tracebacks",
-        "hang": "hangs",
-        "memory": "too much memory",
-        "escape": "outside the folder",
-        "message": "poor messages",
-    }
-    body = [[str(kind[name]) for name in columns] for kind in (*record["kinds"], record["all"])]
-    return tabulate(body, list(columns.values()), tablefmt="github", disable_numparse=True)
-
-
-def requirements() -> list[Requirement]:
-    """The requirements in setup.cfg with all extras except `dev`."""
-    setup = configparser.ConfigParser()
-    setup.read(HOME / "setup.cfg", encoding="utf-8")
-    texts = [setup["options"]["install_requires"]]
-    texts += [text for extra, text in setup["options.extras_require"].items() if extra != "dev"]
-    lines = (line.strip() for text in texts for line in text.splitlines())
-    return [Requirement(line) for line in lines if line and not line.startswith("#")]
-
-
-def versions_table(record: dict[str, Any]) -> str:
-    """The oldest and the newest versions of the requirements that the tests ran with, and the counts of outcomes."""
-    parts = [record[which] for which in ("oldest", "newest")]
-    packages = [
-        {canonicalize_name(name): version for name, version in part["environment"]["packages"].items()}
-        for part in parts
-    ]
-    body = [["Python", *(part["environment"]["python"] for part in parts)]]
-    for name in dict.fromkeys(canonicalize_name(each.name) for each in requirements()):
-        body.append([name, *(of.get(name, "not yet tested") for of in packages)])
-    body += [[f"tests {outcome}", *(f"{part[outcome]:,}" for part in parts)] for outcome in OUTCOMES]
-    body.append([AGAIN, *(str(len(part["passed when run again"])) for part in parts)])
-    codes = [part["environment"]["code"] for part in parts]
-    body.append(["at commit", *(code["commit"][:7] + " with changes" * bool(code["dirty"]) for code in codes)])
-    return tabulate(body, ["", "oldest", "newest"], tablefmt="github", disable_numparse=True)
-
-
-def soak_table(record: dict[str, Any]) -> str:
-    """The resources of a process after the warm-up and at the end of a soak test, and their growth."""
-    body = []
-    for name, measure in record["measures"].items():
-        if name in ("uss", "pss"):  # not limited: they depend on other processes
-            continue
-        ends = [measure["first"], measure["last"]]
-        shown = [f"{value / 1e6:.0f} MB" if name in ("rss", "anonymous") else f"{value:g}" for value in ends]
-        growth, low, high = (f"{100 * measure[key]:+.2f} %" for key in ("growth", "low", "high"))
-        body.append([name, *shown, growth, f"{low} to {high}"])
-    head = ["measure", "after the warm-up", "at the end", "growth per hour", "95 % interval"]
-    table = tabulate(body, head, tablefmt="github", disable_numparse=True)
-    where, code = record["environment"], record["environment"]["code"]
-    changed = " with changes" if code["dirty"] else ""
-    return (
-        f"{table}\n\n- {record['rounds']} rounds in {record['minutes']:.0f} minutes on {where['cores']} cores of "
-        f"{where['processor']}, torch {where['packages']['torch']}, at commit {code['commit'][:7]}{changed}."
-    )
-
-
-def gpu_table(record: dict[str, Any]) -> str:
-    """The steps of `tools.check_gpu` with their outcomes."""
-    body = [
-        [
-            each["step"],
-            each["needs"],
-            each["outcome"],
-            ", ".join(f"{name} {fact}" for name, fact in each["facts"].items()),
-        ]
-        for each in record["steps"]
-    ]
-    table = tabulate(body, ["step", "needs", "outcome", "found"], tablefmt="github", disable_numparse=True)
-    where, code = record["environment"], record["environment"]["code"]
-    changed = " with changes" if code["dirty"] else ""
-    return (
-        f"{table}\n\n- Checked on {record['date'][:10]} on {where['device']}, torch {where['packages']['torch']}, at "
-        f"commit {(code['commit'] or 'unknown')[:7]}{changed}."
-    )
-
-
-def faults_table(record: dict[str, Any]) -> str:
-    """Injections by kind and command, losses, recovery times, and the machine."""
-    outcomes = record["outcomes"]
-    commands = sorted({each["command"] for each in outcomes})
-    body = []
-    for kind in [*dict.fromkeys(each["kind"] for each in outcomes), None]:
-        own = [each for each in outcomes if kind in (None, each["kind"])]
-        counts = [str(sum(each["command"] == command for each in own)) for command in commands]
-        lost = sum(each["verdict"] == "same" for each in own)
-        ratios = [each["recovery"] / each["undisturbed"] for each in own]
-        seconds = sorted(each["recovery"] for each in own)
-        times = [f"{np.median(seconds):.1f} s", f"{max(seconds):.1f} s", f"{np.median(ratios):.2f}x"]
-        body.append([kind or "all", *counts, str(len(own)), str(len(own) - lost), *times])
-    head = [
-        "fault",
-        *commands,
-        "all",
-        "lost or wrong",
-        "recovery, median",
-        "recovery, worst",
-        "of an undisturbed run, median",
-    ]
-    table = tabulate(body, head, tablefmt="github", disable_numparse=True)
-    struck = sum(each["fired"] for each in outcomes)
-    where, code = record["environment"], record["environment"]["code"]
-    changed = " with changes" if code["dirty"] else ""
-    return "\n".join(
-        [
-            table,
-            "",
-            f"- {struck} of {len(outcomes)} faults struck before the run ended. The others came too late, and must "
-            "do no harm either.",
-            f"- Injected on {record['date']}, seed {outcomes[0]['seed']}, on {where['cores']} cores of "
-            f"{where['processor']}, Python {where['python']}, at commit {(code['commit'] or 'unknown')[:7]}{changed}; "
-            "several at a time on a busy machine, so the seconds only compare recovery with an undisturbed run.",
-        ]
-    )
-
-
 def main() -> None:
     """Update the records, and render the README and the docs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of the runs (default: runs)")
-    parser.add_argument("--speed-only", action="store_true", help="render only performance.md and reliability.md")
-    parser.add_argument("--reliability-only", action="store_true", help="render only reliability.md")
+    parser.add_argument("--speed-only", action="store_true", help="as --reliability-only, and performance.md")
+    parser.add_argument(
+        "--reliability-only", action="store_true", help=f"render only {', '.join(page.name for page in PAGES)}"
+    )
     options = parser.parse_args()
-    write_text(RELIABILITY, render_reliability(RELIABILITY.read_text(encoding="utf-8")))
-    print(RELIABILITY.relative_to(HOME))
+    for page in PAGES:
+        write_text(page, render_records(page.read_text(encoding="utf-8")))
+        print(page.relative_to(HOME))
     if options.reliability_only:
         return
     write_text(PERFORMANCE, render_performance(PERFORMANCE.read_text(encoding="utf-8")))

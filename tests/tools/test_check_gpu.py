@@ -1,11 +1,12 @@
 """The check of a GPU machine, rehearsed on the CPU; and that each step finds what is wrong."""
 
+import shutil
 from typing import Any
 
 import pytest
 import torch
 
-from tools import update_docs
+from tools import record_tables
 from tools.check_gpu import extraction, kernels
 from tools.check_gpu.__main__ import STEPS, main
 from tools.check_gpu.steps import FAILED, PASSED, Step, Wrong, run_steps
@@ -83,12 +84,14 @@ def test_a_failed_step_does_not_stop_the_others(
     assert [each["outcome"] for each in outcomes] == [FAILED, PASSED]
     assert "RuntimeError: an illegal memory access was encountered" in capsys.readouterr().out
     where = {"device": "a GPU", "packages": {"torch": "2"}, "code": {"commit": "0123456789", "dirty": False}}
-    write_json(
-        tmp_path / "benchmarks/records/reliability/gpu.json", dict(date="2026-01-02", environment=where, steps=outcomes)
-    )
-    monkeypatch.setattr(update_docs, "HOME", tmp_path)
-    marks = "<!-- gpu: rendered by tools/update_docs.py -->\n", "<!-- end of gpu -->"
-    rendered = update_docs.render_reliability("".join(marks))
+    shutil.copytree(record_tables.RECORDED, tmp_path, dirs_exist_ok=True)
+    write_json(tmp_path / "gpu.json", dict(date="2026-01-02", environment=where, steps=outcomes))
+    monkeypatch.setattr(record_tables, "RECORDED", tmp_path)
+    marks = [
+        f"<!-- {name}: rendered by tools/update_docs.py -->\n<!-- end of {name} -->" for name in ("gpu", "figures")
+    ]
+    rendered, figures = (record_tables.render_records(mark) for mark in marks)
+    assert "1 of 2 steps passed on a GPU" in figures
     assert "| two" in rendered and "FAILED" in rendered and "Checked on 2026-01-02 on a GPU, torch 2" in rendered
 
 

@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from tests.conftest import HOME
-from tools.update_docs import requirements, versions_table
+from tools.record_tables import requirements, versions_table
 
 RECORD = HOME / "benchmarks" / "records" / "reliability" / "versions.json"
 
@@ -62,7 +62,7 @@ def test_setup_cfg_allows_tested_versions(which: str) -> None:
             "filelock",
             "msgspec",
             "selenium",
-        ):  # newer than the record; docs/reliability.md shows them as not yet tested
+        ):  # newer than the record; docs/reliability-tables.md shows them as not yet tested
             continue
         version = tested[canonicalize_name(requirement.name)]
         assert requirement.specifier.contains(version), f"{requirement} was tested with {version}"
