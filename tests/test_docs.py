@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 import bench
@@ -342,6 +343,14 @@ def test_links_lead_somewhere(document: str) -> None:
     text = (HOME / document).read_text(encoding="utf-8")
     for target in re.findall(r"\]\(([^)#\s]+)", text):
         assert target.startswith("http") or (HOME / document).parent.joinpath(target).exists(), target
+
+
+def test_the_workflow_runs_what_contributors_run() -> None:
+    jobs = yaml.safe_load((HOME / ".github/workflows/checks.yml").read_text(encoding="utf-8"))["jobs"]
+    steps = {name: [step["run"] for step in job["steps"] if "run" in step] for name, job in jobs.items()}
+    assert steps["readme"] == [".ci/run"] and os.access(HOME / ".ci/run", os.X_OK)
+    known = {command.text for command in commands("CONTRIBUTING.md")}
+    assert set(steps["code"]) - known == {"mkdocs build --strict"}
 
 
 # -- Python -------------------------------------------------------------------------------------------------------

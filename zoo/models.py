@@ -22,9 +22,10 @@ from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
 from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
 from zoo.calibration import ScoreCalibration
-from zoo.cards import Card, Weights, in_markdown, load_card, load_cards
+from zoo.cards import Card, Weights, load_card, load_cards
 from zoo.files.atomic import replacing, write_json, write_text
 from zoo.files.untrusted import checked, read_json
+from zoo.hub_card import hub_card
 from zoo.model import LookingAtMeModel, read_model, without_weights, write_model
 from zoo.weights import LONGEST_WINDOW, read_head, write_head
 
@@ -335,7 +336,7 @@ def write_card(folder: Path, card: Card, rendered_only: bool) -> None:
     """Write a card as `card.json` and, for the hub, as `README.md`."""
     data = {key: value for key, value in asdict(card).items() if key != "name"}
     write_json(folder / "card.json", data)
-    write_text(folder / "README.md", readme(card, rendered_only))
+    write_text(folder / "README.md", hub_card(card, rendered_only))
 
 
 def copy_model(
@@ -367,64 +368,3 @@ def copy_model(
     write_card(folder, card, config["rendered_only"] and "calibration" not in config)
     write_json(folder / "config.json", config)
     return card
-
-
-# -- model card of the hub -----------------------------------------------------------------------------------------
-
-# Licence -> the hub's identifier.
-_LICENCES = {"Apache-2.0": "apache-2.0", "MIT": "mit", "unknown": "unknown"}
-# First word of a figure's metric -> the hub's identifier.
-_METRICS = {"mAP": "mean_average_precision", "accuracy": "accuracy"}
-
-
-def readme(card: Card, rendered_only: bool) -> str:
-    """Render a card for the hub: YAML with licence, tags and figures (`model-index`), then Markdown."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    results = [
-        EvalResult(
-            task_type="video-classification",
-            task_name="Looking-At-Me",
-            dataset_type=figure.split.partition(" ")[0].lower(),
-            dataset_name=figure.split.rpartition(" ")[0],
-            dataset_split=figure.split.rpartition(" ")[2],
-            metric_type=_METRICS.get(figure.metric.partition(",")[0], "average_precision"),
-            metric_name=figure.metric,
-            metric_value=figure.value,
-        )
-        for figure in card.figures
-    ]
-    licence = card.weights[0].licence
-    data = ModelCardData(
-        model_name=card.name,
-        license=_LICENCES.get(licence, "other"),
-        license_name=None if licence in _LICENCES else licence,
-        library_name="lamzoo",
-        pipeline_tag="video-classification",
-        tags=["looking-at-me", "gaze", "eye-contact", "egocentric-video", *(["synthetic"] if rendered_only else [])],
-        eval_results=results,
-    )
-    figures = "\n".join(
-        f"| {in_markdown(figure.metric)} | {figure.value:g} | {in_markdown(figure.split)} | "
-        f"{in_markdown(figure.source)} |"
-        for figure in card.figures
-    )
-    files = "\n".join(
-        f"- {in_markdown(each.file)}: {in_markdown(each.origin)}; licence: {in_markdown(each.licence)}; sha256 "
-        f"`{each.sha256}`"
-        for each in card.weights
-    )
-    return (
-        f"---\n{data.to_yaml()}\n---\n\n# {in_markdown(card.title)}\n\n{in_markdown(card.description)}\n\n"
-        + (
-            "**Trained on rendered faces only: no figure here shows how it performs on real ones.**\n\n"
-            if rendered_only
-            else ""
-        )
-        + "To find the people who look at the camera wearer, run in a checkout of lamzoo:\n\n"
-        "```console\n$ python bench.py predict VIDEO.mp4 --model THIS_FOLDER -o OUT/\n```\n\n"
-        f"## Figures\n\n| metric | value | split | source |\n| --- | --- | --- | --- |\n{figures}\n\n"
-        f"## Training\n\n{in_markdown(card.training)}\n\n## Limits\n\n"
-        + "\n".join(f"- {in_markdown(limit)}" for limit in card.limits)
-        + f"\n\n## Files\n\n{files}\n"
-    )

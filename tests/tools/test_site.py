@@ -34,7 +34,7 @@ def test_the_site_builds_and_is_whole(tmp_path: Path) -> None:
 
 
 def test_a_link_to_nowhere_fails(tmp_path: Path) -> None:
-    for name in ("mkdocs.yml", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "tools/site.py"):
+    for name in ("mkdocs.yml", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "tools/site.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(HOME / name, tmp_path / name)
     for name in ("docs", "examples", "benchmarks/data/synthlam", "benchmarks/records/photos"):

@@ -1,6 +1,7 @@
 """Model folders: writing, opening, copying, uploading, and errors of incomplete ones."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -186,6 +187,21 @@ def test_the_hubs_card(tmp_path: Path) -> None:
     assert shown == {("SynthLAM", "test", "mean_average_precision", 81.5), ("SynthLAM", "val", "accuracy", 70.25)}
     assert "| mAP, % | 81.5 | SynthLAM test | a record |" in text
     assert "rendered faces only" in text
+    assert index["name"] == "a" and text.lstrip().startswith("# a\n\nA title.\n")
+    assert 'load_model("MODEL").predict("VIDEO.mp4")' in text and "@software{lamzoo," in text
+    citing = (HOME / "docs" / "citing.md").read_text()
+    for title in re.findall(r"title += (\{.*\}),", text):
+        assert title in citing
+
+
+def test_the_hub_shows_one_figure_per_split(tmp_path: Path) -> None:
+    copy_model("internlstm_nano", tmp_path / "nano")
+    _, front, text = (tmp_path / "nano" / "README.md").read_text().split("---\n", 2)
+    (index,) = yaml.safe_load(front)["model-index"]
+    shown = [(each["dataset"]["split"], [metric["name"] for metric in each["metrics"]]) for each in index["results"]]
+    assert shown == [("val", ["mAP, %"]), ("test", ["mAP, %"])]
+    figures = open_model("internlstm_nano").card.figures
+    assert len(figures) > 2 and text.count("| SynthLAM ") == len(figures)
 
 
 def test_broken_folders(tmp_path: Path) -> None:
