@@ -1,7 +1,10 @@
 """What is run, on what, and how it is scored. In a program: `from benchmarks import run, results, compare`."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from benchmarks.api.rows import compare, results, run
 
 __all__ = ["compare", "results", "run"]
 

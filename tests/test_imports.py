@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -33,6 +34,10 @@ FLOORS = [
     {"tools"},
 ]
 FLOOR = {room: number for number, floor in enumerate(FLOORS) for room in floor}
+
+# Packages that offer functions of a higher room to programs. They import it when a function is first used, by its name,
+# and otherwise only for type checkers.
+DOORS = {("benchmarks", "benchmarks.api.rows"), ("zoo", "benchmarks.api.models")}
 
 # Rooms that import torch in none of their modules: tables and figures must be quick to start.
 WITHOUT_TORCH = ("config", "data", "evaluation", "rows", "table")
@@ -129,7 +134,36 @@ def test_no_import_is_relative() -> None:
 
 
 def test_rooms_import_lower_floors_only() -> None:
-    assert upward() == set()
+    """But for the doors."""
+    assert {each for each in upward() if each not in DOORS} == set()
+
+
+@pytest.mark.parametrize(("package", "room"), sorted(DOORS))
+def test_a_door_imports_its_room_when_it_is_used(package: str, room: str) -> None:
+    path = MODULES[package]
+    assert path.name == "__init__.py" and only_for_types(path, room)
+    offered = importlib.import_module(package).__all__
+    code = (
+        f"import sys, {package}\n"
+        f"assert not {{'torch', 'pandas', '{room}'}} & sys.modules.keys()\n"
+        f"from {package} import {', '.join(offered)}\n"
+        f"assert all(each.__module__ == '{room}' for each in ({', '.join(offered)},))\n"
+        f"try:\n    {package}.nothing\nexcept AttributeError:\n    pass\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_only_doors_import_modules_of_the_application_by_name() -> None:
+    """The other tests do not see such an import."""
+    found = {
+        (module_name(path), node.args[0].value)
+        for path in FILES
+        for node in ast.walk(parse(path))
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module")
+        if isinstance(node.args[0], ast.Constant)
+    }
+    assert found == DOORS
 
 
 def test_modules_form_no_circle() -> None:

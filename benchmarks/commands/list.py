@@ -1,4 +1,6 @@
-"""List recipes, backbones, heads, datasets, priors, detectors and models, including those of plug-ins.
+"""List recipes, backbones, heads, datasets, priors, detectors, models and weights, including those of plug-ins.
+
+Models are what `predict --model` takes, with what they were measured on. Weights are those of backbones alone.
 
 example:
   python bench.py --list
@@ -13,7 +15,7 @@ import argparse
 
 from benchmarks.commands import add_plugin_option
 
-KINDS = ("recipes", "backbones", "heads", "datasets", "priors", "detectors", "models")
+KINDS = ("recipes", "backbones", "heads", "datasets", "priors", "detectors", "models", "weights")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _everything() -> dict[str, dict[str, str]]:
     """Kind -> name -> description."""
+    from benchmarks.api.models import list_models
     from benchmarks.config.files import recipe_names, recipe_summary
     from registry import BACKBONES, DATASETS, DETECTORS, HEADS, PRIORS
     from zoo.cards import load_cards
@@ -58,7 +61,8 @@ def _everything() -> dict[str, dict[str, str]]:
         "datasets": {name: _summary(DATASETS.get(name)) for name in DATASETS},
         "priors": {name: _summary(PRIORS.get(name)) for name in PRIORS},
         "detectors": {name: _summary(DETECTORS.get(name)) for name in DETECTORS},
-        "models": {name: card.title for name, card in load_cards().items()},
+        "models": {name: f"{what} ({measured})" for name, what, measured in list_models().to_numpy().tolist()},
+        "weights": {name: card.title for name, card in load_cards().items() if card.head is None},
     }
 
 

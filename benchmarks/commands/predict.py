@@ -99,18 +99,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that do not fit, before anything is read."""
+    from benchmarks.video.options import check_limits
     from registry import UserError
 
-    for name, low, high in (
-        ("threshold", 0.0, 1.0),
-        ("min_duration", 0.0, 1e6),
-        ("merge_gap", 0.0, 1e6),
-        ("change_cost", 0.0, 1000.0),
-        ("detections", 0.01, 1000.0),
-    ):
-        value = getattr(args, name)
-        if value is not None and not low <= value <= high:
-            raise UserError(f"--{name.replace('_', '-')} is {value:g}; it must be between {low:g} and {high:g}")
+    check_limits(vars(args), lambda name: f"--{name.replace('_', '-')}")
     if args.faces is not None and args.set:
         raise UserError("--set is for the detector, which --faces replaces; drop one of them")
     cameras = [text for text in args.video if text.startswith(CAMERA)]
@@ -189,20 +181,15 @@ def _run_videos(args: argparse.Namespace) -> int:
 
 def _parts(args: argparse.Namespace) -> tuple[FaceSource, Model, BoutOptions]:
     """Load detector and model, and say what counts as a look."""
-    from backbones.checksums import file_sha256
     from benchmarks.config.settings import parse_setting
     from benchmarks.system.device import take_device
     from benchmarks.video.bouts import BoutOptions
-    from benchmarks.video.faces import read_faces
-    from benchmarks.video.search import FaceSource
-    from registry import DETECTORS, UserError
+    from benchmarks.video.search import face_source
+    from registry import UserError
     from zoo.models import open_model
 
-    if args.faces is not None:
-        source = FaceSource(None, args.detections, read_faces(args.faces), file_sha256(args.faces), args.causal)
-    else:
-        detector = DETECTORS.build({"type": args.detector, **dict(parse_setting(setting) for setting in args.set)})
-        source = FaceSource(detector, args.detections, causal=args.causal)
+    detector = {"type": args.detector, **dict(parse_setting(setting) for setting in args.set)}
+    source = face_source(args.faces or detector, args.detections, args.causal)
     try:
         model = open_model(args.model, take_device(args.device))
     except UserError as error:

@@ -41,7 +41,7 @@ class Frame:
         time: seconds from the start of the file, not negative.
         stamp: the file's own time, in units of its `time_base`.
         lost: number of earlier frames that could not be decoded.
-        shown: the decoded picture; None for a frame of an earlier run.
+        shown: the decoded picture, or upright pixels ``(H, W, 3)`` uint8, RGB; None for a frame of an earlier run.
         view: how it is shown; None: as it is stored.
     """
 
@@ -49,7 +49,7 @@ class Frame:
     time: float
     stamp: int
     lost: int
-    shown: av.VideoFrame | None = field(default=None, repr=False, compare=False)
+    shown: av.VideoFrame | np.ndarray | None = field(default=None, repr=False, compare=False)
     view: View | None = field(default=None, repr=False, compare=False)
 
     def picture(self) -> np.ndarray:
@@ -58,9 +58,27 @@ class Frame:
 
     def reduced(self, side: int | None) -> np.ndarray:
         """Returns the upright picture, shrunk to a longer side of at most `side` pixels; None: not shrunk."""
-        assert self.shown is not None
-        view = self.view or View(Orientation(), 1.0, (self.shown.width, self.shown.height))
-        return upright_picture(self.shown, view, side)
+        shown = self.shown
+        assert shown is not None
+        if isinstance(shown, np.ndarray):
+            if side is None or max(shown.shape[:2]) <= side:
+                return shown
+            shown = _in_ffmpeg(shown)
+        view = self.view or View(Orientation(), 1.0, (shown.width, shown.height))
+        return upright_picture(shown, view, side)
+
+
+def _in_ffmpeg(picture: np.ndarray) -> av.VideoFrame:
+    """Hands pixels to FFmpeg, so that they are shrunk like those of a video.
+
+    Raises:
+        UserError: PyAV is not installed.
+    """
+    try:
+        import av
+    except ImportError:
+        raise UserError("to find faces in large pictures, PyAV is needed: pip install av") from None
+    return av.VideoFrame.from_ndarray(picture, format="rgb24")
 
 
 class FrameStream(Protocol):
@@ -173,7 +191,7 @@ class Video:
         for frame in frames:
             if frame.lost:  # some decoders fail on what comes first after seeking
                 break
-            if frame.stamp == after.stamp and frame.shown is not None and frame.shown.pts == after.stamp:
+            if frame.stamp == after.stamp and getattr(frame.shown, "pts", None) == after.stamp:
                 shift = after.number - frame.number
                 return (replace(later, number=later.number + shift) for later in frames)
             if frame.stamp > after.stamp:

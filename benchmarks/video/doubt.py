@@ -38,10 +38,10 @@ class Doubts:
     Args:
         detector: found the faces; None if the user gives the boxes, which are not doubted.
         tracker: places the frames.
-        looks: those of earlier runs are not repeated.
+        looks: those of earlier runs are not repeated; None: no run can resume this one.
     """
 
-    def __init__(self, detector: Detector | None, tracker: Tracker | GivenFaces, looks: Looks) -> None:
+    def __init__(self, detector: Detector | None, tracker: Tracker | GivenFaces, looks: Looks | None = None) -> None:
         self._detector, self._looks = detector or Detector(), looks
         self._second = tracker.second if isinstance(tracker, Tracker) else {}
         self._estimator = Estimator() if mesh_sha256(detector) else None
@@ -60,14 +60,16 @@ class Doubts:
             if self._estimator is None or recent or not self._unsure(track):
                 continue
             self._looked[track] = frame.time
-            if (track, frame.number) not in self._looks.made:
+            found = self._looks.made.get((track, frame.number)) if self._looks is not None else None
+            if found is None:
                 if frame.shown is None:
                     done = False
                     continue
                 crop = cut(frame.picture(), widened(box, MARGIN))
-                found = crop is not None and self._estimator.mesh(crop, np.full(2, np.nan))[1] >= LEAST
-                self._looks.append(track, frame.number, bool(found))
-            if self._looks.made[track, frame.number]:
+                found = bool(crop is not None and self._estimator.mesh(crop, np.full(2, np.nan))[1] >= LEAST)
+                if self._looks is not None:
+                    self._looks.append(track, frame.number, found)
+            if found:
                 self._recognised.add(track)
         return done
 

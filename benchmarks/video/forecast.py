@@ -16,11 +16,13 @@ class Forecast:
 
     Args:
         frames: of the video, as declared; 0: unknown, and nothing is said.
-        copying: returns seconds per frame that work after all frames will take; asked once.
+        copying: returns seconds per frame that the annotated copy will take, None if there is none; asked once.
         clock: seconds.
     """
 
-    def __init__(self, frames: int, copying: Callable[[], float], clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, frames: int, copying: Callable[[], float | None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._frames, self._copying, self._clock = frames, copying, clock
         self._first: tuple[int, float] | None = None  # a frame, and when it was done
         self._said = frames == 0
@@ -39,8 +41,9 @@ class Forecast:
         if done < LEAST or seconds < WATCHED:
             return None
         self._said = True
-        rest = max(0, self._frames - number - 1) * seconds / done + self._frames * self._copying()
-        now = f"{done / seconds:.0f} per second now, then the annotated copy"
+        copying = self._copying()
+        rest = max(0, self._frames - number - 1) * seconds / done + self._frames * (copying or 0.0)
+        now = f"{done / seconds:.0f} per second now" + (", then the annotated copy" if copying is not None else "")
         return f"{plural(self._frames, 'frame')} will take about {duration(rest)} ({now})"
 
 

@@ -45,15 +45,20 @@ def find_videos(given: Sequence[str], out: Path) -> list[Given]:
     """
     found: list[Path] = []
     for text in given:
-        path = Path(text)
-        if path.is_dir():
+        if (path := Path(text)).is_dir():
             found += _videos_in(path)
         else:
-            found.append(SAMPLE if text == "sample" and not path.exists() else path)
+            found.append(named_video(text))
     if len(found) == 1 and not Path(given[0]).is_dir():
         return [Given(found[0], out)]
     different = list({_identity(path): path for path in reversed(found)}.values())[::-1]
     return [Given(path, out / name) for path, name in zip(different, folder_names(different), strict=True)]
+
+
+def named_video(text: str) -> Path:
+    """Returns the path of one video; `sample` is the shipped one if there is no file of that name."""
+    path = Path(text)
+    return SAMPLE if text == "sample" and not path.exists() else path
 
 
 def _videos_in(folder: Path) -> list[Path]:

@@ -63,6 +63,7 @@ class Job:
         source: of the faces.
         out: the folder of results.
         watch: called with each frame and the rows that became known with it; in causal mode they are its own.
+        annotated: an annotated copy follows, whose time the forecast includes.
     """
 
     frames: FrameStream
@@ -70,6 +71,7 @@ class Job:
     source: FaceSource
     out: Path
     watch: Callable[[Frame, list[ScoredFace]], None] | None = None
+    annotated: bool = True
 
     @property
     def work(self) -> Path:
@@ -306,7 +308,8 @@ def score_faces(job: Job) -> dict[str, int | float | str]:
         return [row for row in scored if not (source.causal and doubts.doubted(row.track))]
 
     last: Frame | None = None
-    forecast = Forecast(video.expected, lambda: seconds_per_frame(video.path) if isinstance(video, Video) else 0.0)
+    copied = video.path if isinstance(video, Video) and job.annotated else None
+    forecast = Forecast(video.expected, lambda: seconds_per_frame(copied) if copied else None)
     try:
         with Progress(name, video.expected, "frame") as progress:
             for frame, faces in steps(frames_with_faces(video, source, journal, tracker, needed)):

@@ -92,16 +92,19 @@ class Scorer:
         model: computes on the device where its weights are.
         causal: windows and smoothing use no later frame, and `push` returns the rows of its own frame.
         keep_features: rows have their features.
+        crops: boxes are those of training crops: no margin is added, and the backbone does not frame them again.
     """
 
-    def __init__(self, model: Model, causal: bool = False, keep_features: bool = False) -> None:
+    def __init__(self, model: Model, causal: bool = False, keep_features: bool = False, crops: bool = False) -> None:
         head = model.network.head
         check_takes_features(model.name, head)
         self.model = model
         self.causal = causal
         self._keep_features = keep_features
+        self._margin = (0.0,) * 4 if crops else model.margin
         self._head = head
         self._backbone = model.network.backbone
+        self._reframes = self._backbone.reframes and not crops
         self._device = next(chain(model.network.parameters(), model.network.buffers())).device
         self._encode: Callable[[torch.Tensor], torch.Tensor] = self._backbone.encoder(self._device)
         if self._device.type == "cuda":  # kernels are recorded once, and a face has the same features in any batch
@@ -134,10 +137,10 @@ class Scorer:
             self._by_track[track, frame.number] = face
             if picture is None:
                 continue
-            rect = widened(box, self.model.margin)
+            rect = widened(box, self._margin)
             if (pixels := self._pixels(picture, rect)) is not None:
                 self._to_encode.append((face, pixels))
-                if self._backbone.reframes:
+                if self._reframes:
                     self._surroundings.append(_surroundings(picture, rect))
         if self.causal or len(self._to_encode) >= CROPS or len(self._faces) > 8 * CROPS or len(self._frames) > 600:
             return self._known_rows()
@@ -171,7 +174,7 @@ class Scorer:
         if not self._to_encode:
             return
         crops = [crop for _, crop in self._to_encode]
-        pixels = torch.from_numpy(np.stack(self._reframed(crops) if self._backbone.reframes else crops))
+        pixels = torch.from_numpy(np.stack(self._reframed(crops) if self._reframes else crops))
         views = [pixels.flip(2) if view == "flipped" else pixels for view in self.model.views]
         features = torch.stack([self._encode(view.to(self._device)).float() for view in views], dim=1)
         for (face, _), vectors in zip(self._to_encode, features, strict=True):

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from threading import Lock
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from backbones.checksums import file_sha256
 from benchmarks.system.ahead import made_ahead
 from benchmarks.video.decode import Frame, FrameStream
 from benchmarks.video.detectors.base import Detector, Faces, best, iou
-from benchmarks.video.faces import GivenFaces
+from benchmarks.video.faces import GivenFaces, read_faces
 from benchmarks.video.journal import Journal
 from benchmarks.video.track import LEAST, Tracker
-from registry import UserError
+from registry import DETECTORS, UserError
 
 LOOKS = 10.0  # searches per second near the expected faces
 BACK = 0.5  # seconds before a whole-frame search in which its new faces are searched for too
@@ -50,6 +53,22 @@ class FaceSource:
     def tracker(self, video: FrameStream) -> Tracker | GivenFaces:
         """Returns a new tracker for the video, or the given boxes in place of one."""
         return Tracker(self.causal) if self.given is None else GivenFaces(self.given, video.frame_time)
+
+
+def face_source(faces: Mapping[str, Any] | Path, rate: float, causal: bool = False) -> FaceSource:
+    """Builds a detector, or reads boxes.
+
+    Args:
+        faces: ``dict(type=NAME, **arguments)`` of a detector, or the path of a CSV for `read_faces`.
+        rate: whole frames per second that the detector searches.
+        causal: use no frame later than the one that is scored.
+
+    Raises:
+        UserError: no such detector, its package is missing, or the file cannot be read.
+    """
+    if isinstance(faces, Path):
+        return FaceSource(None, rate, read_faces(faces), file_sha256(faces), causal)
+    return FaceSource(DETECTORS.build(dict(faces)), rate, causal=causal)
 
 
 def frames_with_faces(
@@ -134,7 +153,7 @@ def _decoded(
         faces, due = None, False
         if source.detector is not None and (last is None or frame.number > last):
             if _due(before, frame, source.rate):
-                faces = search_whole(source.detector, frame, video)
+                faces = search_whole(source.detector, frame, video.size)
             else:
                 due = _due(before, frame, LOOKS)
         yield frame, faces, due
@@ -146,12 +165,39 @@ def _due(before: Frame | None, frame: Frame, rate: float) -> bool:
     return before is None or math.floor(before.time * rate + 1e-6) < math.floor(frame.time * rate + 1e-6)
 
 
-def search_whole(detector: Detector, frame: Frame, video: FrameStream) -> Faces:
-    """Searches a whole frame; boxes in pixels of the frame."""
+class LiveSearch:
+    """Searches single frames as they come, as often as `frames_with_faces` does for a causal source.
+
+    Args:
+        detector: of the source.
+        rate: of the source.
+    """
+
+    def __init__(self, detector: Detector, rate: float) -> None:
+        self._detector, self._rate = detector, rate
+        self._before: Frame | None = None
+
+    def faces(self, frame: Frame, tracker: Tracker) -> Faces | None:
+        """Returns the faces of the next frame; None if no search is due in it.
+
+        Args:
+            frame: with its picture.
+            tracker: has placed the frames before.
+        """
+        before, self._before = self._before, frame
+        if _due(before, frame, self._rate):
+            height, width = frame.picture().shape[:2]
+            return search_whole(self._detector, frame, (width, height))
+        expected = tracker.expected(frame.time) if _due(before, frame, LOOKS) else ()
+        return search_around(self._detector, frame, np.asarray(expected)) if len(expected) else None
+
+
+def search_whole(detector: Detector, frame: Frame, of: tuple[int, int]) -> Faces:
+    """Searches a whole frame; boxes in pixels of a frame of this width and height."""
     picture = frame.reduced(detector.side)
     with _one_search:
         boxes, scores = detector.detect(picture)
-    scale = np.array(video.size) / picture.shape[1::-1]
+    scale = np.array(of) / picture.shape[1::-1]
     return Faces(boxes * np.tile(scale, 2), scores)
 
 

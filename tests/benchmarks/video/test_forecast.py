@@ -39,5 +39,15 @@ def test_a_resumed_run_counts_from_its_own_first_frame() -> None:
     assert len(lines) == 1 and "about 7 seconds" in lines[0]
 
 
+def test_without_an_annotated_copy_only_the_scores_take_time() -> None:
+    now = 0.0
+    forecast = Forecast(200, lambda: None, clock=lambda: now)
+    lines = []
+    for number in range(200):
+        now += 0.1
+        lines += [line] if (line := forecast.after(number)) else []
+    assert len(lines) == 1 and lines[0].endswith("about 17 seconds (10 per second now)")
+
+
 def test_the_annotated_copy_is_measured_on_a_video(tmp_path: Path) -> None:
     assert 0 < seconds_per_frame(make(tmp_path / "a.mp4", 8), count=5) < 5
