@@ -34,7 +34,7 @@ README = HOME / "README.md"
 RESULTS = HOME / "docs" / "results.md"
 # The table: in the README the rows of the published comparison, in results.md all of it.
 TABLE = re.compile(r"(<!-- table: rendered by tools/update_docs.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
-MAIN_ROWS = ("gazepose", "internlstm", "internlstm_flip", "internlstm_flip_tta")
+MAIN_ROWS = ("gazelstm_gaze360", "gazepose", "internlstm", "internlstm_flip", "internlstm_flip_tta")
 MAIN_COLUMNS = ("method", "cited", "map", "interval", "seeds")
 SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
 
