@@ -76,5 +76,5 @@ def test_ci_finds_both_commands() -> None:
     blocks = re.findall(r"^```shell\n(.*?)^```$", TEXT, flags=re.MULTILINE | re.DOTALL)
     assert [block.strip() for block in blocks] == [
         "pip install . && python bench.py --recipe internlstm_flip_tta",
-        'pip install ".[test]" && pytest',
+        'pip install ".[test]" && pytest -n auto --dist loadfile',
     ]
