@@ -16,21 +16,26 @@ import shlex
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from PIL import Image
 
 import bench
+from benchmarks.api.models import LoadedModel
 from benchmarks.config.ensemble import resolve_row
 from benchmarks.config.files import recipe_names
 from benchmarks.config.reading import is_config_file
+from benchmarks.video.live import Live
 from registry import DATASETS, HEADS
 from tests.conftest import HOME, make_lam_tree
+from zoo import list_models
 
 DOCUMENTS = [
     "README.md",
@@ -393,27 +398,60 @@ def _recipe(code: str, folder: Path) -> None:
     assert (rows[0].head["type"], rows[0].windows.radius, rows[0].training.lr, len(data)) == ("gru", 5, 1e-3, 10)
 
 
-def _live(code: str, folder: Path) -> None:
-    """A camera of drawn pictures: its scores are those of the command's own causal run over the same frames."""
-    from benchmarks.video.decode import Frame
-    from benchmarks.video.scorer import Scorer
-    from benchmarks.video.track import Tracker
-    from tests.benchmarks.video.parts import Bright, av, draw, model, squares
+class Quick(LoadedModel):
+    """Random weights, and a detector that finds bright squares: no packages of networks are needed."""
 
-    def camera() -> Iterator[tuple[float, Any]]:
-        for number in range(30):
-            yield number / 15, av.VideoFrame.from_ndarray(draw(squares(number)), format="rgb24")
+    def predict(self, source: Any, boxes: Any = None, **options: Any) -> pd.DataFrame:
+        if isinstance(source, str):
+            options |= {"detector": "bright", "detections": 7.5}
+        return super().predict(source, boxes, **options)
 
-    judge, said = model(), io.StringIO()
-    with contextlib.redirect_stdout(said):
-        exec(code, {"model": judge, "detector": Bright(), "camera": camera()})
-    tracker, scorer, rows = Tracker(causal=True), Scorer(judge, causal=True), []
-    for number, (seconds, shown) in enumerate(camera()):
-        frame = Frame(number, seconds, stamp=number, lost=0, shown=shown)
-        for placed in tracker.place(frame, Bright().detect(frame.picture())):
-            rows += scorer.push(placed)
-    assert len(rows) == 2 * 28  # two squares, each without its first two detections
-    assert said.getvalue().splitlines() == [f"{row.track} {row.score}" for row in rows]
+    def live(self, **options: Any) -> Live:
+        return super().live(detector="bright", detections=7.5, **options)
+
+
+class Filmed:
+    """In the place of OpenCV's: a camera with 15 pictures a second, BGR."""
+
+    def __init__(self, number: int) -> None:
+        self.left = 30
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        from tests.benchmarks.video.parts import draw, squares
+
+        time.sleep(1 / 15)
+        self.left -= 1
+        return self.left >= 0, draw(squares(self.left))[..., ::-1]
+
+
+def _model(code: str, folder: Path) -> None:
+    """Pasted into a program in a folder with a video, frames, their boxes, and crops."""
+    pytest.importorskip("cv2")
+    from tests.benchmarks.video.parts import SQUARE, draw, make, model, squares
+
+    make(folder / "walk.mp4", 60)
+    lines = []
+    for number in range(5):
+        left, top, _ = squares(number)[0]
+        lines.append(f"{left},{top},{left + SQUARE},{top + SQUARE}\n")
+        for name, picture in {"frames": draw(squares(number)), "crops": draw([(0, 0, 99)], (30, 40))}.items():
+            (folder / name).mkdir(exist_ok=True)
+            Image.fromarray(picture).save(folder / name / f"{number}.jpg")
+    (folder / "boxes.csv").write_text("".join(lines))
+    asked: list[str] = []
+    scope: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("zoo.load_model", lambda name: asked.append(name) or Quick(model()), raising=False)
+        patched.setattr("cv2.VideoCapture", Filmed)
+        patched.chdir(folder)
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            exec(code, scope)
+    assert len(asked) == 1 and asked[0] in set(list_models()["name"])
+    if "live" in scope:
+        assert re.search(r"^1 0\.\d\d (looks)?$", said.getvalue(), re.MULTILINE)
+    else:
+        assert len(scope["faces"]) >= 5 and {"score", "looking"} < set(scope["faces"])
 
 
 def _benchmark(code: str, folder: Path) -> None:
@@ -434,7 +472,9 @@ PYTHON = {
     ("docs/python.md", "from benchmarks import compare, results, run"): _benchmark,
     ("docs/own-recipe.md", '_base_ = ["lamzoo::internlstm_flip_tta"]'): _recipe,
     ("docs/recipes.md", "version = 1"): _ensemble,
-    ("docs/video.md", "from benchmarks.video.decode import Frame"): _live,
+    ("docs/python.md", "from zoo import list_models, load_model"): _model,
+    ("docs/python.md", "from pathlib import Path"): _model,
+    ("docs/python.md", "import time"): _model,
 }
 
 

@@ -6,7 +6,9 @@ phone, so that its text is as large as the page's; a timeline is twice as wide a
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 from markupsafe import Markup
@@ -28,6 +30,17 @@ def axis_start(values: Iterable[float]) -> float:
     """The start of an axis that ends at 1, below all values, with round numbers at its five steps."""
     lowest = min(values)
     return max(start for start in (0.0, 0.5, 0.8, 0.9) if start <= max(lowest, 0))
+
+
+def as_file(chart: Markup) -> str:
+    """Returns a chart as an SVG of its own, on white, for a file or a notebook."""
+    sheet = Path(__file__).with_name("style.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"(--[\w-]+): ([^;]+);", sheet[: sheet.index("@media")]))  # those of light mode
+    rules = re.findall(r"(?m)(?:^|(?<=} ))(svg text\S*|\.[\w.-]+) {([^}]*)}", sheet)
+    drawn = [(name, rule) for name, rule in rules if "fill" in rule or "stroke" in rule]
+    lines = [f"{name if name.startswith('svg') else f'svg {name}'} {{{rule}}}" for name, rule in drawn]
+    style = re.sub(r"var\((--[\w-]+)\)", lambda name: colours[name[1]], "\n".join(lines))
+    return svg.standalone(chart, f"svg {{ color: {colours['--ink']}; font-family: sans-serif }}\n{style}")
 
 
 def interval(mean: float, bounds: Sequence[float] | None, per_seed: Sequence[float], start: float) -> Markup:

@@ -3,6 +3,8 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from benchmarks.video.options import DETECTIONS, DETECTOR
 from heads.base import Window
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, draw, make, model, squares
+from tests.conftest import HOME
 from zoo import list_models, load_model, models
 from zoo.models import copy_model, open_model
 
@@ -304,3 +307,18 @@ def test_the_sample_has_the_figures_of_the_command(tmp_path: Path) -> None:
 def test_a_loaded_model_is_that_of_open_model(nano: LoadedModel) -> None:
     opened = open_model("internlstm_nano")
     assert (nano.name, nano.margin, nano.model.threshold) == (opened.name, opened.margin, opened.threshold)
+
+
+def test_crops_and_own_boxes_need_neither_opencv_nor_pyav() -> None:
+    code = """
+import sys
+sys.modules["av"] = sys.modules["cv2"] = None
+import numpy as np
+from zoo import load_model
+model, crops = load_model("internlstm_nano", "cpu"), np.zeros((3, 50, 40, 3), np.uint8)
+assert len(model.predict(crops, rate=30)) == len(model.predict(crops, [[5, 5, 30, 30]] * 3, rate=30)) == 3
+live = model.live(detector=None)
+assert [len(live.push(crop, n, [5, 5, 30, 30])) for n, crop in enumerate(crops)] == [0, 0, 0]  # a second apart
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=HOME, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

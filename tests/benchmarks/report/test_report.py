@@ -9,6 +9,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -148,6 +149,18 @@ def test_the_area_under_a_curve_is_the_ap_of_the_record(rows: list[ReportRow]) -
         looking, other = precision_curves(row.scores, row.frames["label"].to_numpy())
         assert looking.mean() == pytest.approx(metrics["AP.looking"]["mean"], abs=1e-12)
         assert other.mean() == pytest.approx(metrics["AP.not_looking"]["mean"], abs=1e-12)
+
+
+def test_a_chart_is_a_file_with_the_colours_of_the_page() -> None:
+    chart = charts.precision_recall([np.array([1.0, 0.5])] * 8, 0.2, "a <chart>")
+    root = ElementTree.fromstring(charts.as_file(chart))
+    name = "{http://www.w3.org/2000/svg}"
+    assert root.tag == f"{name}svg" and len(root.findall(f"{name}path")) == 8
+    style = root.find(f"{name}style").text
+    assert "var(" not in style and "body" not in style and "svg .line.c0 { stroke: #0b66b8; }" in style
+    for element in root.iter():
+        for kind in element.get("class", "").split():
+            assert kind == "chart" or f".{kind}" in style, kind
 
 
 def test_one_class_has_no_curves() -> None:
