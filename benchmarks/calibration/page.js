@@ -5,6 +5,8 @@
   const KEYS = { arrowright: 0, l: 0, arrowleft: 1, n: 1, arrowdown: 2, c: 2 };
   const find = name => document.getElementById(name);
   const choices = [...document.querySelectorAll(".buttons button")];
+  // In a frame of the page of `app`, which takes the marks.
+  const framed = window.parent !== window && location.protocol.startsWith("http");
   let marks = {}; // number of a face -> label
   let past = []; // [number, label before], oldest first
   let at = 0; // the face that is shown
@@ -116,6 +118,14 @@
 
   const field = value => (/[",\r\n]|^\s|\s$/.test(value) ? `"${value.replaceAll('"', '""')}"` : value);
 
+  function download(text) {
+    const link = document.createElement("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = "labels.csv";
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+  }
+
   function save() {
     const numbers = Object.keys(marks).map(Number).sort((a, b) => faces[a].frame - faces[b].frame || a - b);
     if (!numbers.length) return;
@@ -124,11 +134,7 @@
       return [face.time.toFixed(6), String(face.frame), face.track, face.box, marks[number]].map(field).join(",");
     });
     const text = ["time,frame,track,box,label", ...lines, ""].join("\n");
-    const link = document.createElement("a");
-    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    link.download = "labels.csv";
-    link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+    if (framed) window.parent.postMessage({ labels: text }, location.origin); else download(text);
     unsaved = false;
     keep();
     show();
@@ -150,6 +156,7 @@
   window.addEventListener("beforeunload", event => { if (unsaved && !kept) event.preventDefault(); });
 
   restore();
+  if (framed) find("done").textContent = "All faces are marked. Save, and go on below.";
   if (!kept) warn("This browser does not keep marks for files: save labels.csv before you close or reload the page.");
   at = nextUnmarked();
   document.querySelector("main").hidden = false;

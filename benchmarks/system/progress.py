@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from types import TracebackType
 
@@ -10,9 +12,14 @@ from tqdm import tqdm
 from benchmarks.system.terminal import columns, fitted
 from registry import printable
 
+# Environment variable of programs that start bench.py: `lines` asks for bars that `read_progress` understands.
+PROGRESS = "LAMZOO_PROGRESS"
+_LINE = "progress {n}/{total} {desc}"
+_LINE_READ = re.compile(r"progress (\d+)/(\d+|None) (.*)")
+
 
 class Progress:
-    """A progress bar on stderr that appears after two seconds.
+    """A progress bar on stderr that appears after two seconds; for another program, lines at once.
 
     Args:
         what: label.
@@ -24,13 +31,15 @@ class Progress:
     def __init__(self, what: str, total: int, unit: str, show: bool = True) -> None:
         # Each redraw is a new line in a log file, so it redraws less often there.
         interval = 0.2 if sys.stderr.isatty() else 10.0
+        lines = os.environ.get(PROGRESS) == "lines"
         self._bar = tqdm(
             desc=what,
             total=total,
             unit=f" {unit}s",
             file=sys.stderr,
-            delay=2,
-            mininterval=interval,
+            delay=0 if lines else 2,
+            mininterval=0.3 if lines else interval,
+            bar_format=_LINE if lines else None,
             leave=False,
             dynamic_ncols=True,
             disable=not show,
@@ -55,6 +64,19 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+def read_progress(text: str) -> tuple[str, int, int] | None:
+    """Label, finished units and total of a bar that was written as a line; None for any other text.
+
+    Lines end with a carriage return. A total of 0 is unknown.
+
+    Example:
+        >>> read_progress("progress 12/300 walk.mp4")
+        ('walk.mp4', 12, 300)
+    """
+    found = _LINE_READ.fullmatch(text.strip())
+    return found and (found[3], int(found[1]), int(found[2]) if found[2] != "None" else 0)
 
 
 def say(line: str) -> None:

@@ -75,6 +75,20 @@ class Column(NamedTuple):
     short: str = ""
 
 
+class TablePart(NamedTuple):
+    """The rows of one dataset and split as a terminal shows them.
+
+    Attributes:
+        title: what the table is of.
+        head: headings.
+        body: cells, one list per row.
+    """
+
+    title: str
+    head: list[str]
+    body: list[list[str]]
+
+
 def table_text(out: Path | None, view: TableView | None = None, names: Sequence[str] = ()) -> str:
     """Render the table; text and Markdown end with notes.
 
@@ -87,6 +101,30 @@ def table_text(out: Path | None, view: TableView | None = None, names: Sequence[
         UserError: no row has such a name, dataset or column.
     """
     view = view or TableView()
+    table, remarks = _rows_and_notes(out, view, names)
+    text = render(table, view)
+    if view.form == "text":
+        return "\n\n".join([text, "\n".join(remarks)]) if remarks else text
+    remarks = [f"- {note}" for note in remarks] if view.form == "github" else []
+    return "\n".join([text, "", *remarks]) if remarks else text
+
+
+def table_parts(out: Path | None) -> tuple[list[TablePart], list[str]]:
+    """The cells of the table of a terminal, for those who lay it out otherwise.
+
+    Args:
+        out: folder of the runs; None for the committed records alone.
+
+    Returns:
+        One part per dataset and split, and the notes.
+    """
+    view = TableView("text")
+    table, remarks = _rows_and_notes(out, view, ())
+    return _parts(table, view, _whole(table, view)), remarks
+
+
+def _rows_and_notes(out: Path | None, view: TableView, names: Sequence[str]) -> tuple[list[TableRow], list[str]]:
+    """The rows of a view in order, and the notes that text or Markdown end with; arguments as in `table_text`."""
     _check_columns(view)
     results = named(names, out) if names else collect(out)
     if view.dataset is not None:
@@ -98,13 +136,8 @@ def table_text(out: Path | None, view: TableView | None = None, names: Sequence[
     table = [row for row in rows(results, groups) if row.recipe or not names]
     if view.sort is not None:
         table.sort(key=lambda row: _sort_key(row, str(view.sort)))
-    text = render(table, view)
-    if view.form == "text":
-        whole = view.shown_columns == ALL
-        remarks = notes(table, groups) if whole else short_notes(table, groups, view.shown_columns, view.new)
-        return "\n\n".join([text, "\n".join(remarks)]) if remarks else text
-    remarks = [f"- {note}" for note in notes(table, groups)] if view.form == "github" else []
-    return "\n".join([text, "", *remarks]) if remarks else text
+    short = view.form == "text" and view.shown_columns != ALL
+    return table, short_notes(table, groups, view.shown_columns, view.new) if short else notes(table, groups)
 
 
 def render(table: Sequence[TableRow], view: TableView | None = None) -> str:
@@ -116,10 +149,10 @@ def render(table: Sequence[TableRow], view: TableView | None = None) -> str:
     form = view.form
     if form in ("csv", "json"):
         return _fields(table, view)
-    places = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
-    whole = _Whole(places, compared_places(table), form)
+    whole = _whole(table, view)
     if form == "text":
         return _text(table, view, whole)
+    places = whole.places
     shown = in_markdown if form == "github" else printable
     place = shown(places[0]) if len(places) == 1 else "measured"
     head = [COLUMNS[key].head.format(place=place) for key in view.shown_columns]
@@ -156,8 +189,18 @@ def _fields(table: Sequence[TableRow], view: TableView) -> str:
     return text.getvalue().rstrip("\n")
 
 
+def _whole(table: Sequence[TableRow], view: TableView) -> _Whole:
+    places = sorted({f"{row.dataset} {row.split}" for row in table if row.dataset})
+    return _Whole(places, compared_places(table), view.form)
+
+
 def _text(table: Sequence[TableRow], view: TableView, whole: _Whole) -> str:
-    """One table per dataset and split; rows that are only cited stand in the first."""
+    parts = _parts(table, view, whole)
+    return "\n\n".join(f"{part.title}\n\n{_aligned(part.head, part.body, view.width)}" for part in parts)
+
+
+def _parts(table: Sequence[TableRow], view: TableView, whole: _Whole) -> list[TablePart]:
+    """One part per dataset and split; rows that are only cited stand in the first."""
     parts = []
     for place in whole.places or [""]:
         first = place == (whole.places or [""])[0]
@@ -170,8 +213,8 @@ def _text(table: Sequence[TableRow], view: TableView, whole: _Whole) -> str:
             for line, row in zip(body, own, strict=True):
                 line.insert(0, ">" if row.recipe and row.recipe in view.new else "")
         title = f"Looking-At-Me on {place}, mAP in percent" if place else "Looking-At-Me, mAP in percent"
-        parts.append(title + "\n\n" + _aligned(head, body, view.width))
-    return "\n\n".join(parts)
+        parts.append(TablePart(title, head, body))
+    return parts
 
 
 def _aligned(head: list[str], body: list[list[str]], width: int | None) -> str:

@@ -9,6 +9,7 @@ from benchmarks.system.progress import plural
 
 WATCHED = 3.0  # seconds of work from which the rest is extrapolated
 LEAST = 30  # frames in them; else longer
+TAKES = "will take about"  # the words by which others know the line
 
 
 class Forecast:
@@ -44,7 +45,7 @@ class Forecast:
         copying = self._copying()
         rest = max(0, self._frames - number - 1) * seconds / done + self._frames * (copying or 0.0)
         now = f"{done / seconds:.0f} per second now" + (", then the annotated copy" if copying is not None else "")
-        return f"{plural(self._frames, 'frame')} will take about {duration(rest)} ({now})"
+        return f"{plural(self._frames, 'frame')} {TAKES} {duration(rest)} ({now})"
 
 
 def duration(seconds: float) -> str:

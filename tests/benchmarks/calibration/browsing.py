@@ -3,7 +3,8 @@
 import json
 import re
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,8 +33,9 @@ class Browser:
     def __init__(self, driver: Any, downloads: Path) -> None:
         self._driver, self.downloads = driver, downloads
 
-    def open(self, page: Path) -> None:
-        self._driver.get(page.resolve().as_uri())
+    def open(self, page: Path | str) -> None:
+        """Open a file, or an address."""
+        self._driver.get(page if isinstance(page, str) else page.resolve().as_uri())
 
     def reload(self) -> None:
         self._driver.refresh()
@@ -72,8 +74,24 @@ class Browser:
 
         self._find("body").send_keys(getattr(Keys, key, key))
 
+    def press_here(self, key: str) -> None:
+        """Press a key on the element that has the focus."""
+        from selenium.webdriver.common.keys import Keys
+
+        self._driver.switch_to.active_element.send_keys(getattr(Keys, key, key))
+
     def click(self, selector: str) -> None:
         self._find(selector).click()
+
+    def click_text(self, selector: str, begin: str) -> None:
+        """Click the first of several elements whose text begins so, once it is there."""
+        script = (
+            "return [...document.querySelectorAll(arguments[0])].find(e => e.innerText.trim().startsWith(arguments[1]))"
+        )
+        self.wait(lambda: self.run(script, selector, begin)).click()
+
+    def address(self) -> str:
+        return self._driver.current_url
 
     def tap(self, selector: str) -> None:
         """Touch the middle of an element."""
@@ -91,6 +109,38 @@ class Browser:
         self._driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         self._driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+
+    def upload(self, selector: str, path: Path) -> None:
+        self._find(selector).send_keys(str(path))
+
+    @contextmanager
+    def inside(self, selector: str) -> Iterator[None]:
+        """What is done in the block is done in a frame of the page."""
+        self._driver.switch_to.frame(self._find(selector))
+        try:
+            yield
+        finally:
+            self._driver.switch_to.default_content()
+
+    def wait(self, condition: str | Callable[[], Any], seconds: float = 30) -> Any:
+        """Wait until a condition, or a script's expression, is true; returns its value."""
+        end = time.monotonic() + seconds
+        while not (found := self.run(f"return {condition}") if isinstance(condition, str) else condition()):
+            shown = self.run("return document.body.innerText")
+            assert time.monotonic() < end, f"not within {seconds} s: {condition}; the page shows: {shown[-2000:]}"
+            time.sleep(0.1)
+        return found
+
+    def addresses(self) -> set[str]:
+        """All that was asked for since the last call, web sockets and pictures within pages included."""
+        found = set()
+        for entry in self._driver.get_log("performance"):
+            message = json.loads(entry["message"])["message"]
+            if message["method"] == "Network.requestWillBeSent":
+                found.add(message["params"]["request"]["url"])
+            elif message["method"] == "Network.webSocketCreated":
+                found.add(message["params"]["url"])
+        return found
 
     def screenshot(self, path: Path) -> None:
         self._driver.save_screenshot(str(path))
@@ -121,7 +171,7 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     downloads = folder / "downloads"
     downloads.mkdir()
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
     try:
         yield Browser(opened, downloads)
