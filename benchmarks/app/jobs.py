@@ -231,4 +231,4 @@ def read_jobs(out: Path) -> tuple[list[VideoJob], list[str]]:
                 jobs.append(VideoJob.read(folder))
             except UserError as error:
                 lines.append(str(error))
-    return jobs, lines
+    return sorted(jobs, key=lambda job: job.record.added), lines
