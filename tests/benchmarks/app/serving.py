@@ -1,5 +1,6 @@
 """A server of the page in a process of its own, and requests to it that no browser would make."""
 
+import functools
 import http.client
 import json
 import os
@@ -88,9 +89,10 @@ def running(home: Path, *options: str) -> Iterator[Server]:
     out = home / "jobs"
     command = [sys.executable, str(HOME / "bench.py"), "app", "--port", "0", "--out", str(out), *options]
     environment = {key: value for key, value in os.environ.items() if key != "PYTEST_CURRENT_TEST"}
-    with subprocess.Popen(
-        command, cwd=home, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    # A shell's background jobs ignore Ctrl-C, and so would a child of tests that run in one.
+    hearing = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=home, env=environment, text=True, preexec_fn=hearing, **pipes) as process:
         try:
             yield Server(process, out)
         finally:

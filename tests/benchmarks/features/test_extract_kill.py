@@ -161,12 +161,12 @@ def test_at_most_one_batch_is_computed_twice(crops: tuple, tmp_path: Path) -> No
 def test_two_processes_share_a_store(crops: tuple, undisturbed: Path, tmp_path: Path) -> None:
     """Nothing is computed twice, and if one process is killed, the other finishes its clips."""
     folder = tmp_path / "store"
-    children = [in_child(lambda: go(crops, folder, delay=0.005)) for _ in range(2)]
+    children = [in_child(lambda: go(crops, folder, delay=0.02)) for _ in range(2)]
     for child in children:
         os.waitpid(child, 0)
     assert names_that_differ(folder, undisturbed) == []
+    # A process has a line if it computed something: on a busy machine one may be done before the other begins.
     lines = [json.loads(line) for line in folder.with_name("store.log.jsonl").read_text().splitlines()]
-    assert len(lines) == 2
     assert sum(line["encoded"] for line in lines) == 46 - 1 + 38 - 1
 
     shutil.rmtree(folder)
