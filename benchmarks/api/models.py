@@ -20,17 +20,18 @@ from benchmarks.system.device import take_device
 from benchmarks.video.arrays import Arrays
 from benchmarks.video.bouts import BoutOptions, decide_looks, join_looks
 from benchmarks.video.decode import Video
+from benchmarks.video.defaults import DETECTIONS, DETECTOR
 from benchmarks.video.inputs import named_video
 from benchmarks.video.journal import COLUMNS, read_rows
 from benchmarks.video.live import Live
-from benchmarks.video.options import DETECTIONS, DETECTOR, check_limits
+from benchmarks.video.options import check_limits
 from benchmarks.video.pipeline import KEPT, Job, header_of, predict_video, score_faces
 from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, face_source
 from registry import UserError, did_you_mean, printable
 from zoo import weights
-from zoo.cards import load_cards
-from zoo.models import Model, model_names, open_model, read_model_config
+from zoo.cards import Card, model_cards
+from zoo.models import Model, open_model, read_model_config
 
 
 class LookOptions(TypedDict, total=False):
@@ -96,7 +97,7 @@ class LoadedModel:
 
     @property
     def notes(self) -> list[str]:
-        """What is to be known of the scores: how they were measured, and whether on people."""
+        """Notes on the scores: how they were measured, and whether on people."""
         return header_of(self.model)
 
     def __repr__(self) -> str:
@@ -292,15 +293,14 @@ def list_models() -> pd.DataFrame:
         >>> list_models()["name"].tolist()
         ['gaze_nano_lstm', 'geometry', 'internlstm_nano']
     """
-    known = load_cards()
-    lines = [(name, known[name].title, _measured(name)) for name in model_names()]
+    lines = [(name, card.title, _measured(name, card)) for name, card in model_cards().items()]
     return pd.DataFrame(lines, columns=["name", "what", "measured"])
 
 
-def _measured(name: str) -> str:
+def _measured(name: str, card: Card) -> str:
     """Return what a shipped model was measured on: its own line, else the mAP of its seed on the last split."""
     config = read_model_config(weights.FOLDER / name)
-    figure = [each for each in load_cards()[name].figures if each.metric == "mAP, %"]
+    figure = [each for each in card.figures if each.metric == "mAP, %"]
     line = config.get("measured") or (f"mAP {figure[-1].value:g} % on {figure[-1].split}" if figure else "not measured")
     return f"{line}; rendered faces only, untested on people" if config["rendered_only"] else line
 

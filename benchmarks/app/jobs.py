@@ -1,4 +1,4 @@
-"""A job of the page: a folder with a video, what became of it, and what is to be done with it next.
+"""A job of the page: a folder with a video, its results, and the task that runs next.
 
 The folder holds job.json, `video/` with the video, and what the commands wrote: `out/` of predict and label, labels.csv
 as saved by the page of label, and a folder `calibrated-N` per calibrated model.

@@ -16,12 +16,11 @@ from benchmarks.app.jobs import VideoJob, finish_job, new_job
 from benchmarks.app.queue import JobQueue
 from benchmarks.app.results import show_marks, show_outcome, show_results
 from benchmarks.app.uploads import MOST
+from benchmarks.video.defaults import MODEL
 
-MODEL = "geometry"  # that of predict
 SAMPLE_MODEL = "gaze_nano_lstm"  # the sample is rendered
 ANNOTATED = "annotated.mp4"  # label of the second bar of predict
 
-TASKS = ("predict", "label", "calibrate")
 _DOES = {"predict": "Finding faces and looks", "label": "Cutting out faces", "calibrate": "Fitting the model"}
 
 
@@ -138,7 +137,7 @@ def _list(queue: JobQueue) -> None:
             link = Markup('<a href="/jobs/{}">{}</a>').format(job.id, job.record.name)
             markup(link, "h3")
             markup(f"{queue.title(job.record.model)}, {_when(job)}", kind="muted")
-            _state(queue, job, TASKS)
+            _state(queue, job, _DOES.keys())
             with element("div", "buttons"):
                 if job.record.scored:
                     button("Show results", partial(ui.navigate.to, f"/jobs/{job.id}"), "main")

@@ -17,7 +17,7 @@ from benchmarks.app.jobs import Task, VideoJob, read_jobs
 from benchmarks.system.progress import PROGRESS, read_progress
 from benchmarks.video.forecast import TAKES
 from registry import UserError, printable
-from zoo.cards import load_cards
+from zoo.cards import model_cards
 
 BENCH = Path(__file__).resolve().parents[2] / "bench.py"
 PATIENCE = 20.0  # seconds in which a cancelled command finishes its step
@@ -138,7 +138,7 @@ class JobQueue:
 
     def models(self) -> dict[str, str]:
         """Models that a video can be scored by: name or folder -> title. Shipped ones, and those of the jobs."""
-        shipped = {n: f"{n}: {card.title}" for n, card in load_cards().items() if card.head is not None}
+        shipped = {name: f"{name}: {card.title}" for name, card in model_cards().items()}
         return shipped | self._calibrated()
 
     def title(self, model: str) -> str:
@@ -149,7 +149,7 @@ class JobQueue:
         return {str(path): f"{path.name} of {job.record.name}" for job in self.jobs.values() for path in job.models}
 
     def add(self, job: VideoJob) -> None:
-        """Take up a new job, whose folder is written."""
+        """Add a new job, whose folder is written."""
         self.jobs[job.id] = job
         self._wakes.set()
 
@@ -204,7 +204,7 @@ class JobQueue:
             with (job.folder / LOG).open("a", encoding="utf-8") as log:
                 ended = await command.run(lambda line: _hear(job, line, log.write))
             _note(job, task, ended, command.cancelled)
-        except Exception as error:  # of whatever kind: the jobs that wait do not suffer from it
+        except Exception as error:  # of any kind: the jobs that wait must still run
             record.state, record.error = "failed", job.in_words(printable(str(error))) or type(error).__name__
         finally:
             self._running = self._command = None
@@ -213,7 +213,7 @@ class JobQueue:
 
 
 def _note(job: VideoJob, task: Task, ended: Ended, cancelled: bool) -> None:
-    """Take note of how a command ended.
+    """Record how a command ended.
 
     One that was cancelled keeps its state: `cancelled`, `waiting` if it was asked for again meanwhile, or, if the
     server ends, `running`, so that the next server resumes it.
@@ -232,7 +232,7 @@ def _note(job: VideoJob, task: Task, ended: Ended, cancelled: bool) -> None:
 
 
 def _hear(job: VideoJob, line: str, write: Callable[[str], object]) -> None:
-    """Take note of a line on stderr."""
+    """Record a line on stderr."""
     if (progress := read_progress(line)) is not None:
         job.progress = progress
     else:

@@ -1,4 +1,4 @@
-"""Takes up a video that a browser sends: within limits, checked, whole or not at all."""
+"""Receives a video from a browser: within limits, checked, and complete or not at all."""
 
 from __future__ import annotations
 

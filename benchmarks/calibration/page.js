@@ -156,7 +156,7 @@
   window.addEventListener("beforeunload", event => { if (unsaved && !kept) event.preventDefault(); });
 
   restore();
-  if (framed) find("done").textContent = "All faces are marked. Save, and go on below.";
+  if (framed) find("done").textContent = "All faces are marked. Save, then continue below.";
   if (!kept) warn("This browser does not keep marks for files: save labels.csv before you close or reload the page.");
   at = nextUnmarked();
   document.querySelector("main").hidden = false;

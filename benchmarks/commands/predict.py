@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.commands import add_plugin_option
+from benchmarks.video.defaults import DETECTIONS, DETECTOR, MODEL
 
 if TYPE_CHECKING:
     from benchmarks.video.bouts import BoutOptions
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from zoo.models import Model
 
 CAMERA = "camera:"  # before a camera's number
-MODEL = "geometry"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,18 +50,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="CSV",
         help="your own boxes, in place of a detector: frame (from 0) or time (seconds), track, x1, y1, x2, y2",
     )
-    parser.add_argument("--detector", default="centerface", metavar="NAME", help="see --list (default: centerface)")
+    parser.add_argument("--detector", default=DETECTOR, metavar="NAME", help=f"see --list (default: {DETECTOR})")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="argument of the detector: threshold=0.3"
     )
     parser.add_argument(
         "--detections",
         type=float,
-        default=2.5,
+        default=DETECTIONS,
         metavar="N",
-        help="whole frames per second to search for new faces (default: 2.5); known faces are followed more often",
+        help=f"whole frames per second to search for new faces (default: {DETECTIONS}); known faces are followed more "
+        "often",
     )
-    parser.add_argument("--causal", action="store_true", help="score each frame without later frames (as of a camera)")
+    parser.add_argument(
+        "--causal", action="store_true", help="score each frame without later frames (as a camera is scored)"
+    )
     parser.add_argument("--show", action="store_true", help="with a camera: a window with what is found; q closes it")
     parser.add_argument(
         "--threshold",

@@ -131,7 +131,7 @@ class Live:
         elif self._search is not None:
             faces = self._search.faces(frame, self._tracker)
         else:
-            raise UserError(f"{where} has no boxes, and live() was told to use no detector; give boxes")
+            raise UserError(f"{where} has no boxes, and live(detector=None) has no detector; give boxes")
         self._number, self._before = self._number + 1, now
         found = []
         for tracked in self._tracker.place(frame, faces):

@@ -14,8 +14,6 @@ LIMITS = {
     "change_cost": (0.0, 1000.0),
     "detections": (0.01, 1000.0),
 }
-DETECTOR = "centerface"  # the default, as in the command
-DETECTIONS = 2.5  # whole frames per second to search for new faces
 
 
 def check_limits(values: Mapping[str, Any], shown: Callable[[str], str] = str) -> None:

@@ -69,7 +69,7 @@ class CenterFace(Detector):
         return within(boxes, scores, picture)
 
     def _make_net(self, shape: tuple[int, int]) -> Any:
-        """Reads the network anew for each input size: OpenCV 5 gives wrong results if one gets a second size."""
+        """Loads one network per input size: in OpenCV 5, a network gives wrong results for its second size."""
         import cv2
 
         return cv2.dnn.readNetFromONNX(self._model, **classic_engine())

@@ -18,7 +18,7 @@ import bench
 from benchmarks.api.models import LoadedModel
 from benchmarks.commands import predict as command
 from benchmarks.scoring.looks import looks_at
-from benchmarks.video.options import DETECTIONS, DETECTOR
+from benchmarks.video.defaults import DETECTIONS, DETECTOR
 from heads.base import Window
 from registry import UserError
 from tests.benchmarks.video.parts import SQUARE, draw, make, model, squares

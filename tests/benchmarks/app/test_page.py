@@ -136,7 +136,7 @@ def test_faces_are_marked_and_the_model_is_fitted(server: Server, browser: Brows
                 browser.click(f"[data-label='{'looking' if looking else 'not looking'}']")
             else:
                 browser.press("l" if looking else "n")
-        assert "go on below" in browser.text("done")
+        assert "continue below" in browser.text("done")
         browser.press("s")
     assert len(faces) >= 20
     browser.wait(f"document.body.innerText.includes('{len(faces)} marks are saved.')")

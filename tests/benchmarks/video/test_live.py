@@ -98,7 +98,7 @@ def test_looks_of_tracks_that_are_gone_are_forgotten() -> None:
         ((draw([]), 0.5), "frame 2 is at 0.5 s, and the frame before at 0.5 s; times must increase"),
         ((draw([]), float("inf")), "the time of frame 2 is inf; give seconds"),
         ((draw([]) / 255, 1.0), "frame 2 has float64 values; give uint8"),
-        ((draw([]), 1.0), "frame 2 has no boxes, and live() was told to use no detector"),
+        ((draw([]), 1.0), "frame 2 has no boxes, and live(detector=None) has no detector"),
         ((draw([]), 1.0, [200, 1, 210, 9]), "box 0 of frame 2 (200, 1, 210, 9) has no pixel in the picture"),
     ],
 )

@@ -1,0 +1,5 @@
+"""Defaults of the command `predict`, of the functions for programs and of the page; imported by `--help`."""
+
+MODEL = "geometry"
+DETECTOR = "centerface"
+DETECTIONS = 2.5  # whole frames per second to search for new faces
