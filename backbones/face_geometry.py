@@ -26,20 +26,20 @@ from registry import BACKBONES
 #: model (about 89 mm), at the head's distance.
 NAMES = (
     *("left_x", "left_y", "right_x", "right_y"),  # iris from the middle between the corners of its eye, in units
-    *("left_open", "right_open"),  # distance between the lids, in units
+    *("left_lid", "right_lid"),  # height of the upper lid over that middle, in units
     *("forward_x", "forward_y", "forward_z"),  # unit vector out of the face; z points to the camera
     "roll",  # of the head in the picture, anticlockwise, in radians
     "scale",  # pixels of a unit in the crop, and so in the source if the crop was not shrunk
     "confidence",  # of Face Mesh, 0 to 1; with 0 all features are 0
 )
 
-VERSION = 1  # raised when the same crops give other features than before
+VERSION = 2  # raised when the same crops give other features than before
 SIZE = 256  # pixels of the crop's longer side; larger crops are shrunk
 LEAST = 0.1  # confidence below which there is no face
 
-# Points of the iris network's contour: the corners of the eye, and pairs below and above the middle.
+# Points of the iris network's contour: the corners of the eye, and the middle of the upper lid.
 CORNERS = [0, 8]
-LOWER, UPPER = [3, 4, 5], [11, 12, 13]
+UPPER = [11, 12, 13]
 
 
 class GeometryNetwork(nn.Module):
@@ -104,12 +104,13 @@ def features_of(eyes: list[tuple[np.ndarray, np.ndarray]], head: np.ndarray, sca
     """
     roll = math.atan2(-head[0, 1], head[1, 1])  # of the head's upward axis in the picture
     upright = np.array([[math.cos(roll), math.sin(roll)], [-math.sin(roll), math.cos(roll)]])
-    moves, gaps = [], []
+    moves, lids = [], []
     for contour, iris in eyes:
-        moves.append(upright @ ((iris[0] - contour[CORNERS].mean(axis=0)) * [1, -1] / scale))
-        gaps.append(float(np.linalg.norm(contour[UPPER] - contour[LOWER], axis=1).mean()) / scale)
+        middle = contour[CORNERS].mean(axis=0)
+        moves.append(upright @ ((iris[0] - middle) * [1, -1] / scale))
+        lids.append((upright @ ((contour[UPPER].mean(axis=0) - middle) * [1, -1] / scale))[1])
     forward = np.append(upright @ head[:2, 2], head[2, 2])
-    return np.concatenate([*moves, gaps, forward, [roll, scale, 1.0]])
+    return np.concatenate([*moves, lids, forward, [roll, scale, 1.0]])
 
 
 @BACKBONES.register_module(name="face_geometry")

@@ -12,7 +12,7 @@ from registry import HEADS, UserError
 #: The features that the head takes; those of the backbone `face_geometry`, which describes them.
 FEATURES = (
     *("left_x", "left_y", "right_x", "right_y"),
-    *("left_open", "right_open"),
+    *("left_lid", "right_lid"),
     *("forward_x", "forward_y", "forward_z"),
     *("roll", "scale", "confidence"),
 )
@@ -33,20 +33,23 @@ class Anatomical(Head):
     An eye turns around a centre that lies `depth` behind the middle between its corners, and `above` and `outward` of
     it; its iris is `radius` in front of the centre. With the iris displaced by d from that middle, and the head's
     forward direction f, both in the plane of the picture, the iris is straight in front of the centre, and the eye
-    looks at the camera, where v = d + depth f - (outward, above) is 0. Otherwise the eye looks past the camera by an
-    angle whose sine is the length of v over the radius. The log odds are::
+    looks at the camera, where v = d + depth f - (outward, above) is 0. Otherwise the eye looks past the camera by
+    angles x and y, whose sines are the parts of v over the radius. The log odds are::
 
-        start - (angle of the eyes / eye)^2 - (angle of the head / head)^2 - (missing opening of the lids / lids)^2
+        start - (x of both eyes / eye)^2 - (y of both eyes / vertical)^2 - (half the difference of their x / apart)^2
+              - (angle of the head / head)^2 - (missing height of the upper lids / lids)^2
 
-    In small faces the place of the iris is uncertain by `blur` pixels. The square of that angle adds to the square of
-    `eye`, and the log odds fall by the logarithm of the ratio, as between two normal distributions in the plane. The
-    log odds of several frames are averaged, weighted by Face Mesh's confidence.
+    Eyes differ in x if they squint, or if an iris was not found. An upper lid is low if the eye is shut or looks down.
+    Lower lids do not count, because they rise in a smile. In small faces the place of the iris is uncertain by `blur`
+    pixels. The square of that angle adds to the squares of `eye`, `vertical` and `apart`, and the log odds fall as
+    between two normal distributions. The log odds of several frames are averaged, weighted by Face Mesh's confidence.
 
     Sizes are means of adults: 89.5 mm between the outer corners of the eyes and 32.5 mm between the inner ones (Farkas
     1994, "Anthropometry of the head and face"); 63.4 mm between the pupils (Dodgson 2004, "Variation and extrema of
     human interpupillary distance"), so that a pupil is (63.4 - (89.5 + 32.5) / 2) / 2 = 1.2 mm outwards; centre of
     rotation 13.5 mm behind the cornea and the edge of the iris 2.5 mm behind it (Le Grand 1980, "Physiological
-    optics"). Each constant is a parameter, and training may move it.
+    optics"). `start`, `eye`, `vertical` and `head` are rounded from a fit to labelled photographs; see
+    docs/video-accuracy.md. Each constant is a parameter, and training may move it.
 
     Args:
         feature_dim: 12, of `FEATURES`.
@@ -55,11 +58,13 @@ class Anatomical(Head):
         depth: of the centre of rotation behind the middle between the corners of the eye, mm.
         above: height of the iris above that middle when the eye looks straight ahead, mm.
         outward: its distance from that middle towards the temple, mm.
-        eye: angle of the eyes at which the log odds are lower by 1, degrees.
+        eye: sideways angle of the eyes at which the log odds are lower by 1, degrees.
+        vertical: the same upwards or downwards, where lids hide a part of the iris.
+        apart: half the angle between the eyes at which they are lower by 1, degrees.
         head: angle of the head at which they are lower by 1, degrees.
         nod: pitch that Face Mesh finds in a head that faces the camera, degrees.
-        open: distance between the lids below which they hide the gaze, mm.
-        lids: missing distance at which the log odds are lower by 1, mm.
+        lid: height of the upper lid over the middle between the corners of an open eye, mm.
+        lids: missing height at which the log odds are lower by 1, mm.
         blur: error of the place of the iris, pixels of the source.
         start: log odds of an open eye in a large face that looks at the camera straight ahead.
         unseen: log odds where no face is recognised.
@@ -76,13 +81,15 @@ class Anatomical(Head):
         depth: Length = 4.0,
         above: Offset = 1.3,
         outward: Offset = 1.2,
-        eye: Angle = 12.0,
-        head: Angle = 25.0,
+        eye: Angle = 4.5,
+        vertical: Angle = 9.0,
+        apart: Angle = 10.0,
+        head: Angle = 18.0,
         nod: Annotated[float, Meta(ge=-45, le=45)] = 7.0,
-        open: Length = 4.0,
+        lid: Length = 4.0,
         lids: Length = 1.5,
         blur: Length = 0.5,
-        start: LogOdds = 2.0,
+        start: LogOdds = 4.0,
         unseen: LogOdds = -3.0,
     ) -> None:
         super().__init__(feature_dim, window)
@@ -94,8 +101,9 @@ class Anatomical(Head):
         # Under the names of the arguments, in their units.
         self.radius, self.depth = _constant(radius), _constant(depth)
         self.above, self.outward = _constant(above), _constant(outward)
-        self.eye, self.head, self.nod = _constant(eye), _constant(head), _constant(nod)
-        self.open, self.lids = _constant(open), _constant(lids)
+        self.eye, self.vertical, self.apart = _constant(eye), _constant(vertical), _constant(apart)
+        self.head, self.nod = _constant(head), _constant(nod)
+        self.lid, self.lids = _constant(lid), _constant(lids)
         self.blur, self.start, self.unseen = _constant(blur), _constant(start), _constant(unseen)
 
     def forward(self, window: Window) -> Tensor:
@@ -108,7 +116,7 @@ class Anatomical(Head):
 
     def log_odds(self, features: Tensor) -> Tensor:
         """Return the log odds ``(...)`` of frames with ``features (..., 12)``."""
-        left, right, gaps, forward, rest = features.split([2, 2, 2, 3, 3], dim=-1)
+        left, right, upper, forward, rest = features.split([2, 2, 2, 3, 3], dim=-1)
         confidence = rest[..., 2].clamp(0, 1)
         share = (0.5 - forward[..., 0] / (2 * HIDDEN)).clamp(0, 1)  # of the left eye
 
@@ -118,10 +126,14 @@ class Anatomical(Head):
         miss_x = share * from_left + (1 - share) * from_right + self.depth * forward[..., 0]
         height = share * left[..., 1] + (1 - share) * right[..., 1]
         miss_y = height * UNIT + self.depth * forward[..., 1] - self.above
-        sine = (miss_x.square() + miss_y.square()) / self.radius.square()
         uncertain = (self.blur * UNIT / (rest[..., 1].clamp(min=1.0) * self.radius)).square()
-        width = self.eye.deg2rad().square() + uncertain
-        odds = self.start - sine / width - (width / self.eye.deg2rad().square()).log()
+        odds = self.start
+        for miss, tolerance in ((miss_x, self.eye), (miss_y, self.vertical)):
+            width = tolerance.deg2rad().square() + uncertain
+            odds = odds - (miss / self.radius).square() / width - (width / tolerance.deg2rad().square()).log() / 2
+        seen = 4 * share * (1 - share)  # 1 where both eyes are seen alike, 0 where one is hidden
+        difference = ((from_left - from_right) / (2 * self.radius)).square()
+        odds = odds - seen * difference / (self.apart.deg2rad().square() + uncertain)
 
         # Head; the square of a chord stands for that of its angle.
         nod = self.nod.deg2rad()
@@ -129,8 +141,8 @@ class Anatomical(Head):
         odds = odds - 2 * (1 - ahead) / self.head.deg2rad().square()
 
         # Lids.
-        gap = (share * gaps[..., 0] + (1 - share) * gaps[..., 1]) * UNIT
-        odds = odds - ((self.open - gap).clamp(min=0) / self.lids).square()
+        lid = (share * upper[..., 0] + (1 - share) * upper[..., 1]) * UNIT
+        odds = odds - ((self.lid - lid).clamp(min=0) / self.lids).square()
         return confidence * odds.clamp(min=LOWEST) + (1 - confidence) * self.unseen
 
 

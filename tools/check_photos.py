@@ -25,7 +25,7 @@ from tabulate import tabulate
 from registry import UserError
 from tools.photos.figures import Scored, by_group, calibration
 from tools.photos.fitting import nested
-from tools.photos.labels import LabelledFace, find_pictures, kappa, read_labels
+from tools.photos.labels import PICTURES, LabelledFace, find_files, kappa, read_labels
 from tools.photos.scores import UNKNOWN_ANGLE, features_of, head_angles, still_scores
 from zoo.files.atomic import write_json
 from zoo.models import open_model
@@ -57,11 +57,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Score, print the tables and return the record."""
     everyone = read_labels(args.labels)
     faces = [face for face in everyone if face.agreed]
-    pictures = find_pictures(args.folder, faces)
+    pictures = find_files(args.folder, faces, PICTURES)
     angles = head_angles(faces, pictures)
     groups = groups_of(faces, angles)
     record: dict[str, Any] = {"set": counts(everyone), "models": {}, "fits": {}}
-    print(describe(record["set"]), flush=True)
+    print(describe(record["set"], "photographs"), flush=True)
     rows: dict[str, Scored] = {HEAD_POSE: scored(faces, -angles)}
     for name in args.model:
         model = open_model(name)
@@ -71,8 +71,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             found = nested(head, features, rows[name], args.fit)
             record["fits"][name] = found.constants
             rows[f"{name}, fitted"] = found.scored
+        record["models"][name] = {"threshold": model.threshold}
     for name, of_row in rows.items():
-        record["models"][name] = show(name, of_row, groups, args.resamples)
+        record["models"].setdefault(name, {"threshold": None}).update(show(name, of_row, groups, args.resamples))
     for name, constants in record["fits"].items():
         title = f"{name}: constants fitted in each outer fold"
         print(f"\n{title}\n\n{tabulate(constants, headers='keys', tablefmt='github')}")
@@ -83,9 +84,8 @@ def show(name: str, scored: Scored, groups: dict[str, np.ndarray], resamples: in
     """Print the tables of one row; returns its part of the record."""
     result = by_group(scored, groups, resamples)
     print(f"\n{name}\n\n{table(result)}", flush=True)
-    shipped = scored.threshold if isinstance(scored.threshold, float) else None
-    out: dict[str, Any] = {"threshold": shipped, "groups": result}
-    if scored.threshold is not None:
+    out: dict[str, Any] = {"groups": result}
+    if scored.called is not None:
         out["calibration"] = calibration(scored)
         print(f"\n{tabulate(out['calibration'], headers='keys', tablefmt='github')}")
     return out
@@ -93,9 +93,8 @@ def show(name: str, scored: Scored, groups: dict[str, np.ndarray], resamples: in
 
 def scored(faces: Sequence[LabelledFace], scores: np.ndarray, threshold: float | None = None) -> Scored:
     """Scores ``(N,)`` of N faces with their labels and people."""
-    return Scored(
-        scores, np.array([face.looking for face in faces]), np.array([face.person for face in faces]), threshold
-    )
+    called = None if threshold is None else scores >= threshold
+    return Scored(scores, np.array([face.looking for face in faces]), np.array([face.person for face in faces]), called)
 
 
 def counts(faces: Sequence[LabelledFace]) -> dict[str, Any]:
@@ -106,16 +105,16 @@ def counts(faces: Sequence[LabelledFace]) -> dict[str, Any]:
         "agreed": len(agreed),
         "looking": sum(face.looking for face in agreed),
         "people": len({face.person for face in agreed}),
-        "pictures": len({face.sha256 for face in agreed}),
+        "files": len({face.sha256 for face in agreed}),
         "kappa": round(kappa(faces), 4),
     }
 
 
-def describe(of: dict[str, Any]) -> str:
-    """The counts in a sentence."""
+def describe(of: dict[str, Any], what: str) -> str:
+    """The counts in a sentence; `what` the faces are in."""
     return (
         f"{of['faces']} faces; both passes agree on {of['agreed']} (kappa {of['kappa']:.2f}), of {of['people']} people "
-        f"in {of['pictures']} photographs; {of['looking']} look at the camera"
+        f"in {of['files']} {what}; {of['looking']} look at the camera"
     )
 
 

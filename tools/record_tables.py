@@ -24,6 +24,7 @@ MARKS = re.compile(r"(<!-- (\S+): rendered by tools/update_docs.py -->\n).*?(<!-
 
 RECORDED = RECORDS / "reliability"
 PHOTOGRAPHS = RECORDS / "photos" / "results.json"
+PEOPLE = RECORDS / "people" / "results.json"
 UNLIMITED = ("uss", "pss")  # measures of a soak test that depend on other processes
 RENAMED = {"rss": "resident memory", "anonymous": "anonymous memory", "children": "child processes"}
 NO_GPU = "not run: no GPU has been available yet"
@@ -268,6 +269,24 @@ def thresholds_table() -> str:
     return tabulate(body, head, tablefmt="github", disable_numparse=True)
 
 
+def people_table() -> str:
+    """What models find on labelled videos of real people: share scored, looks, false looks and AUC."""
+    body = []
+    for name, model in json.loads(PEOPLE.read_text(encoding="utf-8"))["models"].items():
+        figures = model["groups"]["all"]["figures"]
+        found, false = figures["sensitivity"], figures["false rate"]
+        shares = [f"{100 * each['value']:.0f} %{_percent(each)}" for each in (found, false)]
+        auc = figures["AUC"]
+        body.append([f"`{name}`", f"{100 * model['scored']:.0f} %", *shares, f"{auc['value']:.3f}{_interval(auc)}"])
+    head = ["model", "faces with a score", "looks found", "false looks", "AUC"]
+    return tabulate(body, head, tablefmt="github", disable_numparse=True)
+
+
+def _percent(figure: dict[str, Any]) -> str:
+    low, high = figure["interval"]
+    return f" [{100 * low:.0f}, {100 * high:.0f}]"
+
+
 def _interval(figure: dict[str, Any]) -> str:
     low, high = figure["interval"]
     return f" [{low:.2f}, {high:.2f}]"
@@ -283,4 +302,5 @@ TABLES: dict[str, Callable[[], str]] = {
     "gpu": lambda: gpu_table(read("gpu")) if (RECORDED / "gpu.json").exists() else "No GPU has been available yet.",
     "photographs": photographs_table,
     "thresholds": thresholds_table,
+    "people": people_table,
 }

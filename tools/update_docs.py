@@ -46,8 +46,7 @@ SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n)
 SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
     *("command_score", "command_fuse", "command_submit"),
-    *("windows", "head_step", "scoring"),
-    *("video_geometry", "video_gaze_nano_lstm"),
+    *("windows", "head_step", "scoring", "video"),
 ]
 
 

@@ -77,7 +77,7 @@ def collect(out: Path | None) -> list[tuple[Result, str]]:
     """
     found: dict[tuple[str, str], tuple[Result, str]] = {}
     for path in sorted(RECORDS.glob("*/*.json")):
-        if path.parent.name in ("reliability", "photos"):  # not records of rows
+        if path.parent.name in ("reliability", "photos", "people"):  # not records of rows
             continue
         result = read_result(path)
         found[result["dataset"]["name"], result["name"]] = result, f"record of {result['date'][:10]}"

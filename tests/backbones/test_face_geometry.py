@@ -10,7 +10,7 @@ from PIL import Image
 
 from backbones import face_mesh
 from backbones.base import Preprocessing
-from backbones.face_geometry import CORNERS, LOWER, NAMES, UPPER, FaceGeometry, features_of, without_padding
+from backbones.face_geometry import CORNERS, NAMES, UPPER, FaceGeometry, features_of, without_padding
 from benchmarks.data import synthlam
 from registry import BACKBONES, UserError
 from tests.astronaut import astronaut
@@ -78,8 +78,7 @@ def test_points_of_eyes_in_three_dimensions() -> None:
         contour = np.zeros((71, 2))
         for corner, across in zip(CORNERS, (15.0, -15.0), strict=True):
             contour[corner] = shown(middle + level @ [side * across, 0.0, 0.0])
-        for lower, upper in zip(LOWER, UPPER, strict=True):
-            contour[lower], contour[upper] = (shown(middle + np.array([0.0, up, 0.0])) for up in (-4.0, 5.0))
+        contour[UPPER] = shown(middle + np.array([0.0, 5.0, 0.0]))
         eyes.append((contour, np.tile(shown(iris), (5, 1))))
         wanted += [3.0 / UNIT, -2.0 / UNIT]
     found = dict(zip(NAMES, features_of(eyes, tilt @ level, scale), strict=True))
@@ -89,7 +88,7 @@ def test_points_of_eyes_in_three_dimensions() -> None:
     upright = np.array([[np.cos(lean), np.sin(lean)], [-np.sin(lean), np.cos(lean)]])
     left, right = upright @ wanted[:2], upright @ wanted[2:]
     assert [found[name] for name in NAMES[:4]] == pytest.approx([*left, *right])
-    assert [found["left_open"], found["right_open"]] == pytest.approx([9 / UNIT] * 2)
+    assert [found["left_lid"], found["right_lid"]] == pytest.approx([upright[1, 1] * 5 / UNIT] * 2)
     assert found["roll"] == pytest.approx(roll + lean)
     forward = [found["forward_x"], found["forward_y"], found["forward_z"]]
     assert forward == pytest.approx([*(upright @ level[:2, 2]), np.cos(pitch) * np.cos(yaw)])
@@ -121,7 +120,7 @@ def test_a_real_face(measure: Callable[[Image.Image], np.ndarray], photograph: I
     assert found["confidence"] > 0.9
     assert found["forward_z"] > 0.97
     assert found["scale"] == pytest.approx(64, abs=6)  # pixels between the outer corners of the eyes, found by eye
-    assert 7 < UNIT * found["left_open"] < 13
+    assert 3 < UNIT * found["left_lid"] < 8
     assert abs(UNIT * (found["left_x"] + found["right_x"]) / 2) < 1.5
 
 

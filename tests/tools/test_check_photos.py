@@ -21,7 +21,7 @@ from registry import UserError
 from tools.check_photos import main
 from tools.photos.figures import PREVALENCE, Scored, best_cut, calibration, figures, point_figures
 from tools.photos.fitting import Fitter, folds, nested
-from tools.photos.labels import COLUMNS, LabelledFace, find_pictures, kappa, read_labels
+from tools.photos.labels import COLUMNS, PICTURES, LabelledFace, find_files, kappa, read_labels
 from tools.photos.scores import features_of, head_angles, still_scores
 from zoo.models import Model, open_model
 
@@ -92,10 +92,10 @@ def test_kappa_of_chance_is_0_and_leaves_out_unsure_faces() -> None:
 
 def test_pictures_are_found_under_any_name(pictures: Path) -> None:
     faces = read_labels(pictures / "labels.csv")
-    found = find_pictures(pictures, faces)
+    found = find_files(pictures, faces, PICTURES)
     assert {hashlib.sha256(path.read_bytes()).hexdigest() for path in found.values()} == {f.sha256 for f in faces}
-    with pytest.raises(UserError, match=r"1 of 1 pictures are not in .*, the first has sha256 0000"):
-        find_pictures(pictures, [face_of("not", "not")])
+    with pytest.raises(UserError, match=r"1 of 1 files are not in .*, the first has sha256 0000"):
+        find_files(pictures, [face_of("not", "not")], PICTURES)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_the_shipped_labels_can_be_read() -> None:
 
 def test_scores_are_those_of_predict_in_a_still_video(model: Model, pictures: Path) -> None:
     faces = read_labels(pictures / "labels.csv")[:2]
-    found = find_pictures(pictures, faces)
+    found = find_files(pictures, faces, PICTURES)
     scores = still_scores(model.network.head, features_of(model, faces, found))
     assert model.smoothing is not None
     middle = model.network.head.window // 2 + model.smoothing["window"] // 2
@@ -169,7 +169,8 @@ def test_head_angles_tell_a_profile_from_a_frontal_face(tmp_path: Path) -> None:
 def random_scores(count: int = 60) -> Scored:
     random = np.random.default_rng(0)
     labels = np.arange(count) % 2
-    return Scored(np.clip(random.normal(0.4 + 0.2 * labels, 0.2), 0, 1), labels, np.arange(count), 0.5)
+    scores = np.clip(random.normal(0.4 + 0.2 * labels, 0.2), 0, 1)
+    return Scored(scores, labels, np.arange(count), scores >= 0.5)
 
 
 def test_ap_at_a_prevalence_is_that_of_repeated_faces() -> None:
@@ -182,9 +183,9 @@ def test_ap_at_a_prevalence_is_that_of_repeated_faces() -> None:
 
 def test_people_are_resampled_whole() -> None:
     scored = random_scores()
-    twice = Scored(*(np.repeat(each, 2) for each in (scored.scores, scored.labels, scored.people)), 0.5)
+    twice = scored.of(np.repeat(np.arange(60), 2))
     assert figures(twice, 100) == figures(scored, 100)
-    alone = Scored(twice.scores, twice.labels, np.arange(120), 0.5)
+    alone = Scored(twice.scores, twice.labels, np.arange(120), twice.called)
     low, high = figures(alone, 400)["AUC"]["interval"]  # type: ignore[misc]
     wide_low, wide_high = figures(twice, 400)["AUC"]["interval"]  # type: ignore[misc]
     assert high - low < 0.85 * (wide_high - wide_low)
@@ -193,9 +194,9 @@ def test_people_are_resampled_whole() -> None:
 def test_calibration_error_is_0_for_shares_and_counts_gaps() -> None:
     scores = np.repeat([0.25, 0.75], 4)
     labels = np.array([1, 0, 0, 0, 1, 1, 1, 0])
-    right = Scored(scores, labels, np.arange(8), 0.5)
+    right = Scored(scores, labels, np.arange(8), scores >= 0.5)
     assert point_figures(right, np.ones(8))["ECE"] == pytest.approx(0)
-    wrong = Scored(scores[::-1], labels, np.arange(8), 0.5)
+    wrong = Scored(scores[::-1], labels, np.arange(8), scores[::-1] >= 0.5)
     assert point_figures(wrong, np.ones(8))["ECE"] == pytest.approx(0.5)
     assert [(row["faces"], row["share looking"]) for row in calibration(right)] == [(4, 0.25), (4, 0.75)]
 
@@ -203,7 +204,7 @@ def test_calibration_error_is_0_for_shares_and_counts_gaps() -> None:
 def test_a_threshold_may_differ_by_face() -> None:
     scores, labels = np.array([0.2, 0.3, 0.6, 0.7]), np.array([0, 1, 0, 1])
     cuts = np.array([0.25, 0.25, 0.65, 0.65])
-    assert point_figures(Scored(scores, labels, np.arange(4), cuts), np.ones(4))["balanced accuracy"] == 1
+    assert point_figures(Scored(scores, labels, np.arange(4), scores >= cuts), np.ones(4))["balanced accuracy"] == 1
     assert best_cut(scores[2:], labels[2:]) == pytest.approx(0.65)
 
 

@@ -37,7 +37,8 @@ def test_a_link_to_nowhere_fails(tmp_path: Path) -> None:
     for name in ("mkdocs.yml", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "CODE_OF_CONDUCT.md", "tools/site.py"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(HOME / name, tmp_path / name)
-    for name in ("docs", "examples", "benchmarks/data/synthlam", "benchmarks/records/photos"):
+    records = "benchmarks/records"
+    for name in ("docs", "examples", "benchmarks/data/synthlam", f"{records}/photos", f"{records}/people"):
         shutil.copytree(HOME / name, tmp_path / name, ignore=shutil.ignore_patterns("*.xz", "*.json", "*.csv"))
     with (tmp_path / "docs" / "faq.md").open("a", encoding="utf-8") as file:
         file.write("\n[nowhere](absent.md) [no section](glossary.md#absent)\n")

@@ -17,22 +17,21 @@ class Scored:
     """Scores of faces.
 
     Attributes:
-        scores: ``(N,)``; higher means more likely looking. In [0, 1] if `threshold` is given.
+        scores: ``(N,)``; higher means more likely looking. In [0, 1] if `called` is given.
         labels: ``(N,)`` 1 looking, 0 not.
         people: ``(N,)`` whose face it is.
-        threshold: score from which a face is called looking, or ``(N,)`` of each face; None for scores that are no
-            probabilities.
+        called: ``(N,)`` True where the face is called looking; None for scores that are no probabilities.
     """
 
     scores: np.ndarray
     labels: np.ndarray
     people: np.ndarray
-    threshold: float | np.ndarray | None = None
+    called: np.ndarray | None = None
 
     def of(self, chosen: np.ndarray) -> Scored:
         """The faces at which ``chosen (N,)`` is True."""
-        threshold = self.threshold[chosen] if isinstance(self.threshold, np.ndarray) else self.threshold
-        return Scored(self.scores[chosen], self.labels[chosen], self.people[chosen], threshold)
+        called = None if self.called is None else self.called[chosen]
+        return Scored(self.scores[chosen], self.labels[chosen], self.people[chosen], called)
 
 
 Figure = dict[str, float | list[float]]
@@ -64,12 +63,13 @@ def point_figures(scored: Scored, weight: np.ndarray) -> dict[str, float]:
         weight: ``(N,)`` not negative.
 
     Returns:
-        AUC; AP at `PREVALENCE`; and with a threshold: balanced accuracy, sensitivity (share of looks found), false rate
+        AUC; AP at `PREVALENCE`; and with `called`: balanced accuracy, sensitivity (share of looks found), false rate
         (share of not-looking faces called looking), ECE (mean gap between mean score and share of looks over `BINS`,
         weighted by faces).
 
     Example:
-        >>> faces = Scored(np.array([0.9, 0.4, 0.6, 0.1]), np.array([1, 1, 0, 0]), np.arange(4), 0.5)
+        >>> scores = np.array([0.9, 0.4, 0.6, 0.1])
+        >>> faces = Scored(scores, np.array([1, 1, 0, 0]), np.arange(4), scores >= 0.5)
         >>> {name: round(value, 3) for name, value in point_figures(faces, np.ones(4)).items()}
         {'AUC': 0.75, 'AP at 15 %': 0.63, 'balanced accuracy': 0.5, 'sensitivity': 0.5, 'false rate': 0.5, 'ECE': 0.35}
     """
@@ -86,10 +86,9 @@ def point_figures(scored: Scored, weight: np.ndarray) -> dict[str, float]:
         "AUC": float(roc_auc_score(looking, scores, sample_weight=weight)),
         "AP at 15 %": float(average_precision_score(looking, scores, sample_weight=shifted)),
     }
-    if scored.threshold is not None:
-        called = scores >= scored.threshold
-        found = float(weight[called & looking].sum() / ours)
-        false = float(weight[called & ~looking].sum() / others)
+    if scored.called is not None:
+        found = float(weight[scored.called & looking].sum() / ours)
+        false = float(weight[scored.called & ~looking].sum() / others)
         out["balanced accuracy"] = (found + 1 - false) / 2
         out |= {"sensitivity": found, "false rate": false, "ECE": _calibration_error(scores, looking, weight)}
     return out

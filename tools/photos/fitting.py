@@ -27,7 +27,7 @@ class Nested:
     """Result of a nested cross-validation.
 
     Attributes:
-        scored: scores of every face by constants that were chosen without its person, with the threshold of its fold.
+        scored: scores of every face by constants and a threshold that were chosen without its person.
         constants: of each outer fold: name -> value.
     """
 
@@ -131,7 +131,7 @@ def nested(head: Head, features: torch.Tensor, scored: Scored, names: Sequence[s
         constants.append(
             {name: round(value, 4) for name, value in fitted.items()} | {"threshold": round(cuts[test][0], 4)}
         )
-    return Nested(Scored(scores, scored.labels, scored.people, cuts), constants)
+    return Nested(Scored(scores, scored.labels, scored.people, scores >= cuts), constants)
 
 
 def folds(scored: Scored, chosen: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
