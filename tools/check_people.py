@@ -21,8 +21,8 @@ import pandas as pd
 from benchmarks.video.detectors.base import iou
 from registry import UserError
 from tools.check_photos import SIZES, counts, describe, scored, show
-from tools.photos.figures import Scored
-from tools.photos.labels import LabelledFace, find_files, read_labels
+from tools.faces.figures import Scored
+from tools.faces.labels import LabelledFace, find_files, read_labels
 from zoo import load_model
 from zoo.files.atomic import write_json
 

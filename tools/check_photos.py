@@ -23,10 +23,10 @@ import numpy as np
 from tabulate import tabulate
 
 from registry import UserError
-from tools.photos.figures import Scored, by_group, calibration
-from tools.photos.fitting import nested
-from tools.photos.labels import PICTURES, LabelledFace, find_files, kappa, read_labels
-from tools.photos.scores import UNKNOWN_ANGLE, features_of, head_angles, still_scores
+from tools.faces.figures import Scored, by_group, calibration
+from tools.faces.fitting import nested
+from tools.faces.labels import PICTURES, LabelledFace, find_files, kappa, read_labels
+from tools.faces.scores import UNKNOWN_ANGLE, features_of, head_angles, still_scores
 from zoo.files.atomic import write_json
 from zoo.models import open_model
 

@@ -10,7 +10,7 @@ import pytest
 
 from tools import check_people
 from tools.check_people import covered, main, row_of
-from tools.photos.labels import COLUMNS, LabelledFace
+from tools.faces.labels import COLUMNS, LabelledFace
 
 ROWS = pd.DataFrame(
     [

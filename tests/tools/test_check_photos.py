@@ -19,10 +19,10 @@ from benchmarks.video.track import TrackedFrame
 from heads.base import Head, Window
 from registry import UserError
 from tools.check_photos import main
-from tools.photos.figures import PREVALENCE, Scored, best_cut, calibration, figures, point_figures
-from tools.photos.fitting import Fitter, folds, nested
-from tools.photos.labels import COLUMNS, PICTURES, LabelledFace, find_files, kappa, read_labels
-from tools.photos.scores import features_of, head_angles, still_scores
+from tools.faces.figures import PREVALENCE, Scored, best_cut, calibration, figures, point_figures
+from tools.faces.fitting import Fitter, folds, nested
+from tools.faces.labels import COLUMNS, PICTURES, LabelledFace, find_files, kappa, read_labels
+from tools.faces.scores import features_of, head_angles, still_scores
 from zoo.models import Model, open_model
 
 MODEL = "gaze_nano_lstm"

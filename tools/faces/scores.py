@@ -15,7 +15,7 @@ from benchmarks.scoring.predict import probabilities
 from benchmarks.video.scorer import cut, reframed, widened
 from heads.base import Head, Window
 from registry import UserError
-from tools.photos.labels import LabelledFace, read_picture
+from tools.faces.labels import LabelledFace, read_picture
 from zoo.models import Model
 
 UNKNOWN_ANGLE = 180.0  # degrees; ranks a face without a pose last

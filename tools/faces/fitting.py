@@ -14,8 +14,8 @@ from scipy.optimize import minimize
 from benchmarks.evaluation.calibration import log_odds, sigmoid
 from heads.base import Head
 from registry import UserError
-from tools.photos.figures import Scored, best_cut
-from tools.photos.scores import still_scores
+from tools.faces.figures import Scored, best_cut
+from tools.faces.scores import still_scores
 
 FOLDS = 5  # of people, outer and inner
 STEP = 0.2  # of the first simplex, in natural logarithms of a constant
