@@ -20,7 +20,7 @@ from benchmarks.system.device import take_device
 from benchmarks.video.arrays import Arrays
 from benchmarks.video.bouts import BoutOptions, decide_looks, join_looks
 from benchmarks.video.decode import Video
-from benchmarks.video.defaults import DETECTIONS, DETECTOR
+from benchmarks.video.defaults import DETECTIONS, DETECTOR, LEAST, MERGE
 from benchmarks.video.inputs import named_video
 from benchmarks.video.journal import COLUMNS, read_rows
 from benchmarks.video.live import Live
@@ -156,7 +156,7 @@ class LoadedModel:
         own = Arrays(source, boxes, options.get("tracks"), options.get("rate"), options.get("times"))
         return self._predict_arrays(own, options)
 
-    def looks(self, faces: pd.DataFrame, min_duration: float = 0.2, merge_gap: float = 0.2) -> pd.DataFrame:
+    def looks(self, faces: pd.DataFrame, min_duration: float = LEAST, merge_gap: float = MERGE) -> pd.DataFrame:
         """Join the frames that look to looks, as `bouts.csv` has them.
 
         Args:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.commands import add_plugin_option
-from benchmarks.video.defaults import DETECTIONS, DETECTOR, MODEL
+from benchmarks.video.defaults import DETECTIONS, DETECTOR, LEAST, MERGE, MODEL
 
 if TYPE_CHECKING:
     from benchmarks.video.bouts import BoutOptions
@@ -73,10 +73,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="score from which a frame counts as looking (default: the model's, in its config.json)",
     )
     parser.add_argument(
-        "--min-duration", type=float, default=0.2, metavar="S", help="drop looks of fewer seconds (default: 0.2)"
+        "--min-duration",
+        type=float,
+        default=LEAST,
+        metavar="S",
+        help=f"drop looks of fewer seconds (default: {LEAST})",
     )
     parser.add_argument(
-        "--merge-gap", type=float, default=0.2, metavar="S", help="merge looks up to S seconds apart (default: 0.2)"
+        "--merge-gap",
+        type=float,
+        default=MERGE,
+        metavar="S",
+        help=f"merge looks up to S seconds apart (default: {MERGE})",
     )
     parser.add_argument(
         "--change-cost",

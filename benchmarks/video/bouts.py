@@ -16,6 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from benchmarks.evaluation.calibration import log_odds
 from benchmarks.scoring.looks import GAP, LOOK_CUT, Decoder
 from benchmarks.video.container import PAUSE
+from benchmarks.video.defaults import LEAST, MERGE
 from benchmarks.video.scorer import ScoredFace
 
 SLACK = 1e-6  # seconds: the resolution of the times in frames.csv
@@ -50,8 +51,8 @@ class BoutOptions:
     """
 
     threshold: float = 0.5
-    least: float = 0.2
-    merge: float = 0.2
+    least: float = LEAST
+    merge: float = MERGE
     cost: float = 0.0
 
 
