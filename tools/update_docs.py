@@ -160,11 +160,9 @@ def speed_table(kind: str) -> str:
     head = ["work", "baseline", "baseline time", "our time", "ratio"]
     table = tabulate(body, head, tablefmt="github", disable_numparse=True)
     notes = [*_measured_on(records), *_growth(records), *video_lines(records)]
-    loads = [record["load"] for record in records if record["load"] is not None]
-    if loads:
-        notes.append(
-            f"- Load averages at the end: {min(loads):.1f} to {max(loads):.1f}, including the measurement's own 1."
-        )
+    busy = [record["busy"] for record in records if record.get("busy") is not None]
+    if busy:
+        notes.append(f"- Before each pair, other processes kept at most {max(busy):g} cores busy.")
     return "\n".join([table, "", *notes])
 
 

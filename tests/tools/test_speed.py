@@ -47,6 +47,27 @@ def test_the_record_names_the_gpu(monkeypatch):
     assert measure(work(lambda: 1, lambda: 1), pairs=1)["environment"]["device"] == "cpu"
 
 
+def test_a_busy_machine_is_not_recorded(monkeypatch, tmp_path, capsys):
+    loads = iter([2.0, 0.5, 0.1, 0.2])
+    monkeypatch.setattr(harness, "busy_cores", lambda: next(loads))
+    record = measure(work(lambda: 1, lambda: 1), pairs=2, quiet=True)
+    assert record["busy"] == 0.2 and next(loads, None) is None  # waits before the first pair
+    monkeypatch.setattr(harness, "busy_cores", lambda: 1.2)
+    monkeypatch.setattr(harness, "RECORDS", tmp_path)
+    options = SimpleNamespace(pairs=1, record=True, quick=False)
+    assert harness.measure_all([work(lambda: 1, lambda: 1)], options) == 1
+    assert "other processes keep 1.2 cores busy" in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
+def test_busy_cores_are_those_of_other_processes():
+    code = "import time\nend = time.time() + 20\nwhile time.time() < end: pass"
+    before = harness.busy_cores(0.5)
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        busy = harness.busy_cores(1.0)
+        process.kill()
+    assert busy > 0.3 or before > 0.9  # all cores may have been busy before
+
+
 def test_no_ratio_if_results_differ():
     calls = []
     with pytest.raises(Disagree, match="w: the two ways differ, so there is no ratio: 1 and 2"):

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import multiprocessing
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from backbones.base import Backbone
+from backbones.base import IMAGENET_MEAN, IMAGENET_STD, Backbone
 from benchmarks.features.encoding import flops_of
 from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
 from benchmarks.features.store import FeatureStore
 from tools.speed.extract_case import Case, far_apart, touched_at_stride_13
 from tools.speed.harness import Work, seconds
 from tools.speed.vit import TINY, RandomInternViT
+
+BATCH = 32  # of the baselines that a user would write
 
 
 @contextmanager
@@ -53,6 +57,24 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     facts=lambda: cpu_facts(case),
                 ),
                 Work(
+                    name="extract_loader_cpu",
+                    what=f"{len(case.images)} JPEGs to features, as above",
+                    against="timm's transform, a DataLoader, transformers' model on batches of 32, one file",
+                    plain=lambda: loader_extract(case),
+                    ours=case.ours,
+                    differ=lambda plain, ours: far_apart(plain, ours, 0.999999),
+                    must=0.95,
+                ),
+                Work(
+                    name="extract_pipeline_cpu",
+                    what=f"{len(case.images)} JPEGs to features, as above",
+                    against="transformers' pipeline for image features on batches of 32, one file",
+                    plain=lambda: pipeline_extract(case),
+                    ours=case.ours,
+                    differ=lambda plain, ours: far_apart(plain, ours, 0.999),  # its processor rounds resized pixels
+                    must=0.95,
+                ),
+                Work(
                     name="extract_plan_cpu",
                     what=f"frames in windows of stride 13, of {len(case.images)} JPEGs",
                     against="the baseline on all of them",
@@ -77,6 +99,55 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
         finally:
             pool.close()
             pool.join()
+
+
+class Pictures(Dataset):
+    """JPEGs as pixels by a transform."""
+
+    def __init__(self, root: Path, images: Sequence[str], transform: Callable[[Image.Image], Tensor]) -> None:
+        self._paths, self._transform = [root / image for image in images], transform
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, number: int) -> Tensor:
+        with Image.open(self._paths[number]) as opened:
+            return self._transform(opened.convert("RGB"))
+
+
+@torch.inference_mode()
+def loader_extract(case: Case) -> Tensor:
+    """Extract all images in batches, as a short script with timm and torch does."""
+    from timm.data.transforms_factory import create_transform
+
+    side = case.backbone.preprocessing.size
+    transform: Any = create_transform(
+        (3, side, side), interpolation="bicubic", mean=IMAGENET_MEAN, std=IMAGENET_STD, crop_pct=1.0
+    )
+    batches = DataLoader(Pictures(case.root, case.images, transform), BATCH)
+    features = torch.cat([case.model(pixel_values=batch).last_hidden_state[:, 0] for batch in batches])
+    return _saved(case, features)
+
+
+def pipeline_extract(case: Case) -> Tensor:
+    """Extract all images with the pipeline of transformers."""
+    import transformers
+
+    size = {"height": case.backbone.preprocessing.size, "width": case.backbone.preprocessing.size}
+    processor = transformers.CLIPImageProcessor(
+        size=size, do_center_crop=False, image_mean=IMAGENET_MEAN, image_std=IMAGENET_STD, resample=3
+    )
+    make: Any = transformers.pipeline
+    run = make("image-feature-extraction", model=case.model, image_processor=processor, device="cpu")
+    found = run([str(case.root / image) for image in case.images], batch_size=BATCH)
+    return _saved(case, torch.tensor([tokens[0][0] for tokens in found]))
+
+
+def _saved(case: Case, features: Tensor) -> Tensor:
+    folder = case.fresh()
+    folder.mkdir()
+    torch.save(features, folder / "features.pth")
+    return features
 
 
 def plan_differs(images: Sequence[str], planned: Sequence[str], plain: Tensor, ours: Tensor) -> str | None:

@@ -22,10 +22,16 @@ if TYPE_CHECKING:
 
 RECORDS = HOME / "benchmarks" / "records" / "speed"
 PAIRS = 5
+STAT = Path("/proc/stat")
+QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
 
 
 class Disagree(Exception):
     """The two ways gave different results, so their times mean nothing."""
+
+
+class Busy(Exception):
+    """Other processes keep the machine busy, so times would not be those of the work."""
 
 
 @dataclass(frozen=True)
@@ -59,19 +65,21 @@ class Work:
     facts: Callable[[], dict[str, Any]] = field(default=dict)
 
 
-def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, Any]:
+def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = False) -> dict[str, Any]:
     """Compare the results of the two ways, then time them alternately.
 
     Args:
         work: both ways.
         pairs: number of timings of each way.
         device: torch device, for the record.
+        quiet: whether to insist on a quiet machine before each pair.
 
     Returns:
         The record, ready for JSON. `ratio` is the lower quartile of the pairs' ratios: three of four runs do better.
 
     Raises:
         Disagree: the results differ; nothing was timed.
+        Busy: others keep more than `QUIET` cores busy.
     """
     expected = work.plain()
     if work.reset is not None:
@@ -80,8 +88,10 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, An
     if difference is not None:
         raise Disagree(f"{work.name}: the two ways differ, so there is no ratio: {difference}")
     del expected
-    plain, ours = [], []
+    plain, ours, busy = [], [], [0.0]
     for _ in range(pairs):
+        if quiet:
+            busy.append(wait_until_quiet())
         plain.append(_seconds(work.plain))
         if work.reset is not None:
             work.reset()
@@ -100,9 +110,37 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu") -> dict[str, An
         "seconds_allowed": work.seconds,
         "facts": work.facts(),
         "environment": environment(_device_name(device)),
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "busy": round(max(busy), 2) if quiet else None,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def wait_until_quiet(patience: int = 60, most: float = QUIET) -> float:
+    """Wait until other processes keep few cores busy, and return how many in the last second.
+
+    Raises:
+        Busy: they do not within `patience` seconds.
+    """
+    for _ in range(patience):
+        busy = busy_cores()
+        if busy <= most:
+            return busy
+    raise Busy(f"other processes keep {busy:.1f} cores busy; measure on a quiet machine, or leave --record out")
+
+
+def busy_cores(during: float = 1.0) -> float:
+    """Measure how many cores other processes keep busy while this one sleeps. 0 where there is no /proc/stat."""
+    if not STAT.exists():
+        return 0.0
+    before = _ticks()
+    time.sleep(during)
+    return (_ticks() - before) / os.sysconf("SC_CLK_TCK") / during
+
+
+def _ticks() -> int:
+    """Return the clock ticks that all cores were busy since the machine started; see proc(5)."""
+    user, nice, system, _, _, *more = map(int, STAT.read_text(encoding="ascii").partition("\n")[0].split()[1:])
+    return user + nice + system + sum(more[:3])  # interrupts, soft interrupts, stolen; guests are part of user
 
 
 def lower_quartile(values: list[float]) -> float:
@@ -157,8 +195,8 @@ def measure_all(works: Iterable[Work], options: argparse.Namespace, device: str 
     failed = 0
     for work in works:
         try:
-            record = measure(work, options.pairs, device)
-        except Disagree as error:
+            record = measure(work, options.pairs, device, options.record)
+        except (Busy, Disagree) as error:
             print(error, file=sys.stderr)
             failed += 1
             continue
