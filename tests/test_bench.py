@@ -95,6 +95,7 @@ def test_a_plugin_that_takes_a_name_says_both_places(tmp_path: Path) -> None:
     assert "heads/recurrent.py" in done.stderr
 
 
+@pytest.mark.slow
 def test_a_head_of_ones_own_by_name_alone(lam_tree: Path, tmp_path: Path) -> None:
     """The plug-in that the README shows, cut out of it."""
     readme = (HOME / "README.md").read_text(encoding="utf-8")
@@ -115,6 +116,7 @@ def test_a_head_of_ones_own_by_name_alone(lam_tree: Path, tmp_path: Path) -> Non
     assert result["head"]["type"] == name
 
 
+@pytest.mark.slow
 def test_the_main_job_needs_no_opencv(lam_tree: Path, tmp_path: Path) -> None:
     """OpenCV's wheel needs libGL.so.1, which many servers lack; importing cv2 fails there."""
     (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")

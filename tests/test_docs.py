@@ -467,6 +467,8 @@ def _benchmark(code: str, folder: Path) -> None:
     assert (folder / "runs").is_dir()
 
 
+LONG = ("from benchmarks import compare, results, run",)  # trains two rows
+
 # Document and first words of a block -> what runs it.
 PYTHON = {
     ("README.md", "from torch.nn import Linear"): _head,
@@ -483,7 +485,7 @@ PYTHON = {
 @pytest.mark.parametrize(
     ("document", "code"),
     [
-        (document, "\n".join(lines) + "\n")
+        pytest.param(document, "\n".join(lines) + "\n", marks=[pytest.mark.slow] * (lines[0] in LONG))
         for document in DOCUMENTS
         if document not in PAGES
         for language, _, lines in blocks(document)
@@ -531,6 +533,7 @@ FOUND = [
 ]
 
 
+@pytest.mark.slow
 def test_tests_pick_up_the_parts_of_the_pages(tmp_path: Path) -> None:
     """All pages are followed in one copy of the checkout."""
     copy_checkout(tmp_path)

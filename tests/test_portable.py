@@ -44,6 +44,7 @@ for name in {modules}:
 FILES = python_files(*APPLICATION)
 
 
+@pytest.mark.slow
 def test_every_module_is_imported_without_posix_modules() -> None:
     """`posix` itself stays: on Linux, os is made of it."""
     names = [name for name in POSIX_MODULES if name != "posix"]

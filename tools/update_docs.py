@@ -46,7 +46,8 @@ SPEED = re.compile(r"(<!-- speed: (\w+), rendered by tools/update_docs.py -->\n)
 SPEED_ORDER = [
     *("test_index", "train_index", "train_index_again", "map", "map_csv"),
     *("command_score", "command_fuse", "command_submit"),
-    *("windows", "head_step", "scoring", "video"),
+    *("windows", "head_step", "head_step_loaded", "scoring", "video", "video_script"),
+    *("extract_cpu", "extract_loader_cpu", "extract_pipeline_cpu", "extract_plan_cpu", "extract_two_cpu"),
 ]
 
 

@@ -245,6 +245,7 @@ def test_pickles_are_not_read(dinov2: Path) -> None:
         build(dinov2)
 
 
+@pytest.mark.slow
 def test_damaged_snapshots(dinov2: Path, tmp_path: Path) -> None:
     def refused(words: str) -> None:
         with pytest.raises(UserError, match=words) as caught:

@@ -163,6 +163,7 @@ print(peak[0] - before, max(peak) - before, resident() - before)
 """
 
 
+@pytest.mark.slow
 def test_the_host_holds_one_shard_at_a_time(folder: Path) -> None:
     """Moves 120 MB of weights in three files to another device."""
     config = json.loads((folder / "config.json").read_text())

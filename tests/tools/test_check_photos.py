@@ -181,6 +181,7 @@ def test_ap_at_a_prevalence_is_that_of_repeated_faces() -> None:
     assert PREVALENCE == 3 / 20 and value == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_people_are_resampled_whole() -> None:
     scored = random_scores()
     twice = scored.of(np.repeat(np.arange(60), 2))
@@ -231,6 +232,7 @@ def ring_faces(seed: int = 0) -> tuple[torch.Tensor, Scored]:
     return torch.tensor(place[:, None, None]).float(), Scored(np.zeros(200), labels, np.arange(200) // 2)
 
 
+@pytest.mark.slow
 def test_a_constant_is_found_on_other_people() -> None:
     features, scored = ring_faces()
     found = nested(Ring(1), features, scored, ["centre"])

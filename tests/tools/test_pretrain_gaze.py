@@ -46,6 +46,7 @@ def test_loss_is_least_at_the_truth() -> None:
     assert loss(0.0) < min(loss(0.2), loss(-0.2))
 
 
+@pytest.mark.slow
 def test_targets_of_clips_match_their_ground_truth() -> None:
     """Head and eye angles give the true gaze, rotated by the roll of the camera."""
     root = synthlam.root()

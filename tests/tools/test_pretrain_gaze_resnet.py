@@ -63,6 +63,7 @@ def test_angles_give_the_gaze_back() -> None:
     np.testing.assert_allclose(direction(yaw, pitch), gazes(targets).numpy(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_windows_of_clips_are_those_of_a_loop() -> None:
     root = synthlam.root()
     truth = synthlam.truth(root)
@@ -129,6 +130,7 @@ def test_the_first_half_trains_three_stages(renders: Path) -> None:
     assert not {name for name in moved if name.startswith("face.everything")}
 
 
+@pytest.mark.slow
 def test_training_lowers_the_error_on_held_out_windows(renders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tools.pretrain_gaze_resnet.EARLY", 0)
     network = build_network(SIZE, seed=0)
@@ -192,6 +194,7 @@ def test_the_face_is_learnt_from_the_last_map_and_the_eyes_from_their_cells() ->
     assert face.loss(targets).item() == pytest.approx(total / (2 * len(NAMES) - 1) + local, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_has_renders_and_stretches_of_clips(monkeypatch: pytest.MonkeyPatch) -> None:
     root, seen = synthlam.root(), {}
     network = build_network(SIZE, seed=0)

@@ -155,6 +155,7 @@ def test_differences_are_found(tmp_path):
     assert heads.differ_scores({"a": 0.5}, {"b": 0.5}) == "1 and 1 frames, 0 of them shared"
 
 
+@pytest.mark.slow
 def test_command_line(monkeypatch, capsys):
     for arguments, message in (
         (["nothing"], "no speed benchmark nothing"),

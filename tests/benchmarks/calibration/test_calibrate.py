@@ -109,6 +109,7 @@ def test_the_folder_says_what_the_model_was_calibrated_on(walk: Path, mine: Path
     )
 
 
+@pytest.mark.slow
 def test_a_calibrated_model_can_be_calibrated_again(walk: Path, mine: Path, tmp_path: Path) -> None:
     """Its second calibration comes after the first: both together are again slope, bias and weights."""
     again = parts.predicted(walk / "walk.mp4", mine, tmp_path / "again")

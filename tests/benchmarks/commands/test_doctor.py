@@ -32,6 +32,7 @@ def test_here_all_is_well(capsys: pytest.CaptureFixture, tmp_path: Path) -> None
     assert not (tmp_path / "runs").exists()  # nothing is changed
 
 
+@pytest.mark.slow
 def test_what_is_missing_has_its_command(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -58,6 +59,7 @@ def test_what_is_missing_has_its_command(
     assert "`python bench.py --recipe internlstm_flip_tta` lacks 3 of its requirements" in said
 
 
+@pytest.mark.slow
 def test_it_sees_what_was_added(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     snapshot = tmp_path / "hub" / "models--OpenGVLab--InternViT-300M-448px" / "snapshots" / "0123"
     snapshot.mkdir(parents=True)
@@ -73,6 +75,7 @@ def test_it_sees_what_was_added(capsys: pytest.CaptureFixture, monkeypatch: pyte
     assert "1 row finished" in said
 
 
+@pytest.mark.slow
 def test_a_broken_look_is_a_finding(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken() -> str:
         raise RuntimeError("no such\nthing")
@@ -84,6 +87,7 @@ def test_a_broken_look_is_a_finding(capsys: pytest.CaptureFixture, monkeypatch: 
     assert "weights\n" in said  # what comes after is looked at all the same
 
 
+@pytest.mark.slow
 def test_it_runs_where_nothing_is_installed(tmp_path: Path) -> None:
     """Without site-packages: what it says then is what to install."""
     code = (
@@ -102,6 +106,7 @@ def test_it_imports_no_torch_itself() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_a_package_that_is_there_and_does_not_load(tmp_path: Path) -> None:
     """As numpy of another Python, or a torch whose libraries are missing."""
     (tmp_path / "safetensors").mkdir()
@@ -117,6 +122,7 @@ def test_a_package_that_is_there_and_does_not_load(tmp_path: Path) -> None:
     assert wanted in done.stdout
 
 
+@pytest.mark.slow
 def test_what_the_main_job_imports_late_is_imported_too(tmp_path: Path) -> None:
     """scikit-learn is imported where a record is written, after all the training."""
     assert {"sklearn.metrics", "scipy.optimize", "heads.recurrent"} <= set(doctor.main_imports())

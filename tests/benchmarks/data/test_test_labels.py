@@ -94,6 +94,7 @@ def assert_nothing_else_differs(ours: tuple[Path, list[Result]], theirs: tuple[P
             assert [report[key] for report in one["training"]] == [report[key] for report in other["training"]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["turned over", "permuted"])
 def test_other_test_labels_change_the_test_figures_alone(
     as_they_are: tuple, lam_tree: Path, labels: np.ndarray, tmp_path: Path, how: str

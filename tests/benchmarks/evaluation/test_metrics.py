@@ -291,6 +291,7 @@ def reached(scores: Sequence[float] | np.ndarray) -> np.ndarray:
     return np.array(scores)[:, None] >= STEPS
 
 
+@pytest.mark.slow
 def test_best_threshold_is_that_of_a_plain_search() -> None:
     random = np.random.default_rng(4)
     for _ in range(20):

@@ -160,6 +160,7 @@ def test_an_angle_falls_from_one_to_nothing_and_no_pose_is_the_lowest() -> None:
     assert np.isnan(head_angles(np.array([[np.nan, 0, 0], [0, np.nan, 0]], dtype=np.float32))).all()
 
 
+@pytest.mark.slow
 def test_done_before_limited_and_dry(
     results: dict, out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
@@ -210,6 +211,7 @@ def test_compare_gives_a_fixed_row_no_spread(results: dict, out: Path, capsys: p
     assert "truth is better" in printed and "one seed" not in printed
 
 
+@pytest.mark.slow
 def test_another_prior_or_truth_is_another_row(results: dict, out: Path, tmp_path: Path) -> None:
     """The identity has what determines the scores, so a changed file is not mistaken for the finished row."""
     copy = tmp_path / "data"

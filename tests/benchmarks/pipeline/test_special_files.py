@@ -64,6 +64,7 @@ def refused_or_done(tree: Path, out: Path) -> None:
         assert "\n" not in str(error)
 
 
+@pytest.mark.slow
 def test_no_file_is_written_through_a_link(finished: tuple, lam_tree: Path, tmp_path: Path) -> None:
     _, names = finished
     assert {Path(name).name for name in names} >= {".lock"}

@@ -172,6 +172,7 @@ SETTINGS = [
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_resumed_training_ends_as_an_uninterrupted_one(
     lam_tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

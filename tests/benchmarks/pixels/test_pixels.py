@@ -303,6 +303,7 @@ def test_what_is_trained_is_found_again(lam_tree: Path, undisturbed: tuple, monk
     assert again["splits"] == row["splits"]
 
 
+@pytest.mark.slow
 def test_seeds_side_by_side_end_as_one_after_another(lam_tree: Path, undisturbed: tuple, tmp_path: Path) -> None:
     row = pipeline.run([recipe()], Session(Ego4D(lam_tree), seeds=2, out=tmp_path, workers=2, plugins=[str(TRUNK)]))[0]
     assert without_seconds(row["training"]) == without_seconds(undisturbed[1]["training"])

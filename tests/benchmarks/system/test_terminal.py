@@ -61,6 +61,7 @@ def test_no_line_is_wider_than_the_terminal(command: list[str]) -> None:
     assert [line for line in lines if len(line) > 80] == []
 
 
+@pytest.mark.slow
 def test_a_run_fits_and_marks_its_row(lam_tree: Path, tmp_path: Path) -> None:
     command = ["--recipe", "probe", "--dataset", "ego4d", "--root", str(lam_tree), "--backbone", "tiny_means"]
     quick = ["--set", "windows.stride.train=2", "--set", "windows.stride.val=2", "--set", "training.epochs=1"]

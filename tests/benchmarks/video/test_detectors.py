@@ -80,6 +80,7 @@ def test_a_real_face_is_found_at_any_size(kind: type[CenterFace] | type[YuNet]) 
     assert len(detector.detect(np.asarray(picture.crop((300, 300, 512, 512)))).boxes) == 0  # her suit
 
 
+@pytest.mark.slow
 @each_detector
 def test_rendered_faces_are_found(kind: type[CenterFace] | type[YuNet]) -> None:
     root = synthlam.root()

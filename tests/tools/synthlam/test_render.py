@@ -48,6 +48,7 @@ def _eye(renderer, picture, k, reach=(9, 14)):
     return pixels[int(y) - reach[0] : int(y) + reach[0] + 1, int(x) - reach[1] : int(x) + reach[1] + 1, :3]
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_regardless_of_earlier_renders(tmp_path, renderer):
     pretraining_shard((3, 0, 6, tmp_path))
     first = np.load(tmp_path / "shard_00000.npz")["jpeg"].tobytes()
@@ -195,6 +196,7 @@ def test_angles_survive_the_round_trip():
         assert found == pytest.approx((yaw, pitch, roll), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_more_training_clips_show_other_people_and_leave_the_rest_unchanged(monkeypatch):
     monkeypatch.setattr(clips, "SPLITS", {"train": 20, "val": 4, "test": 4})
     once, thrice = clips.plan(5), clips.plan(5, times=3)
@@ -262,6 +264,7 @@ def test_finished_clips_are_not_rendered_again(tmp_path, monkeypatch, here):
         dataset.make_files(order)
 
 
+@pytest.mark.slow
 def test_changed_code_renders_all_clips_again(tmp_path, monkeypatch, here):
     dataset.make_files(dataset.Order(1, tmp_path))
     dataset.rendering_checksum.cache_clear()
