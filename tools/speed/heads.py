@@ -254,7 +254,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
         one_file_each = DataLoader(data, BATCH, sampler=EpochOrder(count))
         loaded = LoadedWindows(features.float(), rows, labels, EpochOrder(count))
         yield [
-            work("head_step", "a DataLoader that opens one file per frame", one_file_each, 1.3),
+            work("head_step", "a DataLoader that opens one file per frame", one_file_each, 1.15),
             work("head_step_loaded", "windows gathered from features in memory", loaded, 0.95),
         ]
 

@@ -101,7 +101,8 @@ def people_of(count: int) -> list[list[Image.Image]]:
 
 def _crops(rows: pd.DataFrame) -> list[Image.Image]:
     scale = FACE / rows["side"].median()
-    pictures = [Image.open(synthlam.root() / image).convert("RGB") for image in rows["image"]]
+    root = synthlam.root()  # each call checks the files
+    pictures = [Image.open(root / image).convert("RGB") for image in rows["image"]]
     return [one.resize((_scaled(scale, one.width), _scaled(scale, one.height))) for one in pictures]
 
 
