@@ -173,6 +173,7 @@ def open_browser(folder: Path) -> Iterator[Browser]:
     options.add_experimental_option("prefs", {"download.default_directory": str(downloads)})
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     opened = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=driver))
+    opened.implicitly_wait(5)  # seconds: some elements appear in an event after a click
     try:
         yield Browser(opened, downloads)
     finally:
