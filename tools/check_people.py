@@ -19,12 +19,10 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.video.detectors.base import iou
-from registry import UserError
-from tools.check_photos import SIZES, counts, describe, scored, show
 from tools.faces.figures import Scored
 from tools.faces.labels import LabelledFace, find_files, read_labels
+from tools.faces.report import by_size, counts, describe, make_parser, run, scored, show
 from zoo import load_model
-from zoo.files.atomic import write_json
 
 VIDEOS = {".mp4", ".mkv", ".avi", ".mov", ".webm", ".gif"}
 OVERLAP = 0.3  # intersection over union from which a scored box is the labelled face
@@ -32,20 +30,10 @@ OVERLAP = 0.3  # intersection over union from which a scored box is the labelled
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the tables and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="of the videos")
-    parser.add_argument("labels", type=Path, help="CSV file")
+    parser = make_parser(__doc__, "videos")
     parser.add_argument("--model", nargs="+", required=True, help="of the zoo")
     parser.add_argument("--detector", default="centerface", help="of predict")
-    parser.add_argument("--resamples", type=int, default=1000, help="of the bootstrap over people")
-    parser.add_argument("--record", type=Path, help="JSON file to write")
-    args = parser.parse_args(arguments)
-    try:
-        record = measure(args)
-    except UserError as error:
-        raise SystemExit(f"error: {error}") from error
-    if args.record:
-        write_json(args.record, record)
+    run(measure, parser.parse_args(arguments))
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
@@ -53,9 +41,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     everyone = read_labels(args.labels)
     faces = [face for face in everyone if face.agreed]
     videos = find_files(args.folder, faces, VIDEOS)
-    sizes = np.array([face.size for face in faces])
-    groups = {"all": np.ones(len(faces), dtype=bool)}
-    groups |= {name: (sizes >= low) & (sizes < high) for name, (low, high) in SIZES.items()}
+    groups = by_size(faces)
     record: dict[str, Any] = {"set": counts(everyone), "detector": args.detector, "models": {}}
     print(describe(record["set"], "videos"), flush=True)
     for name in args.model:
@@ -89,8 +75,7 @@ def scores_in_videos(
             if face.sha256 == sha256 and (row := row_of(face, rows)) is not None:
                 scores[number], found[number] = row["score"], True
                 called[number] = covered(row, looks)
-    plain = scored(faces, scores)
-    return Scored(plain.scores, plain.labels, plain.people, called), found
+    return scored(faces, scores, called), found
 
 
 def row_of(face: LabelledFace, rows: pd.DataFrame) -> pd.Series | None:

@@ -24,6 +24,7 @@ RECORDS = HOME / "benchmarks" / "records" / "speed"
 PAIRS = 5
 STAT = Path("/proc/stat")
 QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
+PATIENCE = 60  # seconds to wait for that
 
 
 class Disagree(Exception):
@@ -115,15 +116,15 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = F
     }
 
 
-def wait_until_quiet(patience: int = 60, most: float = QUIET) -> float:
-    """Wait until other processes keep few cores busy, and return how many in the last second.
+def wait_until_quiet() -> float:
+    """Wait until other processes keep at most `QUIET` cores busy, and return how many in the last second.
 
     Raises:
-        Busy: they do not within `patience` seconds.
+        Busy: they do not within `PATIENCE` seconds.
     """
-    for _ in range(patience):
+    for _ in range(PATIENCE):
         busy = busy_cores()
-        if busy <= most:
+        if busy <= QUIET:
             return busy
     raise Busy(f"other processes keep {busy:.1f} cores busy; measure on a quiet machine, or leave --record out")
 
