@@ -262,7 +262,7 @@ def head_step(quick: bool) -> Iterator[list[Work]]:
 @contextmanager
 def scoring(quick: bool) -> Iterator[list[Work]]:
     """Test inference with both views, from a tree of crops to a submission file."""
-    sizes, tracks, frames = (SMALL, 2, 30) if quick else (PUBLISHED, 20, TRACK)
+    sizes, tracks, frames = (SMALL, 2, 30) if quick else (PUBLISHED, 4, TRACK)
     head = _head(sizes).eval()
     plain_head = PlainHead(**sizes).eval()
     plain_head.load_state_dict(head.state_dict())
