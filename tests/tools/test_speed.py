@@ -1,5 +1,6 @@
 """The speed benchmarks: both ways agree, the plain ways are right, and different results are not timed."""
 
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -45,6 +46,27 @@ def test_the_record_names_the_gpu(monkeypatch):
     monkeypatch.setattr("benchmarks.system.device.device_name", lambda device: f"the GPU behind {device}")
     assert measure(work(lambda: 1, lambda: 1), pairs=1, device="cuda")["environment"]["device"] == "the GPU behind cuda"
     assert measure(work(lambda: 1, lambda: 1), pairs=1)["environment"]["device"] == "cpu"
+
+
+def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path):
+    """The records themselves change the checkout, not the code that was measured."""
+    monkeypatch.setattr(harness, "environment", lambda device: {"changes": len(list(tmp_path.iterdir()))})
+    monkeypatch.setattr(harness, "RECORDS", tmp_path)
+    monkeypatch.setattr(harness, "busy_cores", lambda: 0.0)
+    harness.environment_once.cache_clear()
+    try:
+        options = SimpleNamespace(pairs=1, record=True, quick=False)
+        works = [dataclasses.replace(work(lambda: 1, lambda: 1), name=name) for name in ("first", "second")]
+        assert harness.measure_all(works, options) == 0
+    finally:
+        harness.environment_once.cache_clear()
+    for name in ("first", "second"):
+        assert json.loads((tmp_path / "cpu" / f"{name}.json").read_text())["environment"] == {"changes": 0}
+
+
+def test_work_of_minutes_has_fewer_pairs():
+    assert len(measure(work(lambda: 1, lambda: 1, pairs=2))["pairs"]) == 2
+    assert len(measure(work(lambda: 1, lambda: 1, pairs=2), pairs=1)["pairs"]) == 1
 
 
 def test_a_busy_machine_is_not_recorded(monkeypatch, tmp_path, capsys):
@@ -219,7 +241,7 @@ def test_the_gpu_benchmark_takes_half_an_hour(tmp_path: Path, monkeypatch: pytes
         plain = ours = None
 
     def measure_all(works: list[Work], options: Any, device: str) -> int:
-        made.update(pairs=options.pairs, works=len(works))
+        made.update(pairs=sum(work.pairs for work in works), works=len(works))
         return 0
 
     monkeypatch.setattr(extract_gpu, "Case", Case)
@@ -228,7 +250,7 @@ def test_the_gpu_benchmark_takes_half_an_hour(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(extract, "measure_all", measure_all)
     monkeypatch.setattr(sys, "argv", ["extract", "--device", "cuda"])
     assert extract.main() == 0
-    runs = made["works"] * (1 + made["pairs"])  # the first compares the results
+    runs = made["works"] + made["pairs"]  # the first of each work compares the results
     assert runs * made["images"] * (1 / 10 + 1 / 15) < 30 * 60
 
 

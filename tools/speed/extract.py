@@ -1,7 +1,7 @@
 """Extraction, JPEG to features on disk, against transformers' processor and model on one image at a time.
 
 example:
-  python -m tools.speed.extract              a small ViT on the CPU, or the full-size 6B on a GPU (three pairs)
+  python -m tools.speed.extract              a small ViT on the CPU, or the full-size 6B on a GPU
   python -m tools.speed.extract --quick      small sizes; says nothing about the large ones
 """
 
@@ -13,9 +13,8 @@ import sys
 import torch
 
 from tools.speed.extract_cpu import on_cpu
-from tools.speed.extract_gpu import PAIRS as GPU_PAIRS
 from tools.speed.extract_gpu import on_gpu
-from tools.speed.harness import PAIRS, add_options, check_options, measure_all
+from tools.speed.harness import add_options, check_options, measure_all
 
 
 def main() -> int:
@@ -26,13 +25,11 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_options(parser)
-    parser.set_defaults(pairs=None)
     parser.add_argument("--only", metavar="NAME", help="only this row")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if available")
     options = parser.parse_args()
     check_options(parser, options)
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    options.pairs = options.pairs or (GPU_PAIRS if device == "cuda" else PAIRS)
     with (on_gpu if device == "cuda" else on_cpu)(options.quick) as works:
         chosen = [work for work in works if options.only in (None, work.name)]
         return 1 if measure_all(chosen, options, device) else 0

@@ -19,7 +19,7 @@ from benchmarks.features.encoding import flops_of
 from benchmarks.features.extract import ExtractOptions, extract, fingerprint_of
 from benchmarks.features.store import FeatureStore
 from tools.speed.extract_case import Case, far_apart, touched_at_stride_13
-from tools.speed.harness import Work, seconds
+from tools.speed.harness import FEW, Work, seconds
 from tools.speed.vit import TINY, RandomInternViT
 
 BATCH = 32  # of the baselines that a user would write
@@ -55,6 +55,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     must=1.15,
                     aim=1.3,
                     facts=lambda: cpu_facts(case),
+                    pairs=FEW,
                 ),
                 Work(
                     name="extract_loader_cpu",
@@ -64,6 +65,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     ours=case.ours,
                     differ=lambda plain, ours: far_apart(plain, ours, 0.999999),
                     must=0.95,
+                    pairs=FEW,
                 ),
                 Work(
                     name="extract_pipeline_cpu",
@@ -73,6 +75,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     ours=case.ours,
                     differ=lambda plain, ours: far_apart(plain, ours, 0.999),  # its processor rounds resized pixels
                     must=0.95,
+                    pairs=FEW,
                 ),
                 Work(
                     name="extract_plan_cpu",
@@ -84,6 +87,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     must=2.0,
                     aim=2.4,
                     facts=lambda: {"frames": len(case.images), "encoded": len(planned)},
+                    pairs=FEW,
                 ),
                 Work(
                     name="extract_two_cpu",
@@ -94,6 +98,7 @@ def on_cpu(quick: bool) -> Iterator[list[Work]]:
                     differ=lambda plain, ours: None if sum(plain) == sum(ours) else f"{plain} and {ours} encoded",
                     must=1.8,
                     aim=1.9,
+                    pairs=FEW,
                 ),
             ]
         finally:

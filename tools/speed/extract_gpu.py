@@ -16,11 +16,11 @@ from benchmarks.data import pictures
 from benchmarks.features import encoding
 from benchmarks.features.encoding import flops_of, measured_flops
 from tools.speed.extract_case import Case, far_apart, touched_at_stride_13
-from tools.speed.harness import Work, seconds
+from tools.speed.harness import FEW, Work, seconds
 from tools.speed.vit import FULL
 
-# With three pairs half an hour is enough: a plain run takes a minute, ours half of that, and there are eight of each.
-IMAGES, PAIRS = 780, 3
+# Half an hour is enough: a plain run takes a minute, ours half of that, and there are eight of each.
+IMAGES = 780
 
 
 @contextmanager
@@ -47,6 +47,7 @@ def on_gpu(quick: bool) -> Iterator[list[Work]]:
                 must=1.5,
                 aim=1.8,
                 facts=lambda: gpu_facts(case, size),
+                pairs=FEW,
             ),
             Work(
                 name="extract_plan",
@@ -57,6 +58,7 @@ def on_gpu(quick: bool) -> Iterator[list[Work]]:
                 differ=lambda plain, ours: None if len(ours) == len(planned) else "frames are missing",
                 aim=3.3,
                 facts=lambda: {"frames": len(case.images), "encoded": len(planned)},
+                pairs=FEW,
             ),
         ]
 

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
 RECORDS = HOME / "benchmarks" / "records" / "speed"
-PAIRS = 5
+PAIRS, FEW = 5, 3  # pairs; few of work that takes half a minute or more
 STAT = Path("/proc/stat")
 QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
 PATIENCE = 60  # seconds to wait for that
@@ -51,6 +52,7 @@ class Work:
         seconds: limit for our way, or None.
         reset: restores the state of a first run before each timing of our way; not timed.
         facts: further measurements for the record, taken after the pairs.
+        pairs: timings of each way.
     """
 
     name: str
@@ -64,14 +66,15 @@ class Work:
     seconds: float | None = None
     reset: Callable[[], None] | None = None
     facts: Callable[[], dict[str, Any]] = field(default=dict)
+    pairs: int = PAIRS
 
 
-def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = False) -> dict[str, Any]:
+def measure(work: Work, pairs: int | None = None, device: str = "cpu", quiet: bool = False) -> dict[str, Any]:
     """Compare the results of the two ways, then time them alternately.
 
     Args:
         work: both ways.
-        pairs: number of timings of each way.
+        pairs: number of timings of each way, in place of the work's own.
         device: torch device, for the record.
         quiet: whether to insist on a quiet machine before each pair.
 
@@ -82,6 +85,7 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = F
         Disagree: the results differ; nothing was timed.
         Busy: others keep more than `QUIET` cores busy.
     """
+    made_with = environment_once(device)
     expected = work.plain()
     if work.reset is not None:
         work.reset()
@@ -90,7 +94,7 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = F
         raise Disagree(f"{work.name}: the two ways differ, so there is no ratio: {difference}")
     del expected
     plain, ours, busy = [], [], [0.0]
-    for _ in range(pairs):
+    for _ in range(pairs or work.pairs):
         if quiet:
             busy.append(wait_until_quiet())
         plain.append(_seconds(work.plain))
@@ -110,7 +114,7 @@ def measure(work: Work, pairs: int = PAIRS, device: str = "cpu", quiet: bool = F
         "aim": work.aim,
         "seconds_allowed": work.seconds,
         "facts": work.facts(),
-        "environment": environment(_device_name(device)),
+        "environment": made_with,
         "busy": round(max(busy), 2) if quiet else None,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
@@ -181,7 +185,7 @@ def write_record(record: dict[str, Any], kind: str) -> Path:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all speed benchmarks share."""
     parser.add_argument("--quick", action="store_true", help="small sizes; says nothing about the large ones")
-    parser.add_argument("--pairs", type=int, default=PAIRS, metavar="N", help=f"timings of each way (default {PAIRS})")
+    parser.add_argument("--pairs", type=int, metavar="N", help=f"timings of each way (default {PAIRS} or {FEW})")
     parser.add_argument("--record", action="store_true", help="write benchmarks/records/speed/<cpu or gpu>/<name>.json")
 
 
@@ -221,6 +225,12 @@ def seconds(work: Callable[[], Any], device: torch.device | None = None) -> floa
     if device is not None:
         synchronize(device)
     return time.perf_counter() - began
+
+
+@cache
+def environment_once(device: str) -> dict[str, Any]:
+    """Asked once, before anything is recorded: a record is no change of the code that made the next one."""
+    return environment(_device_name(device))
 
 
 def _device_name(device: str) -> str:

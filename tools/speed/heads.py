@@ -31,7 +31,7 @@ from benchmarks.training.job import TrainingJob
 from benchmarks.training.loop import Loop
 from heads.base import Head
 from registry import HEADS
-from tools.speed.harness import Work, seconds
+from tools.speed.harness import FEW, Work, seconds
 from tools.speed.index import RADIUS, TRACK, make_challenge_tree, plain_test_index
 
 WINDOW = 2 * RADIUS + 1
@@ -287,6 +287,7 @@ def scoring(quick: bool) -> Iterator[list[Work]]:
                 ours=lambda: our_scoring(head, top, store, folder / "submission.json"),
                 differ=differ_scores,
                 must=2.5,
+                pairs=FEW,
             )
         ]
 

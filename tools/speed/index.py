@@ -21,7 +21,7 @@ from benchmarks.data.challenge import read_challenge
 from benchmarks.data.ego4d import read_split
 from benchmarks.data.frames import BOX
 from benchmarks.data.windows import windows
-from tools.speed.harness import Work
+from tools.speed.harness import FEW, Work
 
 RADIUS = 3
 TRACK = 1000  # frames of a track
@@ -216,6 +216,7 @@ def test_index(quick: bool) -> Iterator[list[Work]]:
                 must=1000,
                 aim=2000,
                 facts=lambda: seconds_by_size((2, 4, 8) if quick else (1, 10, 100, 1000)),
+                pairs=FEW,
             )
         ]
 

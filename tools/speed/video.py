@@ -27,7 +27,7 @@ from benchmarks.video.scorer import cut, widened
 from heads.base import Window
 from registry import DETECTORS
 from tools.check_video import clips_of
-from tools.speed.harness import Work
+from tools.speed.harness import FEW, Work
 from zoo.models import open_model
 
 SIZE, RATE = (1280, 720), 30  # width and height; frames per second
@@ -196,6 +196,7 @@ def video(quick: bool) -> Iterator[list[Work]]:
                 differ=differ,
                 seconds=frames / GOAL,
                 facts=facts,
+                pairs=FEW,
             ),
             Work(
                 name="video_script",
@@ -209,5 +210,6 @@ def video(quick: bool) -> Iterator[list[Work]]:
                     else f"{plain} and {ours.scores} scores of two faces in {frames} frames"
                 ),
                 must=1.0,
+                pairs=FEW,
             ),
         ]
