@@ -22,6 +22,14 @@ CLIPS = {"train": 6, "val": 4, "test": 4}
 FRAMES = 24
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip the tests that need a GPU where there is none, and say what they need."""
+    for item in items:
+        mark = item.get_closest_marker("gpu")
+        if mark is not None and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason=f"needs {mark.args[0]}"))
+
+
 def exit_status(arguments: list[str]) -> int:
     """Run `bench.py` and return its exit status, also if argparse exits."""
     import bench

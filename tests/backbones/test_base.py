@@ -142,7 +142,7 @@ def test_encoder_in_another_dtype_leaves_the_backbone_alone() -> None:
             backbone.encoder("cpu", dtype)
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("a CUDA device")
 def test_on_a_gpu() -> None:
     random = torch.Generator().manual_seed(0)
     backbone = make(True)

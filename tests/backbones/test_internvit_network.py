@@ -159,7 +159,7 @@ def test_it_trains() -> None:
 # -- on a GPU -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("a CUDA device with 2 GB free; gcc and Python.h, or it tests the layers uncompiled")
 @pytest.mark.parametrize("style", STYLES)
 @pytest.mark.parametrize(("dtype", "cosine"), [("float32", 1 - 1e-6), ("bfloat16", 0.999)])
 def test_gpu_features_are_the_cpus(style: str, dtype: str, cosine: float) -> None:

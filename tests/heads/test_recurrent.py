@@ -193,7 +193,7 @@ def test_mixed_precision_has_gradients_of_float32(kind: str) -> None:
     assert all(value.grad.dtype == torch.float32 and value.grad.isfinite().all() for value in head.parameters())
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("a CUDA device, and torch with cuDNN")
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize("kind", CELLS)
 def test_on_a_gpu_too(kind: str, layers: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,9 +28,8 @@ def test_other_steps_on_the_cpu(name: str, capsys: pytest.CaptureFixture) -> Non
     assert main(["--device", "cpu", "--only", name]) == 0, capsys.readouterr().out
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("a CUDA device that no other program uses, gcc and Python.h")
 def test_on_a_gpu(capsys: pytest.CaptureFixture) -> None:
-    """Needs a GPU that no other program uses, and gcc."""
     assert main(["--only", *(step.name for step in STEPS if step.name != "benchmark")]) == 0, capsys.readouterr().out
 
 

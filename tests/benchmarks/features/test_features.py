@@ -389,7 +389,7 @@ def test_clips_are_dealt_once_and_evenly(sizes: dict[str, int], processes: int) 
     assert max(loads) - min(loads) <= max(sizes.values(), default=0)  # the last clip of the fullest fitted best there
 
 
-@pytest.mark.gpu
+@pytest.mark.gpu("a CUDA device that no other program uses: it fills the memory to find a batch size")
 def test_gpu_features_are_close_to_cpu_features(tmp_path: Path) -> None:
     """With a measured batch size, two runs give equal bits, close to the CPU's features."""
     images = make_crops(tmp_path / "images", {"a": 23, "b": 5})
