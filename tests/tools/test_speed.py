@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,6 +47,20 @@ def test_the_record_names_the_gpu(monkeypatch):
     monkeypatch.setattr("benchmarks.system.device.device_name", lambda device: f"the GPU behind {device}")
     assert measure(work(lambda: 1, lambda: 1), pairs=1, device="cuda")["environment"]["device"] == "the GPU behind cuda"
     assert measure(work(lambda: 1, lambda: 1), pairs=1)["environment"]["device"] == "cpu"
+
+
+def test_an_unsteady_machine_is_not_recorded(monkeypatch):
+    harness.check_steady("map", [2.0, 2.9])
+    harness.check_steady("map", [1e-6, 1e-3])  # noise of a timer, not of the machine
+    with pytest.raises(harness.Busy, match="map: the same work took 2 s to 3.1 s"):
+        harness.check_steady("map", [2.4, 3.1, 2.0])
+    monkeypatch.setattr(harness, "busy_cores", lambda: 0.0)
+    naps = iter([0, 0.02, 0.2])  # the first is of the comparison
+    uneven = work(lambda: time.sleep(next(naps)), lambda: None, pairs=2)
+    with pytest.raises(harness.Busy, match="this machine's speed varies"):
+        measure(uneven, quiet=True)
+    naps = iter([0, 0.02, 0.2])
+    assert measure(uneven)["busy"] is None  # nobody records it
 
 
 def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path):

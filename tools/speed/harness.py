@@ -26,6 +26,7 @@ PAIRS, FEW = 5, 3  # pairs; few of work that takes half a minute or more
 STAT = Path("/proc/stat")
 QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
 PATIENCE = 60  # seconds to wait for that
+STEADY, BRIEF = 1.5, 0.01  # how far the slowest run of recorded work may be from the fastest; seconds too few to tell
 
 
 class Disagree(Exception):
@@ -33,7 +34,7 @@ class Disagree(Exception):
 
 
 class Busy(Exception):
-    """Other processes keep the machine busy, so times would not be those of the work."""
+    """Other processes or other machines on the same host interfere, so times would not be those of the work."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def measure(work: Work, pairs: int | None = None, device: str = "cpu", quiet: bo
 
     Raises:
         Disagree: the results differ; nothing was timed.
-        Busy: others keep more than `QUIET` cores busy.
+        Busy: others keep more than `QUIET` cores busy, or equal work took very different times.
     """
     made_with = environment_once(device)
     expected = work.plain()
@@ -101,6 +102,9 @@ def measure(work: Work, pairs: int | None = None, device: str = "cpu", quiet: bo
         if work.reset is not None:
             work.reset()
         ours.append(_seconds(work.ours))
+    if quiet:
+        check_steady(work.name, plain)
+        check_steady(work.name, ours)
     ratios = [one / other for one, other in zip(plain, ours, strict=True)]
     return {
         "name": work.name,
@@ -131,6 +135,19 @@ def wait_until_quiet() -> float:
         if busy <= QUIET:
             return busy
     raise Busy(f"other processes keep {busy:.1f} cores busy; measure on a quiet machine, or leave --record out")
+
+
+def check_steady(name: str, seconds: list[float]) -> None:
+    """Check that equal work took about equal times. What a virtual machine's neighbours take is in no counter here.
+
+    Raises:
+        Busy: the slowest took more than `STEADY` times as long as the fastest.
+    """
+    if max(seconds) > STEADY * max(min(seconds), BRIEF):
+        raise Busy(
+            f"{name}: the same work took {seconds_text(min(seconds))} to {seconds_text(max(seconds))}, so this "
+            "machine's speed varies; measure on another, or leave --record out"
+        )
 
 
 def busy_cores(during: float = 1.0) -> float:
