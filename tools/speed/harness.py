@@ -22,11 +22,12 @@ if TYPE_CHECKING:
     import torch
 
 RECORDS = HOME / "benchmarks" / "records" / "speed"
-PAIRS, FEW = 5, 3  # pairs; few of work that takes half a minute or more
+PAIRS, FEW = 5, 3  # pairs per work; few if a run takes half a minute or more
 STAT = Path("/proc/stat")
 QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
 PATIENCE = 60  # seconds to wait for that
-STEADY, BRIEF = 1.5, 0.01  # how far the slowest run of recorded work may be from the fastest; seconds too few to tell
+STEADY = 1.5  # how many times as long as the fastest run of recorded work the slowest may take
+BRIEF = 0.01  # seconds; shorter runs count as this long, because they vary on any machine
 
 
 class Disagree(Exception):
@@ -137,15 +138,15 @@ def wait_until_quiet() -> float:
     raise Busy(f"other processes keep {busy:.1f} cores busy; measure on a quiet machine, or leave --record out")
 
 
-def check_steady(name: str, seconds: list[float]) -> None:
-    """Check that equal work took about equal times. What a virtual machine's neighbours take is in no counter here.
+def check_steady(name: str, times: list[float]) -> None:
+    """Check that equal work took about equal times. No counter here shows what a virtual machine's neighbours use.
 
     Raises:
         Busy: the slowest took more than `STEADY` times as long as the fastest.
     """
-    if max(seconds) > STEADY * max(min(seconds), BRIEF):
+    if max(times) > STEADY * max(min(times), BRIEF):
         raise Busy(
-            f"{name}: the same work took {seconds_text(min(seconds))} to {seconds_text(max(seconds))}, so this "
+            f"{name}: the same work took {seconds_text(min(times))} to {seconds_text(max(times))}, so this "
             "machine's speed varies; measure on another, or leave --record out"
         )
 
@@ -246,7 +247,7 @@ def seconds(work: Callable[[], Any], device: torch.device | None = None) -> floa
 
 @cache
 def environment_once(device: str) -> dict[str, Any]:
-    """Asked once, before anything is recorded: a record is no change of the code that made the next one."""
+    """Describe code and machine once per process, because each record changes the checkout, but not the code."""
     return environment(_device_name(device))
 
 

