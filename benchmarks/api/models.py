@@ -302,7 +302,7 @@ def _measured(name: str, card: Card) -> str:
     config = read_model_config(weights.FOLDER / name)
     figure = [each for each in card.figures if each.metric == "mAP, %"]
     line = config.get("measured") or (f"mAP {figure[-1].value:g} % on {figure[-1].split}" if figure else "not measured")
-    return f"{line}; rendered faces only, untested on people" if config["rendered_only"] else line
+    return f"{line}; trained on rendered faces only" if config["rendered_only"] else line
 
 
 def _named(detector: str | Mapping[str, Any]) -> Mapping[str, Any]:

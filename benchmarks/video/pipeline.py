@@ -194,9 +194,8 @@ def header_of(model: Model) -> list[str]:
         marked = f"{plural(own.faces, 'marked face')} of {plural(own.tracks, 'track')}"
         lines.append(f"{model.name}{trained} was calibrated on {marked}; its card says how well it does there")
     elif model.rendered_only:
-        lines.append(
-            f"{model.name} was trained on rendered faces only and is untested on people: do not rely on these scores"
-        )
+        untested = "" if model.measured else " and is untested on people"
+        lines.append(f"{model.name} was trained on rendered faces only{untested}: do not rely on these scores")
     if model.measured:
         lines.append(model.measured)
     return lines

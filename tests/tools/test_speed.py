@@ -63,12 +63,22 @@ def test_an_unsteady_machine_is_not_recorded(monkeypatch):
     with pytest.raises(harness.Busy, match="map: the same work took 2 s to 3.1 s"):
         harness.check_steady("map", [2.4, 3.1, 2.0])
     monkeypatch.setattr(harness, "busy_cores", lambda: 0.0)
-    naps = iter([0, 0.02, 0.2])  # the first is of the comparison
+    naps = iter([0, *[0.02, 0.2] * 3])  # the first is of the comparison
     uneven = work(lambda: time.sleep(next(naps)), lambda: None, pairs=2)
     with pytest.raises(harness.Busy, match="this machine's speed varies"):
         measure(uneven, quiet=True)
+    assert next(naps, None) is None  # three times as many pairs were timed
     naps = iter([0, 0.02, 0.2])
     assert measure(uneven)["busy"] is None  # unchecked, because it is not for a record
+
+
+def test_pairs_are_timed_until_enough_in_a_row_are_steady(monkeypatch):
+    loads = iter([0.3, 0.2, 0.1, 0.0])
+    monkeypatch.setattr(harness, "busy_cores", lambda: next(loads))
+    naps = iter([0, 0.02, 0.2, 0.02, 0.025])
+    record = measure(work(lambda: time.sleep(next(naps)), lambda: None, pairs=2), quiet=True)
+    plain = [pair[0] for pair in record["pairs"]]
+    assert plain == pytest.approx([0.02, 0.025], abs=0.01) and record["busy"] == 0.1
 
 
 def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path):

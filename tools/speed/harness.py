@@ -8,7 +8,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import cache
@@ -27,6 +27,7 @@ STAT = Path("/proc/stat")
 QUIET = 0.3  # cores that other processes may keep busy before a pair that is recorded
 PATIENCE = 60  # seconds to wait for that
 STEADY = 1.5  # how many times as long as the fastest run of recorded work the slowest may take
+TRIES = 3  # how many times as many pairs to time, at most, until enough in a row are steady
 BRIEF = 0.01  # seconds; shorter runs count as this long, because they vary on any machine
 
 
@@ -78,14 +79,14 @@ def measure(work: Work, pairs: int | None = None, device: str = "cpu", quiet: bo
         work: both ways.
         pairs: number of timings of each way, in place of the work's own.
         device: torch device, for the record.
-        quiet: whether to insist on a quiet machine before each pair.
+        quiet: whether to insist on a quiet and steady machine.
 
     Returns:
         The record, ready for JSON. `ratio` is the lower quartile of the pairs' ratios: three of four runs do better.
 
     Raises:
         Disagree: the results differ; nothing was timed.
-        Busy: others keep more than `QUIET` cores busy, or equal work took very different times.
+        Busy: others keep more than `QUIET` cores busy, or equal work takes very different times again and again.
     """
     made_with = environment_once(device)
     expected = work.plain()
@@ -95,34 +96,57 @@ def measure(work: Work, pairs: int | None = None, device: str = "cpu", quiet: bo
     if difference is not None:
         raise Disagree(f"{work.name}: the two ways differ, so there is no ratio: {difference}")
     del expected
-    plain, ours, busy = [], [], [0.0]
-    for _ in range(pairs or work.pairs):
-        if quiet:
-            busy.append(wait_until_quiet())
-        plain.append(_seconds(work.plain))
-        if work.reset is not None:
-            work.reset()
-        ours.append(_seconds(work.ours))
-    if quiet:
-        check_steady(work.name, plain)
-        check_steady(work.name, ours)
-    ratios = [one / other for one, other in zip(plain, ours, strict=True)]
+    timed, busy = _steady_pairs(work, pairs or work.pairs) if quiet else (_pairs(work, pairs or work.pairs), None)
+    plain, ours = zip(*timed, strict=True)
     return {
         "name": work.name,
         "what": work.what,
         "against": work.against,
-        "pairs": [list(pair) for pair in zip(plain, ours, strict=True)],
+        "pairs": [list(pair) for pair in timed],
         "plain_seconds": statistics.median(plain),
         "seconds": statistics.median(ours),
-        "ratio": lower_quartile(ratios),
+        "ratio": lower_quartile([one / other for one, other in timed]),
         "must": work.must,
         "aim": work.aim,
         "seconds_allowed": work.seconds,
         "facts": work.facts(),
         "environment": made_with,
-        "busy": round(max(busy), 2) if quiet else None,
+        "busy": busy,
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+
+
+def _pairs(work: Work, count: int) -> list[tuple[float, float]]:
+    """Time the plain way and ours alternately; return the seconds of each pair."""
+    timed = []
+    for _ in range(count):
+        plain = _seconds(work.plain)
+        if work.reset is not None:
+            work.reset()
+        timed.append((plain, _seconds(work.ours)))
+    return timed
+
+
+def _steady_pairs(work: Work, count: int) -> tuple[list[tuple[float, float]], float]:
+    """Time pairs until `count` in a row are of a steady machine; return them, and how many cores others kept busy.
+
+    Neighbours of a virtual machine come and go, so the first pairs may be of their time.
+    """
+    timed: list[tuple[float, float]] = []
+    busy: list[float] = []
+    while True:
+        busy.append(wait_until_quiet())
+        timed += _pairs(work, 1)
+        last = timed[-count:]
+        try:
+            for times in zip(*last, strict=True):
+                check_steady(work.name, times)
+        except Busy:
+            if len(timed) >= TRIES * count:
+                raise
+            continue
+        if len(last) == count:
+            return last, round(max(busy[-count:]), 2)
 
 
 def wait_until_quiet() -> float:
@@ -138,7 +162,7 @@ def wait_until_quiet() -> float:
     raise Busy(f"other processes keep {busy:.1f} cores busy; measure on a quiet machine, or leave --record out")
 
 
-def check_steady(name: str, times: list[float]) -> None:
+def check_steady(name: str, times: Sequence[float]) -> None:
     """Check that equal work took about equal times. No counter here shows what a virtual machine's neighbours use.
 
     Raises:
