@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from tools.speed import extract, extract_gpu, harness, heads, index, metrics
 from tools.speed.__main__ import WORKS, main
 from tools.speed.harness import Disagree, Work, lower_quartile, measure, reached, write_record
+from tools.speed.video import used_by
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -91,6 +92,21 @@ def test_records_of_one_command_name_one_state_of_the_code(monkeypatch, tmp_path
     assert harness.measure_all(works, options) == 0
     for name in ("first", "second"):
         assert json.loads((tmp_path / "cpu" / f"{name}.json").read_text())["environment"] == {"changes": 0}
+
+
+def test_memory_and_time_of_a_process_are_its_own():
+    held = np.ones(400 << 17)  # 400 MB of the parent
+    seconds, megabytes = used_by(
+        [
+            sys.executable,
+            "-c",
+            "import time; end = time.process_time() + 0.3\n"
+            "while time.process_time() < end: pass\nheld = bytearray(50 << 20)",
+        ]
+    )
+    assert held.all() and 50 < megabytes < 200 and 0.3 <= seconds < 1
+    with pytest.raises(SystemExit, match="failed: false"):
+        used_by(["false"])
 
 
 def test_work_of_minutes_has_fewer_pairs():

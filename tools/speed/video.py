@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, cycle
@@ -44,6 +44,16 @@ LONG_TRACK = 45  # frames
 PEOPLE = 8  # who follow one another in each place
 GRAIN = 12  # pixels of a spot of the wall
 ALWAYS = 0.95  # share of frames in which both faces must have a score
+
+
+# A process's largest memory includes what its parent had when it was started, so a small parent starts it.
+_STARTER = """
+import json, resource, subprocess, sys
+code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
+used = resource.getrusage(resource.RUSAGE_CHILDREN)
+print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
+sys.exit(code)
+"""
 
 
 @dataclass
@@ -115,14 +125,24 @@ def predict(video: Path, detector: str, model: str) -> Ran:
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", out]
         command += ["--model", model, "--detector", detector]
-        process = subprocess.Popen(command, cwd=HOME, stdout=subprocess.DEVNULL, preexec_fn=_on_two_cores)
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = status
-        if status:
-            raise SystemExit(f"predict failed: {' '.join(command)}")
+        processor, megabytes = used_by(command)
         facts = json.loads((Path(out) / "run.json").read_text(encoding="utf-8"))["facts"]
         scores = sum(1 for _ in read_rows(Path(out) / "frames.csv"))
-    return Ran(facts["frames"], scores, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+    return Ran(facts["frames"], scores, processor, megabytes)
+
+
+def used_by(command: Sequence[str]) -> tuple[float, float]:
+    """Run a command on two cores; return the seconds of all its threads and its largest resident memory in MB.
+
+    Raises:
+        SystemExit: it failed.
+    """
+    starter = [sys.executable, "-c", _STARTER, *command]
+    done = subprocess.run(starter, cwd=HOME, stdout=subprocess.PIPE, preexec_fn=_on_two_cores)
+    if done.returncode:
+        raise SystemExit(f"failed: {' '.join(command)}")
+    processor, megabytes = json.loads(done.stdout)
+    return processor, megabytes
 
 
 @torch.inference_mode()
