@@ -415,7 +415,7 @@ def test_truncated_checkpoints(tmp_path: Path, content: bytes) -> None:
     [
         ("config.changes", "text", "config.changes: expected array, got str"),
         ("backbone.weights.random_init", 1, "weights.random_init: expected bool, got int"),
-        ("splits.test.metrics.mAP.per_seed", [0.5], "per_seed has 1 entries, not 10"),
+        ("splits.test.metrics.mAP.per_seed", [0.5], "per_seed has 1 entries, not 20"),
         ("splits.test.metrics.mAP.mean", "0.5", "mean: expected float \\| null, got str"),
         ("splits.test.confusion", {}, "confusion: lacks 'true_positives'"),
         ("seconds.features", 10**400, "seconds.features is 1000.*; it must be finite"),

@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=_seeds,
         default=1,
         metavar="N",
-        help="seeds per recipe (default: 1); table: 10, or 5 if a backbone trains",
+        help="seeds per recipe (default: 1); table: 20, or 5 if a backbone trains",
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a value of the recipe: training.lr=1e-3"

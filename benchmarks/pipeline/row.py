@@ -82,7 +82,7 @@ class Row(ABC):
         """Number of seeds asked for."""
         if self.session.seeds != "table":
             return self.session.seeds
-        return 5 if any(recipe.on_pixels for recipe in recipes_of([self.recipe])) else 10
+        return 5 if any(recipe.on_pixels for recipe in recipes_of([self.recipe])) else 20
 
     def seeds(self) -> list[int]:
         """Seeds to train: those asked for, and those that the row's folder has already."""

@@ -28,7 +28,7 @@ class Session:
     Attributes:
         dataset: source of frames and crops.
         out: receives `features/`, `trainings/` and `results/<dataset>/<row>/`.
-        seeds: number of seeds per row; the first is the recipe's `training.seed`. `table` for those of the table: ten
+        seeds: number of seeds per row; the first is the recipe's `training.seed`. `table` for those of the table: 20
             for heads on features, which train in seconds, five for rows with a backbone that trains.
         device: torch device.
         skip_damaged: treat crops that cannot be decoded as absent, instead of stopping at the first.

@@ -146,7 +146,7 @@ def test_committed_records_are_compared_like_rows(tmp_path, capsys):
     text = compare(capsys, "probe", RECORDS / "synthlam" / "internlstm.json", "--out", tmp_path)
     assert "No p: it needs the scores of both rows, and a record has none." in text and "p =" not in text
     text = compare(capsys, "internlstm_flip_tta", "internlstm_flip", "--out", tmp_path, "--split", "val")
-    assert "10 paired" in text and "seeds paired: same trainings" in text
+    assert "20 paired" in text and "seeds paired: same trainings" in text
     text = compare(capsys, "internlstm_flip_tta_smooth", "internlstm_flip", "--out", tmp_path, "--split", "val")
     assert "internlstm_flip_tta_smooth: smoothing or weights were fitted on val, so its figure is optimistic." in text
     assert text.count("optimistic") == 1

@@ -435,14 +435,14 @@ def test_test_labels_do_not_reach_the_training(lam_tree: Path, tmp_path: Path, m
     assert plain["splits"]["test"]["metrics"] != other["splits"]["test"]["metrics"]
 
 
-def test_the_table_has_ten_seeds_of_heads_and_five_of_what_trains_a_backbone() -> None:
+def test_the_table_has_20_seeds_of_heads_and_five_of_what_trains_a_backbone() -> None:
     names = ["internlstm", "gazelstm", "ensemble", "chance"]
     rows = {
         count: [row for kind in rows_of([resolve_row(name) for name in names], session) for row in kind]
         for count, session in ((count, Session(SynthLAM(), seeds=count)) for count in (3, "table"))
     }
     counts = {row.name: row.seed_count for row in rows["table"]}
-    assert (counts["internlstm"], counts["internlstm_flip_tta"], counts["gazelstm"]) == (10, 10, 5)
+    assert (counts["internlstm"], counts["internlstm_flip_tta"], counts["gazelstm"]) == (20, 20, 5)
     assert counts["ensemble"] == 5  # no more than its members share
     assert [row.seeds() for row in rows["table"] if row.name == "gazelstm"] == [[3407, 3408, 3409, 3410, 3411]]
     assert {row.seed_count for row in rows[3]} == {3}
