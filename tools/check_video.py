@@ -12,8 +12,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -38,6 +36,7 @@ from benchmarks.video.journal import read_rows
 from benchmarks.video.scorer import ScoredFace
 from tools.synthlam.scene import FRAME_SIZE, LOOKING_DEG
 from tools.synthlam.statistics import SIZE_BINS
+from tools.usage import used_by
 
 HOME = Path(__file__).resolve().parent.parent
 RATE = round(SynthLAM.rate)  # frames per second
@@ -245,14 +244,10 @@ def run_predict(video: Path, out: Path, arguments: Sequence[str]) -> None:
     """Run `predict` in a new process and print its speed and peak memory."""
     before = time.monotonic()
     command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", str(out), *arguments]
-    process = subprocess.Popen(command, cwd=HOME)
-    _, status, usage = os.wait4(process.pid, 0)
+    _, memory = used_by(command, cwd=HOME)
     seconds = time.monotonic() - before
-    if status:
-        raise SystemExit("predict failed")
     frames = json.loads((out / "run.json").read_text(encoding="utf-8"))["facts"]["frames"]
-    speed, memory = frames / seconds, usage.ru_maxrss / 1024
-    print(f"{frames} frames in {seconds:.1f} s: {speed:.1f} per second; peak memory {memory:.0f} MB")
+    print(f"{frames} frames in {seconds:.1f} s: {frames / seconds:.1f} per second; peak memory {memory:.0f} MB")
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from benchmarks.video.scorer import ScoredFace, Scorer
 from benchmarks.video.search import FaceSource, face_source
 from registry import UserError, did_you_mean, printable
 from zoo import weights
-from zoo.cards import Card, model_cards
+from zoo.cards import model_cards
 from zoo.models import Model, open_model, read_model_config
 
 
@@ -293,15 +293,14 @@ def list_models() -> pd.DataFrame:
         >>> list_models()["name"].tolist()
         ['gaze_nano_lstm', 'geometry', 'internlstm_nano']
     """
-    lines = [(name, card.title, _measured(name, card)) for name, card in model_cards().items()]
+    lines = [(name, card.title, _measured(name)) for name, card in model_cards().items()]
     return pd.DataFrame(lines, columns=["name", "what", "measured"])
 
 
-def _measured(name: str, card: Card) -> str:
-    """Return what a shipped model was measured on: its own line, else the mAP of its seed on the last split."""
+def _measured(name: str) -> str:
+    """Return what a shipped model was measured on."""
     config = read_model_config(weights.FOLDER / name)
-    figure = [each for each in card.figures if each.metric == "mAP, %"]
-    line = config.get("measured") or (f"mAP {figure[-1].value:g} % on {figure[-1].split}" if figure else "not measured")
+    line = config.get("measured", "not measured")
     return f"{line}; trained on rendered faces only" if config["rendered_only"] else line
 
 

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from tools.speed import extract, extract_gpu, harness, heads, index, metrics
 from tools.speed.__main__ import WORKS, main
 from tools.speed.harness import Disagree, Work, lower_quartile, measure, reached, write_record
-from tools.speed.video import used_by
+from tools.usage import used_by
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain, cycle
@@ -28,6 +28,7 @@ from heads.base import Window
 from registry import DETECTORS
 from tools.check_video import clips_of
 from tools.speed.harness import FEW, Work
+from tools.usage import used_by
 from zoo.models import open_model
 
 SIZE, RATE = (1280, 720), 30  # width and height; frames per second
@@ -44,16 +45,6 @@ LONG_TRACK = 45  # frames
 PEOPLE = 8  # who follow one another in each place
 GRAIN = 12  # pixels of a spot of the wall
 ALWAYS = 0.95  # share of frames in which both faces must have a score
-
-
-# A process's largest memory includes what its parent had when it was started, so a small parent starts it.
-_STARTER = """
-import json, resource, subprocess, sys
-code = subprocess.run(sys.argv[1:], stdout=subprocess.DEVNULL).returncode
-used = resource.getrusage(resource.RUSAGE_CHILDREN)
-print(json.dumps([used.ru_utime + used.ru_stime, used.ru_maxrss / 1024]))
-sys.exit(code)
-"""
 
 
 @dataclass
@@ -125,24 +116,10 @@ def predict(video: Path, detector: str, model: str) -> Ran:
     with tempfile.TemporaryDirectory() as out:
         command = [sys.executable, str(HOME / "bench.py"), "predict", str(video), "-o", out]
         command += ["--model", model, "--detector", detector]
-        processor, megabytes = used_by(command)
+        processor, megabytes = used_by(command, cwd=HOME, stdout=subprocess.DEVNULL, preexec_fn=_on_two_cores)
         facts = json.loads((Path(out) / "run.json").read_text(encoding="utf-8"))["facts"]
         scores = sum(1 for _ in read_rows(Path(out) / "frames.csv"))
     return Ran(facts["frames"], scores, processor, megabytes)
-
-
-def used_by(command: Sequence[str]) -> tuple[float, float]:
-    """Run a command on two cores; return the seconds of all its threads and its largest resident memory in MB.
-
-    Raises:
-        SystemExit: it failed.
-    """
-    starter = [sys.executable, "-c", _STARTER, *command]
-    done = subprocess.run(starter, cwd=HOME, stdout=subprocess.PIPE, preexec_fn=_on_two_cores)
-    if done.returncode:
-        raise SystemExit(f"failed: {' '.join(command)}")
-    processor, megabytes = json.loads(done.stdout)
-    return processor, megabytes
 
 
 @torch.inference_mode()

@@ -36,7 +36,7 @@ class Setting:
 # Few clips, each dense: mAP is 0.79, its standard deviation over seeds 0.02, and over resampled clips 0.037.
 SMALL = Setting(clips=29, seeds=5, frames=44, separation=2.85, kept=(6, 4), seed_spread=0.04)
 # As InternLSTM* and InternLSTM on SynthLAM: mAP is 0.72, its standard deviation over seeds 0.012, and over resampled
-# clips 0.016; with 20 seeds each, the interval of the difference of two recipes is 0.012 to each side.
+# clips 0.016; with 20 seeds each, the interval of the difference of two recipes is 0.013 to each side.
 SYNTHLAM = Setting(
     clips=390, seeds=20, frames=3, separation=2.25, kept=(0.6, 0.3), seed_spread=0.042, recipe_spread=0.34
 )
